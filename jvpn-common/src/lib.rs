@@ -1,1 +1,19 @@
-//! crate
+//! The heart of Jumping VPN: everything that is decided, nothing that touches the world.
+//!
+//! Two tiers. The default one is `no_std` and shared with the kernel program: identifiers, the byte
+//! contract of the maps ([`abi`]), the outer headers ([`net`]), the wire ([`wire`]) and the one steering
+//! function ([`steer`]). The feature `engine` adds the session core ([`session`]), the cryptography
+//! ([`crypto`]) and both protocol engines ([`gateway`], [`client`]).
+//!
+//! It owns decisions. It must never read a clock, draw randomness, open anything, or start a thread: time
+//! is a parameter, randomness is injected, effects leave as commands and their outcomes come back.
+
+#![cfg_attr(not(any(feature = "engine", test)), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod ids;
+pub mod limits;
+pub mod reason;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,145 @@
+//! One session's hot entry: the active word and three bindings, 128 bytes.
+//!
+//! Owns the layout that makes "never two active bindings" a property of the data: one aligned word names
+//! the active binding, so a reader sees the old transport or the new one. Must never grow past 128 bytes:
+//! one entry is two cache lines, and lines are what a packet costs.
+
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// Binding entries of a session: active, draining, and the one being written.
+pub const BINDINGS: usize = 3;
+
+/// Value of [`ActiveWord::active`] and [`ActiveWord::draining`] for "none". Entries count from 1, so that
+/// a zeroed word is unbound.
+pub const ACTIVE_NONE: u8 = 0;
+
+/// Flag in [`SessionEntry::flags`]: the handshake is not confirmed, only CONFIRM passes.
+pub const PENDING: u32 = 1;
+
+/// `seq:32 | draining:8 | active:8 | flags:16`, stored and loaded as one aligned u64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct ActiveWord(pub u64);
+
+impl ActiveWord {
+    /// A word from its parts.
+    #[must_use]
+    pub const fn new(seq: u32, draining: u8, active: u8) -> Self {
+        Self((seq as u64) << 32 | (draining as u64) << 24 | (active as u64) << 16)
+    }
+
+    /// Grows with every store, so that a reader who looked twice knows whether anything happened between.
+    #[must_use]
+    pub const fn seq(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Entry (1…3) that may still be received from, or [`ACTIVE_NONE`].
+    #[must_use]
+    pub const fn draining(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+
+    /// Entry (1…3) that is active, or [`ACTIVE_NONE`].
+    #[must_use]
+    pub const fn active(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+
+    /// The word that follows this one, with other entries named.
+    #[must_use]
+    pub const fn successor(self, draining: u8, active: u8) -> Self {
+        Self::new(self.seq().wrapping_add(1), draining, active)
+    }
+
+    /// An entry that this word names neither active nor draining: the only one that may be written.
+    #[must_use]
+    pub const fn spare(self) -> u8 {
+        let mut entry = 1;
+        while entry == self.active() || entry == self.draining() {
+            entry += 1;
+        }
+        entry
+    }
+}
+
+/// One transport as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C, align(8))]
+pub struct Binding {
+    /// Outer address of the client; IPv4 as IPv4-mapped IPv6.
+    pub address: [u8; 16],
+    /// Outer UDP port of the client.
+    pub port: u16,
+    /// Which of the gateway's addresses the client uses.
+    pub gateway: u16,
+    /// Transport index *k* of the locator in use; part of the match.
+    pub k: u16,
+    /// Proven path MTU.
+    pub mtu: u16,
+    /// Tick (jiffy) up to which a draining binding may be received from; 0 while active.
+    pub drain_until: u64,
+}
+
+impl Binding {
+    /// The client's outer address.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        SocketAddr::new(Ipv6Addr::from(self.address).to_canonical(), self.port)
+    }
+
+    /// Whether a datagram from `source` under transport index `k` belongs to this binding.
+    #[must_use]
+    pub fn matches(&self, source: &[u8; 16], port: u16, k: u16) -> bool {
+        self.address == *source && self.port == port && self.k == k
+    }
+}
+
+/// An address as the maps hold it.
+#[must_use]
+pub fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// The entry of a slot in `SESSIONS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C, align(128))]
+pub struct SessionEntry {
+    /// The active word ([`ActiveWord`]).
+    pub active: u64,
+    /// Generation of the slot; locators of another one do not match.
+    pub generation: u32,
+    /// [`PENDING`] or 0.
+    pub flags: u32,
+    /// The entries the word names, 1 to 3.
+    pub bindings: [Binding; BINDINGS],
+    /// For later; zero.
+    pub reserved: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Binding>() == 32 && size_of::<SessionEntry>() == 128);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spare_entry_is_never_one_the_word_names() {
+        for draining in 0..=3 {
+            for active in 0..=3 {
+                let word = ActiveWord::new(7, draining, active);
+                assert_eq!((word.seq(), word.draining(), word.active()), (7, draining, active));
+                let spare = word.spare();
+                assert!((1..=3).contains(&spare) && spare != active && spare != draining);
+            }
+        }
+    }
+
+    #[test]
+    fn a_zeroed_word_is_unbound() {
+        assert_eq!(ActiveWord::default().active(), ACTIVE_NONE);
+    }
+}
