@@ -14,6 +14,8 @@
 pub mod abi;
 pub mod ids;
 pub mod limits;
+#[cfg(feature = "engine")]
+pub mod message;
 pub mod reason;
 pub mod time;
 pub mod wire;
