@@ -12,8 +12,15 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+#[cfg(feature = "engine")]
+pub mod crypto;
 pub mod ids;
 pub mod limits;
 pub mod reason;
+#[cfg(feature = "engine")]
+pub mod replay;
+#[cfg(feature = "engine")]
+pub mod secret;
+pub mod tag;
 pub mod time;
 pub mod wire;
