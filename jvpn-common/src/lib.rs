@@ -16,6 +16,8 @@ pub mod abi;
 pub mod crypto;
 pub mod ids;
 pub mod limits;
+#[cfg(feature = "engine")]
+pub mod message;
 pub mod reason;
 #[cfg(feature = "engine")]
 pub mod replay;
