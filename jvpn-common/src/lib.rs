@@ -12,10 +12,17 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+#[cfg(feature = "engine")]
+pub mod crypto;
 pub mod ids;
 pub mod limits;
 #[cfg(feature = "engine")]
 pub mod message;
 pub mod reason;
+#[cfg(feature = "engine")]
+pub mod replay;
+#[cfg(feature = "engine")]
+pub mod secret;
+pub mod tag;
 pub mod time;
 pub mod wire;
