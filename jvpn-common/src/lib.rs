@@ -12,8 +12,12 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+#[cfg(feature = "engine")]
+pub mod event;
 pub mod ids;
 pub mod limits;
 pub mod reason;
+#[cfg(feature = "engine")]
+pub mod session;
 pub mod time;
 pub mod wire;
