@@ -9,7 +9,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 
 #[xdp]
-pub fn jvpn_wan(_frame: XdpContext) -> u32 {
+fn jvpn_wan(_frame: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
         .filter(|file| file.is_file())
         .or_else(|| paths::program("llvm-objdump"))
         .ok_or_else(|| {
-            Exit::new(
+            Exit::because(
                 exit::MISSING,
                 format!("no llvm-objdump; install llvm-{major}"),
             )

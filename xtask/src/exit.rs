@@ -19,7 +19,7 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
-    pub(crate) fn new(code: u8, message: impl Into<String>) -> anyhow::Error {
+    pub(crate) fn because(code: u8, message: impl Into<String>) -> anyhow::Error {
         Self {
             code,
             message: message.into(),
@@ -29,7 +29,7 @@ impl Exit {
 
     /// For when everything has been said already.
     pub(crate) fn silent(code: u8) -> anyhow::Error {
-        Self::new(code, "")
+        Self::because(code, "")
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn clean(args: Args<'_>) -> anyhow::Result<()> {
 fn hand_over(verb: &[&str], args: Args<'_>) -> anyhow::Result<()> {
     build::everything()?;
     if !run::binary_exists(LAB) {
-        return Err(Exit::new(
+        return Err(Exit::because(
             exit::FAILED,
             format!("the build made no {}", paths::binary(LAB).display()),
         ));

@@ -14,7 +14,7 @@ pub(crate) fn unload(args: Args<'_>) -> anyhow::Result<()> {
 
 fn pass_on(verb: &str, args: Args<'_>) -> anyhow::Result<()> {
     if args.is_empty() {
-        return Err(Exit::new(
+        return Err(Exit::because(
             exit::USAGE,
             format!("`{verb}` needs an interface: cargo xtask {verb} IFACE"),
         ));

@@ -128,7 +128,7 @@ fn dispatch(args: &[String]) -> anyhow::Result<()> {
     let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
         let hint =
             nearest(name).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-        return Err(Exit::new(
+        return Err(Exit::because(
             exit::USAGE,
             format!("no verb `{name}`{hint}\nall verbs: cargo xtask --help"),
         ));
@@ -146,7 +146,7 @@ fn dispatch(args: &[String]) -> anyhow::Result<()> {
 fn no_args(verb: &str, args: Args<'_>) -> anyhow::Result<()> {
     match args.first() {
         None => Ok(()),
-        Some(word) => Err(Exit::new(
+        Some(word) => Err(Exit::because(
             exit::USAGE,
             format!("`{verb}` takes no `{word}`; see cargo xtask {verb} --help"),
         )),

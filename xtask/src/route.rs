@@ -97,115 +97,43 @@ pub(crate) fn line(tools: &Tools, route: Route) -> String {
 mod tests {
     use super::*;
 
-    const LLVM: Version = Version(22, 1, 8);
-    const NEW: Option<Compiler> = Some(Compiler {
-        release: Version(1, 96, 0),
-        llvm: LLVM,
-    });
-    const OLD: Option<Compiler> = Some(Compiler {
-        release: Version(1, 85, 0),
-        llvm: Version(19, 1, 7),
-    });
+    /// a: apt, d: Debian's rustc, o: an old one, c: its core, n: nightly, s: rust-src.
+    fn machine(found: &str) -> Tools {
+        let compiler = |minor, llvm| Compiler {
+            release: Version(1, minor, 0),
+            llvm: Version(llvm, 1, 8),
+        };
+        let has = |letter| found.contains(letter);
+        let old = has('o').then(|| compiler(85, 19));
+        Tools {
+            apt: has('a'),
+            debian: has('d').then(|| compiler(96, 22)).or(old),
+            debian_core: has('c'),
+            nightly: has('n').then(|| compiler(98, 23)),
+            rust_src: has('s'),
+        }
+    }
 
     #[test]
     fn the_route_is_what_works_here() {
         use Route::{Debian, Nightly};
-        // apt, Debian's rustc, its core, nightly, rust-src
         let table = [
-            ("bare Debian", true, None, false, None, false, Debian),
-            (
-                "nightly without rust-src, bare Debian",
-                true,
-                None,
-                false,
-                NEW,
-                false,
-                Debian,
-            ),
-            (
-                "nightly without rust-src, Debian ready",
-                true,
-                NEW,
-                true,
-                NEW,
-                false,
-                Debian,
-            ),
-            (
-                "Debian's rustc without core",
-                true,
-                NEW,
-                false,
-                None,
-                false,
-                Debian,
-            ),
-            (
-                "nightly complete, bare Debian",
-                true,
-                None,
-                false,
-                NEW,
-                true,
-                Nightly,
-            ),
-            (
-                "nightly complete, Debian without core",
-                true,
-                NEW,
-                false,
-                NEW,
-                true,
-                Nightly,
-            ),
-            ("both complete", true, NEW, true, NEW, true, Debian),
-            (
-                "Debian's rustc too old",
-                true,
-                OLD,
-                true,
-                None,
-                false,
-                Nightly,
-            ),
-            (
-                "Debian's too old, nightly complete",
-                true,
-                OLD,
-                true,
-                NEW,
-                true,
-                Nightly,
-            ),
-            ("no apt, nothing", false, None, false, None, false, Nightly),
-            (
-                "no apt, nightly complete",
-                false,
-                None,
-                false,
-                NEW,
-                true,
-                Nightly,
-            ),
-            (
-                "no apt, the distribution ships core",
-                false,
-                NEW,
-                true,
-                NEW,
-                false,
-                Debian,
-            ),
+            ("bare Debian", "a", Debian),
+            ("nightly without rust-src, bare Debian", "an", Debian),
+            ("nightly without rust-src, Debian ready", "adcn", Debian),
+            ("Debian's rustc without core", "ad", Debian),
+            ("nightly complete, bare Debian", "ans", Nightly),
+            ("nightly complete, Debian without core", "adns", Nightly),
+            ("both complete", "adcns", Debian),
+            ("Debian's rustc too old", "aoc", Nightly),
+            ("Debian's too old, nightly complete", "aocns", Nightly),
+            ("no apt, nothing", "", Nightly),
+            ("no apt, nightly without rust-src", "n", Nightly),
+            ("no apt, nightly complete", "ns", Nightly),
+            ("no apt, the distribution ships core", "dcn", Debian),
         ];
-        for (name, apt, debian, debian_core, nightly, rust_src, expected) in table {
-            let tools = Tools {
-                apt,
-                debian,
-                debian_core,
-                nightly,
-                rust_src,
-            };
-            assert_eq!(choose(&tools), expected, "{name}");
+        for (name, found, expected) in table {
+            assert_eq!(choose(&machine(found)), expected, "{name}");
         }
     }
 

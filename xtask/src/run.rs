@@ -41,9 +41,14 @@ fn clean(command: &mut Command) {
     }
 }
 
-/// The command as a user would type it.
+/// The command as a user would type it: our own cargo by its name, all else as it is.
 pub(crate) fn shown(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let program = command.get_program();
+    let program = match Path::new(program).file_name() {
+        Some(name) if name == "cargo" => name,
+        _ => program,
+    };
+    let words = std::iter::once(program).chain(command.get_args());
     words
         .map(|word| quoted(&word.to_string_lossy()))
         .collect::<Vec<_>>()
@@ -148,7 +153,7 @@ pub(crate) fn elevation(wanted: &str) -> anyhow::Result<Vec<String>> {
     let doas =
         paths::program("doas").is_some() && (can_ask || ask("doas", &["-n", "true"]).is_some());
     let Some(prefix) = elevator(is_root(), sudo, doas) else {
-        return Err(Exit::new(
+        return Err(Exit::because(
             exit::MISSING,
             format!("this needs root; run as root:\n  {wanted}"),
         ));

@@ -24,7 +24,7 @@ pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
             Ok(())
         }
         [word] if word == "--check" => check(),
-        _ => Err(Exit::new(exit::USAGE, "setup takes only --check")),
+        _ => Err(Exit::because(exit::USAGE, "setup takes only --check")),
     }
 }
 
@@ -47,10 +47,10 @@ pub(crate) fn ensure() -> anyhow::Result<Ready> {
     eprintln!("{}", route::line(&tools, route));
     let compiler = match (route, route::compiler(&tools, route)) {
         (Route::Nightly, _) if !tools.rust_src => {
-            return Err(Exit::new(exit::MISSING, nightly_fix()));
+            return Err(Exit::because(exit::MISSING, nightly_fix()));
         }
         (_, Some(compiler)) => compiler,
-        (_, None) => return Err(Exit::new(exit::MISSING, nightly_fix())),
+        (_, None) => return Err(Exit::because(exit::MISSING, nightly_fix())),
     };
     tool::ensure_linker(compiler)?;
     Ok(Ready { route, compiler })
@@ -90,13 +90,13 @@ fn command_for(missing: &[Need], root: bool) -> String {
 fn install(missing: &[Need], apt: bool) -> anyhow::Result<()> {
     tell(missing);
     if !apt {
-        return Err(Exit::new(
+        return Err(Exit::because(
             exit::MISSING,
             "install the above with this system's package manager (names are Debian's)",
         ));
     }
     if !run::is_root() {
-        return Err(Exit::new(
+        return Err(Exit::because(
             exit::MISSING,
             format!(
                 "packages are missing; run:\n  {}",

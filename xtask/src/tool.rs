@@ -132,13 +132,13 @@ pub(crate) fn ensure_linker(compiler: Compiler) -> anyhow::Result<()> {
     }
     let major = llvm_major(Some(compiler));
     let Some((prefix, version)) = llvm(major) else {
-        return Err(Exit::new(
+        return Err(Exit::because(
             exit::MISSING,
             format!("no LLVM {major} found; install llvm-{major}-dev and libpolly-{major}-dev"),
         ));
     };
     if version < compiler.llvm {
-        return Err(Exit::new(
+        return Err(Exit::because(
             exit::MISSING,
             older(version, compiler.llvm, major),
         ));
