@@ -12,8 +12,19 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+#[cfg(feature = "engine")]
+pub mod channel;
+#[cfg(feature = "engine")]
+pub mod crypto;
 pub mod ids;
 pub mod limits;
+#[cfg(feature = "engine")]
+pub mod message;
 pub mod reason;
+#[cfg(feature = "engine")]
+pub mod replay;
+#[cfg(feature = "engine")]
+pub mod secret;
+pub mod tag;
 pub mod time;
 pub mod wire;

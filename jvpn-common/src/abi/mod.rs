@@ -16,7 +16,7 @@ pub use event::Event;
 pub use info::SessionInfo;
 pub use keys::SteeringKeys;
 pub use locator::LocatorEntry;
-pub use session::{ACTIVE_NONE, ActiveWord, BINDINGS, Binding, PENDING, SessionEntry};
+pub use session::{ACTIVE_NONE, ActiveWord, BINDINGS, Binding, PENDING, SessionEntry, mapped};
 pub use traffic::{Bucket, PATHS_PER_SLOT, PathCounters, Traffic};
 
 /// Names under which the maps are declared, pinned and documented.

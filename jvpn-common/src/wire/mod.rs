@@ -1,25 +1,16 @@
 //! The wire, version JVP/1: from a datagram's first byte to a typed message.
 //!
-//! Owns every format, one family a file with its drawing. Must never act on a message: parsing gives types
-//! or nothing, deciding is somebody else's.
+//! Owns the header and the probe, which the kernel reads; what is inside a handshake or a sealed control
+//! message is in `message`. Must never act on a message: parsing gives types or nothing.
 //!
 //! ```text
-//!  1 initiation   2 response   3 cookie reply        handshake.rs   plain framing around Noise
-//!  4 data                                            header.rs      sealed, to the worker
-//!  5 control                                         control.rs     sealed, to the controller
-//!  6 probe        7 echo       8 notice              probe.rs       tagged, in the kernel
+//!  1 initiation   2 response   3 cookie reply        plain framing around Noise, to the controller
+//!  4 data                                            sealed, to the worker
+//!  5 control                                         sealed, to the controller
+//!  6 probe        7 echo       8 notice              tagged, in the kernel
 //! ```
 
 pub mod header;
 pub mod probe;
-
-#[cfg(feature = "engine")]
-pub mod codec;
-#[cfg(feature = "engine")]
-pub mod control;
-#[cfg(feature = "engine")]
-pub mod handshake;
-#[cfg(feature = "engine")]
-pub mod reattach;
 
 pub use header::{Header, Kind};
