@@ -1,23 +1,14 @@
 //! The AEAD of inner packets: seal and open in place with the platform's fastest code.
 //!
-//! Owns the choice of cipher and the nonce layout. Must never choose a nonce: the key's number space does.
+//! Owns the choice of cipher. Must never choose or check a nonce: the sealing and the opening key do.
 
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use jvpn_common::limits::{HEADER_LEN, TAG_LEN};
-
-/// Cipher of a session's data keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DataSuite {
-    /// AES-256-GCM: the faster one where both ends have AES instructions.
-    Aes256Gcm,
-    /// ChaCha20-Poly1305: everywhere else.
-    ChaCha20Poly1305,
-    /// No cipher and a zero tag: the ceiling that benches compare with. Only inside tests and benches.
-    #[doc(hidden)]
-    Null,
-}
+use jvpn_common::crypto::seal::{Aead, NonceBytes};
+use jvpn_common::crypto::suite::Suite;
+use jvpn_common::limits::TAG_LEN;
+use jvpn_common::secret::Secret;
 
 /// One data key, one direction.
 pub struct DataAead(Option<LessSafeKey>);
@@ -29,79 +20,87 @@ impl fmt::Debug for DataAead {
 }
 
 impl DataAead {
-    /// A key of 32 bytes under `suite`. The caller wipes its copy.
+    /// Takes a key over; its bytes are wiped here.
     #[must_use]
-    pub fn new(suite: DataSuite, key: &[u8; 32]) -> Self {
+    #[expect(clippy::needless_pass_by_value, reason = "the key is used up: its bytes are wiped here")]
+    pub fn new(suite: Suite, key: Secret<32>) -> Self {
         let algorithm = match suite {
-            DataSuite::Aes256Gcm => &AES_256_GCM,
-            DataSuite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-            DataSuite::Null => return Self(None),
+            Suite::Aes256Gcm => &AES_256_GCM,
+            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
-        Self(UnboundKey::new(algorithm, key).ok().map(LessSafeKey::new))
+        let key = UnboundKey::new(algorithm, key.expose()).expect("both suites take keys of 32 bytes");
+        Self(Some(LessSafeKey::new(key)))
     }
 
-    /// Seals `plain` in place under the header; the tag comes back to be placed behind it.
+    /// No cipher and a zero tag: the ceiling that benches compare with. Nothing in the product makes one.
+    #[doc(hidden)]
     #[must_use]
-    pub fn seal(&self, k: u16, counter: u64, header: &[u8; HEADER_LEN], plain: &mut [u8]) -> Option<[u8; TAG_LEN]> {
-        let Some(key) = &self.0 else { return Some([0; TAG_LEN]) };
-        let tag = key.seal_in_place_separate_tag(nonce(k, counter), Aad::from(header), plain).ok()?;
-        tag.as_ref().try_into().ok()
-    }
-
-    /// Opens ciphertext and tag in place; the plaintext stands at the same offset, 16 bytes shorter.
-    #[must_use]
-    pub fn open<'a>(
-        &self,
-        k: u16,
-        counter: u64,
-        header: &[u8; HEADER_LEN],
-        sealed: &'a mut [u8],
-    ) -> Option<&'a mut [u8]> {
-        match &self.0 {
-            Some(key) => key.open_in_place(nonce(k, counter), Aad::from(header), sealed).ok(),
-            None => {
-                let plain = sealed.len().checked_sub(TAG_LEN)?;
-                sealed.get_mut(..plain)
-            }
-        }
+    pub fn null() -> Self {
+        Self(None)
     }
 }
 
-/// `k (u32) ‖ counter (u64)`, little-endian: each transport has a number space of its own under a key.
-fn nonce(k: u16, counter: u64) -> Nonce {
-    let mut bytes = [0; 12];
-    let (head, tail) = bytes.split_at_mut(4);
-    head.copy_from_slice(&u32::from(k).to_le_bytes());
-    tail.copy_from_slice(&counter.to_le_bytes());
-    Nonce::assume_unique_for_key(bytes)
+impl Aead for DataAead {
+    fn seal_in_place(&self, nonce: &NonceBytes, aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
+        let Some(key) = &self.0 else { return [0; TAG_LEN] };
+        let tag = key
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), text)
+            .expect("a datagram is far below the 64 GiB of one nonce");
+        tag.as_ref().try_into().expect("both suites have tags of 16 bytes")
+    }
+
+    fn open_in_place(&self, nonce: &NonceBytes, aad: &[u8], sealed: &mut [u8]) -> Option<usize> {
+        match &self.0 {
+            Some(key) => {
+                let text = key.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), sealed).ok()?;
+                Some(text.len())
+            }
+            None => sealed.len().checked_sub(TAG_LEN),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use jvpn_common::crypto::seal::ChaCha;
+
     use super::*;
+
+    const NONCE: NonceBytes = [1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0];
+
+    fn secret() -> Secret<32> {
+        Secret::take(&mut [7; 32])
+    }
 
     #[test]
     fn what_was_sealed_opens_and_nothing_else_does() {
-        for suite in [DataSuite::Aes256Gcm, DataSuite::ChaCha20Poly1305] {
-            let key = DataAead::new(suite, &[7; 32]);
-            let header = [3; HEADER_LEN];
+        for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+            let key = DataAead::new(suite, secret());
             let mut text = b"inner packet".to_vec();
-            let tag = key.seal(1, 9, &header, &mut text).unwrap();
+            let tag = key.seal_in_place(&NONCE, b"header", &mut text);
             text.extend_from_slice(&tag);
-            for (k, counter, first) in [(2, 9, 3), (1, 8, 3), (1, 9, 4)] {
-                let mut other = header;
-                other[0] = first;
-                assert!(key.open(k, counter, &other, &mut text.clone()).is_none());
-            }
+            let mut other = NONCE;
+            other[0] = 2;
+            assert_eq!(key.open_in_place(&other, b"header", &mut text.clone()), None);
+            assert_eq!(key.open_in_place(&NONCE, b"Header", &mut text.clone()), None);
             let mut damaged = text.clone();
             damaged[0] ^= 1;
-            assert!(key.open(1, 9, &header, &mut damaged).is_none());
-            assert_eq!(key.open(1, 9, &header, &mut text).unwrap(), b"inner packet");
+            assert_eq!(key.open_in_place(&NONCE, b"header", &mut damaged), None);
+            assert_eq!(key.open_in_place(&NONCE, b"header", &mut text), Some(12));
+            assert_eq!(&text[..12], b"inner packet");
         }
     }
 
     #[test]
+    fn it_seals_as_the_other_implementation_does() {
+        let (mut ours, mut theirs) = (*b"one text", *b"one text");
+        let tag = DataAead::new(Suite::ChaCha20Poly1305, secret()).seal_in_place(&NONCE, b"header", &mut ours);
+        assert_eq!(tag, ChaCha::new(secret()).seal_in_place(&NONCE, b"header", &mut theirs));
+        assert_eq!(ours, theirs);
+    }
+
+    #[test]
     fn a_key_never_prints() {
-        assert_eq!(format!("{:?}", DataAead::new(DataSuite::Aes256Gcm, &[7; 32])), "DataAead(..)");
+        assert_eq!(format!("{:?}", DataAead::new(Suite::Aes256Gcm, secret())), "DataAead(..)");
     }
 }

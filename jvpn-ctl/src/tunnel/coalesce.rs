@@ -141,7 +141,7 @@ impl Coalescer {
         let tail_flags = buffer.get(last.at + first.transport + 13).copied().unwrap_or(0);
         let vnet = self.merge_headers(buffer.get_mut(lead.at..lead.at + self.headers)?, first, tail_flags)?.to_bytes();
 
-        let mut slices = [const { IoSlice::new(&[]) }; PARTS_MAX + 1];
+        let mut slices = [IoSlice::new(&[]); PARTS_MAX + 1];
         *slices.first_mut()? = IoSlice::new(&vnet);
         for (index, (slice, part)) in slices.iter_mut().skip(1).zip(&self.parts).enumerate() {
             let skip = if index == 0 { 0 } else { self.headers };

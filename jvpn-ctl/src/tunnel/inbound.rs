@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use jvpn_common::crypto::seal::OpenError;
 use jvpn_common::limits::{HEADER_LEN, TAG_LEN};
 use jvpn_common::time::Instant;
 use jvpn_common::wire::Kind;
@@ -13,7 +14,7 @@ use jvpn_common::wire::header::{FLAG_DOWN, FLAG_PARTIAL_CHECKSUM, FLAGS_RESERVED
 use super::coalesce::Coalescer;
 use super::counters::Counter;
 use super::inner::{Inner, clamp_mss};
-use super::key::{DataKey, Refused};
+use super::key::DataKey;
 use super::outbound;
 use super::ping::Ping;
 use super::queue::FromWorker;
@@ -117,18 +118,15 @@ fn open<R: Role>(
         *run = Some(Run { session: Arc::clone(session), key, k, opened: 0, packets: 0, bytes: 0 });
     }
     let Some(run) = run else { return Opened::Nothing };
-    let key = &run.key;
-    match key.once(k, header.counter, || key.opener().open(k, header.counter, head, sealed)) {
-        Ok(plain) => {
+    match run.key.opening().open(k, head, sealed) {
+        Ok(len) => {
             run.opened += 1;
             let partial = header.flags & FLAG_PARTIAL_CHECKSUM != 0;
-            judge(run, io, plain, partial)
+            judge(run, io, sealed.get_mut(..len).unwrap_or_default(), partial)
         }
-        Err(Refused::Replay) => dropped(io, Counter::DropReplay),
-        Err(Refused::Open) => {
-            key.count_failed();
-            dropped(io, Counter::DropOpen)
-        }
+        Err(OpenError::Replay(_)) => dropped(io, Counter::DropReplay),
+        Err(OpenError::Forged) => dropped(io, Counter::DropOpen),
+        Err(OpenError::Length) => dropped(io, Counter::DropFrame),
     }
 }
 

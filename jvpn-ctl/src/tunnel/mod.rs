@@ -25,7 +25,6 @@ mod role;
 mod session;
 mod split;
 mod sys;
-mod tag;
 mod tun;
 mod udp;
 mod vnet;
@@ -34,16 +33,15 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use aead::{DataAead, DataSuite};
+pub use aead::DataAead;
 pub use counters::{Counter, Counters};
 pub use icmp::TunnelAddresses;
 pub use inner::{INNER_MAX, Inner};
-pub use key::{DataKey, KeySet, REJECT_AFTER, REJECT_AFTER_PACKETS, REKEY_AFTER_PACKETS};
+pub use key::{DataKey, KeySet};
 pub use lpm::Lpm;
 pub use queue::{FromWorker, Inbox, ToController, WorkerHandle, to_controller};
 pub use role::{Inbound, Origin, Role, Route, SocketId};
 pub use session::{SessionData, Traffic};
-pub use tag::steering_tag;
 pub use tun::{Tun, TunOptions};
 pub use udp::{BUFFER, SEGMENTS_MAX, SEND_MAX, UdpOptions, UdpPort};
 pub use worker::{HOLD_MAX, Worker, WorkerOptions};

@@ -3,7 +3,10 @@
 //! Owns the way of one super-packet. Must never seal a packet the peer would refuse, nor one that the path
 //! is known not to carry: its sender is told instead.
 
+use jvpn_common::crypto::seal::Reservation;
+use jvpn_common::ids::Epoch;
 use jvpn_common::limits::{HEADER_LEN, OVERHEAD_V4, OVERHEAD_V6, TAG_LEN};
+use jvpn_common::tag::steering_tag;
 use jvpn_common::time::{Duration, Instant};
 use jvpn_common::wire::Kind;
 use jvpn_common::wire::header::{FLAG_PARTIAL_CHECKSUM, Header};
@@ -13,12 +16,11 @@ use super::coalesce::Sink;
 use super::counters::Counter;
 use super::icmp::{TOO_BIG_MAX, too_big};
 use super::inner::{Inner, clamp_mss};
-use super::key::DataKey;
+use super::aead::DataAead;
 use super::ping::{PING_LEN, Ping};
 use super::queue::FromWorker;
 use super::role::{Role, Route};
 use super::split::Split;
-use super::tag::steering_tag;
 use super::vnet::{NEEDS_CSUM, VNET_LEN, Vnet};
 use super::worker::{Io, TunSink};
 
@@ -59,18 +61,17 @@ fn seal_all<R: Role>(route: &Route<'_>, io: &mut Io, mut split: Split<'_>, now: 
     let Some(key) = route.session.sealing().filter(|key| key.alive(now)) else {
         return io.tally.add(Counter::DropNoKey, count);
     };
-    let Some(first) = key.take(route.k, u32::from(split.count())) else {
+    let Ok(mut numbers) = key.sealing().reserve(route.k, u32::from(split.count())) else {
         return io.tally.add(Counter::DropNoKey, count);
     };
     let target = target(route);
     let (mut packets, mut bytes) = (0, 0);
-    for counter in first.. {
-        let Some(len) = split.next_len() else { break };
+    while let Some(len) = split.next_len() {
         let Some(room) = io.batch.room(target, len, &io.ports, &mut io.tally) else { break };
         let (head, rest) = room.split_at_mut(HEADER_LEN);
         let Some(piece) = split.next_into(rest) else { break };
         let flags = R::DIRECTION | if piece.partial { FLAG_PARTIAL_CHECKSUM } else { 0 };
-        if seal(route, &key, counter, flags, head, rest).is_none() {
+        if seal(route, &mut numbers, key.epoch(), flags, head, rest).is_none() {
             break;
         }
         io.batch.commit(HEADER_LEN + piece.len + TAG_LEN);
@@ -87,14 +88,23 @@ fn seal_all<R: Role>(route: &Route<'_>, io: &mut Io, mut split: Split<'_>, now: 
 }
 
 /// Seals the text at the start of `rest` and puts tag and header around it.
-fn seal(route: &Route<'_>, key: &DataKey, counter: u64, flags: u16, head: &mut [u8], rest: &mut [u8]) -> Option<()> {
-    let kind = Kind::Data as u8;
-    let epoch = key.epoch().wire();
-    let tag = steering_tag(route.steering, counter, kind, epoch, flags, route.k, None);
-    let header = Header { kind, epoch, flags, tag, locator: route.locator.0, counter }.to_bytes();
-    head.copy_from_slice(&header);
-    let (text, room) = rest.split_last_chunk_mut::<TAG_LEN>().map(|(text, room)| (text, room))?;
-    *room = key.sealer().seal(route.k, counter, &header, text)?;
+fn seal(
+    route: &Route<'_>,
+    numbers: &mut Reservation<'_, DataAead>,
+    epoch: Epoch,
+    flags: u16,
+    head: &mut [u8],
+    rest: &mut [u8],
+) -> Option<()> {
+    let (kind, epoch) = (Kind::Data as u8, epoch.wire());
+    let header = |counter| {
+        let tag = steering_tag(route.steering, counter, kind, epoch, flags, route.k, None);
+        Header { kind, epoch, flags, tag, locator: route.locator.0, counter }.to_bytes()
+    };
+    let (text, room) = rest.split_last_chunk_mut::<TAG_LEN>()?;
+    let sealed = numbers.seal_next(header, text)?;
+    head.copy_from_slice(&sealed.header);
+    *room = sealed.tag;
     Some(())
 }
 
@@ -105,11 +115,11 @@ fn target(route: &Route<'_>) -> Target {
 /// Sends a ping or its answer on a session's active transport, at once.
 pub(super) fn send_ping<R: Role>(route: &Route<'_>, io: &mut Io, ping: Ping, now: Instant) {
     let sealed = route.session.sealing().filter(|key| key.alive(now)).and_then(|key| {
-        let counter = key.take(route.k, 1)?;
+        let mut number = key.sealing().reserve(route.k, 1).ok()?;
         let room = io.batch.room(target(route), PING_LEN, &io.ports, &mut io.tally)?;
         let (head, rest) = room.split_at_mut_checked(HEADER_LEN)?;
         rest.get_mut(..PING_LEN)?.copy_from_slice(&ping.to_bytes());
-        seal(route, &key, counter, R::DIRECTION, head, rest)
+        seal(route, &mut number, key.epoch(), R::DIRECTION, head, rest)
     });
     if sealed.is_none() {
         return io.tally.one(Counter::DropNoKey);

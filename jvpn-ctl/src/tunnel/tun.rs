@@ -3,11 +3,9 @@
 //! Owns the device, which disappears with it. Must never be used before it is up: a write then fails with EIO.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use anyhow::{Context, Result};
-use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};

@@ -26,9 +26,11 @@ use super::tun::Tun;
 use super::udp::UdpPort;
 use super::vnet::VNET_LEN;
 
-/// Batches received from one socket, and super-packets read from the TUN, before the other has its turn.
+/// Batches received from one socket, or as many bytes read from the TUN, before the other has its turn.
 /// Four are 256 KiB: below a millisecond of work.
 const TURN: usize = 4;
+/// Reads of the TUN before the other direction has its turn: small packets that make up one send.
+const TUN_READS: usize = 64;
 /// Longest sleep: a third of what a worker's lease may lapse after.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
 /// Longest time the TUN is left unread for a session that is between two transports.
@@ -263,13 +265,14 @@ impl<R: Role> Worker<R> {
             return Ok(false);
         }
         let mut worked = false;
-        for _ in 0..TURN * 16 {
+        let mut bytes = 0;
+        for _ in 0..TUN_READS {
             let Some(len) = self.io.tun.read(&mut self.vnet, &mut self.buffer)? else { break };
             worked = true;
             let Some(packet) = self.buffer.get_mut(..len) else { break };
             outbound::super_packet(&mut self.role, &mut self.io, &self.vnet, packet, now);
-            if len > INNER_MAX / 2 {
-                // A large one is a send of its own: let the other direction have a look.
+            bytes += len;
+            if bytes > TURN * INNER_MAX {
                 break;
             }
         }
