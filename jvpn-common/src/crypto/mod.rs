@@ -30,3 +30,5 @@ pub trait Entropy {
 
 #[cfg(test)]
 pub(crate) mod test_entropy;
+#[cfg(test)]
+pub(crate) mod vectors;

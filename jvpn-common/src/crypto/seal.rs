@@ -117,7 +117,9 @@ impl<A: Aead> SealingKey<A> {
                 sealed.checked_add(n).filter(|&after| after <= self.limits.reject_after)
             })
             .map_err(|_| SealError::Spent)?;
-        let first = self.advance(k, n)?;
+        let first = self.advance(k, n).inspect_err(|_| {
+            self.sealed.fetch_sub(n, Ordering::Relaxed);
+        })?;
         Ok(Reservation { key: self, k, next: first, end: first + n })
     }
 
