@@ -13,6 +13,8 @@
 
 pub mod abi;
 #[cfg(feature = "engine")]
+pub mod channel;
+#[cfg(feature = "engine")]
 pub mod crypto;
 pub mod ids;
 pub mod limits;
