@@ -1,5 +1,10 @@
 //! Tests of sealing and opening: every nonce once, every refusal, every limit.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "two threads write down what they sealed"
+)]
+
 use super::{
     Aead, ChaCha, NonceBytes, OpenError, OpeningKey, SealError, SealingKey, control_opener,
     control_sealer, nonce,
@@ -115,7 +120,7 @@ fn two_threads_sealing_a_million_packets_never_share_a_nonce() {
             });
         }
     });
-    let mut seen = std::mem::take(&mut *sealer.aead.seen.lock().unwrap());
+    let mut seen = std::mem::take(&mut *sealer.aead().seen.lock().unwrap());
     assert_eq!(seen.len(), 2 * EACH as usize);
     seen.sort_unstable();
     seen.dedup();
@@ -150,7 +155,7 @@ fn a_nonce_names_transport_and_counter() {
 #[test]
 fn an_unused_reservation_is_lost_and_never_given_again() {
     let sealer = SealingKey::new(Recorder::new(), Suite::Aes256Gcm.limits());
-    drop(sealer.reserve(0, 10).unwrap());
+    assert_eq!(sealer.reserve(0, 10).unwrap().left(), 10);
     let mut reservation = sealer.reserve(0, 2).unwrap();
     let mut counters = Vec::new();
     let mut note = |counter| {
@@ -353,7 +358,7 @@ fn counters_of_one_key_are_distinct_over_many_transports() {
         let _ = sealer.seal(round % 20, header, b"x");
         let _ = sealer.seal(round, header, b"x");
     }
-    let seen = sealer.aead.seen.lock().unwrap();
+    let seen = sealer.aead().seen.lock().unwrap();
     let distinct: BTreeSet<&NonceBytes> = seen.iter().collect();
     assert_eq!(distinct.len(), seen.len());
 }
