@@ -79,5 +79,10 @@ pub(crate) fn clippy(ready: &Ready) -> anyhow::Result<()> {
     if ready.route == Route::Nightly {
         cargo.args(["--", "-Dwarnings"]);
     }
-    run::run(cargo)
+    progress::run(
+        "clippy on the kernel program",
+        20,
+        Output::Inherited,
+        || run::run(cargo),
+    )
 }
