@@ -73,9 +73,11 @@ pub(crate) fn clippy(ready: &Ready) -> anyhow::Result<()> {
         }
         Route::Nightly => command(ready.route, "clippy"),
     };
+    // The build's own profile and directory: its proc macros are compiled there already, and cargo
+    // keeps what a wrapper made apart from what it did not.
     cargo
-        .arg("--target-dir")
-        .arg(paths::target().join("ebpf-clippy"));
+        .args(["--profile", "ebpf", "--target-dir"])
+        .arg(paths::ebpf());
     if ready.route == Route::Nightly {
         cargo.args(["--", "-Dwarnings"]);
     }
