@@ -139,7 +139,7 @@ impl Shape {
 }
 
 fn payload(len: usize) -> Vec<u8> {
-    (0..len).map(|n| (n * 31 >> 2) as u8).collect()
+    (0..len).map(|n| ((n * 31) >> 2) as u8).collect()
 }
 
 /// The packets a super-packet stands for, by `Split`.
