@@ -13,9 +13,13 @@
 
 pub mod abi;
 #[cfg(feature = "engine")]
+pub mod alarm;
+#[cfg(feature = "engine")]
 pub mod channel;
 #[cfg(feature = "engine")]
 pub mod crypto;
+#[cfg(feature = "engine")]
+pub mod event;
 pub mod ids;
 pub mod limits;
 #[cfg(feature = "engine")]
@@ -25,6 +29,8 @@ pub mod reason;
 pub mod replay;
 #[cfg(feature = "engine")]
 pub mod secret;
+#[cfg(feature = "engine")]
+pub mod session;
 pub mod tag;
 pub mod time;
 pub mod wire;
