@@ -14,6 +14,12 @@
 pub mod abi;
 pub mod ids;
 pub mod limits;
+#[cfg(feature = "engine")]
+pub mod mapop;
+pub mod net;
 pub mod reason;
+pub mod steer;
+pub mod tag;
 pub mod time;
+pub mod verdict;
 pub mod wire;
