@@ -1,1 +1,2 @@
 //! crate
+pub mod dataplane;
