@@ -80,6 +80,7 @@ pub struct Traffic {
     pub reserved: [u64; 5],
 }
 
+<<<<<<< HEAD
 /// The words of [`Traffic`] the packet path touches, by their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -132,3 +133,8 @@ impl Traffic {
 pub const TRAFFIC_WORDS: usize = size_of::<Traffic>() / 8;
 
 const _: () = assert!(size_of::<PathCounters>() == 32 && size_of::<Bucket>() == 16 && size_of::<Traffic>() == 128);
+=======
+const _: () = assert!(
+    size_of::<PathCounters>() == 32 && size_of::<Bucket>() == 16 && size_of::<Traffic>() == 128
+);
+>>>>>>> main
