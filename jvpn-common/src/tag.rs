@@ -87,7 +87,15 @@ mod tests {
     use proptest::prelude::*;
     use siphasher::sip::SipHasher13;
 
-    fn oracle(key: [u64; 2], counter: u64, kind: u8, epoch: u8, flags: u16, k: u16, body: Option<&[u64; 6]>) -> u32 {
+    fn oracle(
+        key: [u64; 2],
+        counter: u64,
+        kind: u8,
+        epoch: u8,
+        flags: u16,
+        k: u16,
+        body: Option<&[u64; 6]>,
+    ) -> u32 {
         let mut hasher = SipHasher13::new_with_keys(key[0], key[1]);
         for word in body.into_iter().flatten() {
             hasher.write(&word.to_le_bytes());
@@ -129,7 +137,9 @@ mod tests {
 
     #[test]
     fn equal_counters_on_two_transports_have_different_tags() {
-        let tags: std::collections::BTreeSet<u32> = (0..6).map(|k| steering_tag([3, 4], 0, 4, 0, 0, k, None)).collect();
+        let tags: std::collections::BTreeSet<u32> = (0..6)
+            .map(|k| steering_tag([3, 4], 0, 4, 0, 0, k, None))
+            .collect();
         assert_eq!(tags.len(), 6);
     }
 }

@@ -26,8 +26,8 @@ pub use frame::{Bytes, Frame};
 pub use tables::{Session, Tables};
 
 use crate::abi::{
-    BUCKET_LANES, BUCKET_SOURCES, Config, LAYOUT_HASH, LocatorEntry, PATHS_PER_SLOT, PENDING, ROLE_GATEWAY,
-    TrafficField,
+    BUCKET_LANES, BUCKET_SOURCES, Config, LAYOUT_HASH, LocatorEntry, PATHS_PER_SLOT, PENDING,
+    ROLE_GATEWAY, TrafficField,
 };
 use crate::limits::{HANDSHAKE_LEN, HEADER_LEN, TAG_LEN};
 use crate::tag::steering_tag;
@@ -64,9 +64,26 @@ pub struct Judgement {
 
 impl Judgement {
     const fn of(verdict: Verdict) -> Self {
-        let entry = LocatorEntry { slot: NO_SLOT, generation: 0, k: 0, reserved: 0 };
-        let header = Header { kind: 0, epoch: 0, flags: 0, tag: 0, locator: 0, counter: 0 };
-        Self { verdict, entry, header, draining: false }
+        let entry = LocatorEntry {
+            slot: NO_SLOT,
+            generation: 0,
+            k: 0,
+            reserved: 0,
+        };
+        let header = Header {
+            kind: 0,
+            epoch: 0,
+            flags: 0,
+            tag: 0,
+            locator: 0,
+            counter: 0,
+        };
+        Self {
+            verdict,
+            entry,
+            header,
+            draining: false,
+        }
     }
 }
 
@@ -82,26 +99,30 @@ pub struct Known<T: Tables> {
 
 impl<T: Tables> core::fmt::Debug for Known<T> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Known").field("header", &self.header).field("entry", &self.entry).finish_non_exhaustive()
+        f.debug_struct("Known")
+            .field("header", &self.header)
+            .field("entry", &self.entry)
+            .finish_non_exhaustive()
     }
 }
 
 /// Judges a whole frame, turns it round if it is answered, and counts the verdict.
 #[inline(always)]
 pub fn steer<T: Tables>(frame: &mut impl Frame, tables: &T) -> (Judgement, Option<Source>) {
-    let (judgement, source) = match configured(tables).and_then(|config| outer::parse(frame, config.port)) {
-        Err(verdict) => (Judgement::of(verdict), None),
-        Ok(outer) => {
-            let mut judgement = judge(frame, outer.payload, outer.len, &outer.source, tables);
-            if let Class::Answer = judgement.verdict.class() {
-                let len = answer_len(judgement.verdict, outer.len);
-                if outer::turn(frame, &outer, len).is_none() {
-                    judgement.verdict = Verdict::WriteFailed;
+    let (judgement, source) =
+        match configured(tables).and_then(|config| outer::parse(frame, config.port)) {
+            Err(verdict) => (Judgement::of(verdict), None),
+            Ok(outer) => {
+                let mut judgement = judge(frame, outer.payload, outer.len, &outer.source, tables);
+                if let Class::Answer = judgement.verdict.class() {
+                    let len = answer_len(judgement.verdict, outer.len);
+                    if outer::turn(frame, &outer, len).is_none() {
+                        judgement.verdict = Verdict::WriteFailed;
+                    }
                 }
+                (judgement, Some(outer.source))
             }
-            (judgement, Some(outer.source))
-        }
-    };
+        };
     tables.count(judgement.verdict);
     (judgement, source)
 }
@@ -113,7 +134,9 @@ pub fn datagram<T: Tables>(payload: &mut impl Frame, source: &Source, tables: &T
     let len = payload.len();
     let mut judgement = judge(payload, 0, len, source, tables);
     if let Class::Answer = judgement.verdict.class()
-        && payload.shorten(answer_len(judgement.verdict, len)).is_none()
+        && payload
+            .shorten(answer_len(judgement.verdict, len))
+            .is_none()
     {
         judgement.verdict = Verdict::WriteFailed;
     }
@@ -150,8 +173,12 @@ pub fn judge<T: Tables>(
     if len == 0 {
         return Judgement::of(Verdict::Short);
     }
-    let Some([first]) = frame.read::<1>(at) else { return Judgement::of(Verdict::Short) };
-    let Some(kind) = Kind::from_byte(first) else { return Judgement::of(Verdict::UnknownType) };
+    let Some([first]) = frame.read::<1>(at) else {
+        return Judgement::of(Verdict::Short);
+    };
+    let Some(kind) = Kind::from_byte(first) else {
+        return Judgement::of(Verdict::UnknownType);
+    };
     let shortest = match kind {
         Kind::Initiation => return Judgement::of(initiation(len, source, tables)),
         Kind::Response | Kind::CookieReply | Kind::Echo | Kind::Notice => {
@@ -163,12 +190,19 @@ pub fn judge<T: Tables>(
     if len < shortest {
         return Judgement::of(Verdict::Short);
     }
-    let Some(bytes) = frame.read::<HEADER_LEN>(at) else { return Judgement::of(Verdict::Short) };
+    let Some(bytes) = frame.read::<HEADER_LEN>(at) else {
+        return Judgement::of(Verdict::Short);
+    };
     let mut judgement = Judgement::of(Verdict::UnknownLocator);
     judgement.header = Header::from_bytes(&bytes);
     let known = match look_up(judgement.header, tables) {
         Ok(known) => known,
-        Err(verdict) => return Judgement { verdict, ..judgement },
+        Err(verdict) => {
+            return Judgement {
+                verdict,
+                ..judgement
+            };
+        }
     };
     judgement.entry = known.entry;
     judgement.verdict = match kind {
@@ -176,7 +210,15 @@ pub fn judge<T: Tables>(
         _ => match check_tag(&known, None, tables) {
             Err(verdict) => verdict,
             Ok(()) if matches!(kind, Kind::Control) => Verdict::Control,
-            Ok(()) => judge_data(frame, at, len, source, &known, tables, &mut judgement.draining),
+            Ok(()) => judge_data(
+                frame,
+                at,
+                len,
+                source,
+                &known,
+                tables,
+                &mut judgement.draining,
+            ),
         },
     };
     judgement
@@ -188,15 +230,23 @@ fn initiation<T: Tables>(len: usize, source: &Source, tables: &T) -> Verdict {
     if len != HANDSHAKE_LEN {
         return Verdict::HandshakeSize;
     }
-    let Some(config) = tables.config() else { return Verdict::Unconfigured };
+    let Some(config) = tables.config() else {
+        return Verdict::Unconfigured;
+    };
     if config.handshake_rate == 0 {
         return Verdict::Handshake;
     }
     let own = bucket::of_source(config.bucket_seed, &source.address) % BUCKET_SOURCES;
     let everybody = BUCKET_SOURCES + tables.lane() % BUCKET_LANES;
     let tick = tables.ticks();
-    let limit = Limit { rate: config.handshake_rate, burst: config.handshake_burst };
-    let all = Limit { rate: config.handshake_total_rate, burst: config.handshake_total_burst };
+    let limit = Limit {
+        rate: config.handshake_rate,
+        burst: config.handshake_burst,
+    };
+    let all = Limit {
+        rate: config.handshake_total_rate,
+        burst: config.handshake_total_burst,
+    };
     let Some(own_after) = bucket::take(&tables.bucket(own), limit, tick, config.hz) else {
         return Verdict::HandshakeRate;
     };
@@ -211,27 +261,48 @@ fn initiation<T: Tables>(len: usize, source: &Source, tables: &T) -> Verdict {
 /// From the locator to the session, past everything that can be refused without a key.
 #[inline(always)]
 fn look_up<T: Tables>(header: Header, tables: &T) -> Result<Known<T>, Verdict> {
-    let entry = tables.locator(header.locator).ok_or(Verdict::UnknownLocator)?;
+    let entry = tables
+        .locator(header.locator)
+        .ok_or(Verdict::UnknownLocator)?;
     let session = tables.session(entry.slot).ok_or(Verdict::UnknownLocator)?;
     if session.generation() != entry.generation || entry.generation == 0 {
         return Err(Verdict::StaleGeneration);
     }
-    let allowed = if header.kind == Kind::Data as u8 { FLAG_PARTIAL_CHECKSUM } else { 0 };
+    let allowed = if header.kind == Kind::Data as u8 {
+        FLAG_PARTIAL_CHECKSUM
+    } else {
+        0
+    };
     if header.flags & (FLAGS_RESERVED | FLAG_PARTIAL_CHECKSUM) & !allowed != 0 {
         return Err(Verdict::BadFlags);
     }
     if header.flags & FLAG_DOWN != 0 {
         return Err(Verdict::BadDirection);
     }
-    Ok(Known { header, entry, session })
+    Ok(Known {
+        header,
+        entry,
+        session,
+    })
 }
 
 /// Compares the steering tag; what a session that is pending may receive is decided here too.
 #[inline(always)]
-fn check_tag<T: Tables>(known: &Known<T>, body: Option<&[u64; 6]>, tables: &T) -> Result<(), Verdict> {
+fn check_tag<T: Tables>(
+    known: &Known<T>,
+    body: Option<&[u64; 6]>,
+    tables: &T,
+) -> Result<(), Verdict> {
     let slot = known.entry.slot;
     let keys = tables.keys(slot).ok_or(Verdict::UnknownLocator)?;
-    let Header { kind, epoch, flags, tag, counter, .. } = known.header;
+    let Header {
+        kind,
+        epoch,
+        flags,
+        tag,
+        counter,
+        ..
+    } = known.header;
     if steering_tag(keys.up, counter, kind, epoch, flags, known.entry.k, body) != tag {
         probe::count(tables, slot, TrafficField::Forged);
         return Err(Verdict::ForgedTag);
@@ -251,11 +322,21 @@ fn judge_probe<T: Tables>(
     known: &Known<T>,
     tables: &T,
 ) -> Verdict {
-    let Some(bytes) = frame.read(at + HEADER_LEN) else { return Verdict::Short };
+    let Some(bytes) = frame.read(at + HEADER_LEN) else {
+        return Verdict::Short;
+    };
     let words = words(&bytes);
     match check_tag(known, Some(&words), tables) {
         Err(verdict) => verdict,
-        Ok(()) => probe::echo(frame, at, len, source, known, &Body::from_words(&words), tables),
+        Ok(()) => probe::echo(
+            frame,
+            at,
+            len,
+            source,
+            known,
+            &Body::from_words(&words),
+            tables,
+        ),
     }
 }
 
@@ -271,11 +352,15 @@ fn judge_data<T: Tables>(
 ) -> Verdict {
     let LocatorEntry { slot, k, .. } = known.entry;
     let tick = tables.ticks();
-    let Some(config) = tables.config() else { return Verdict::Unconfigured };
+    let Some(config) = tables.config() else {
+        return Verdict::Unconfigured;
+    };
     if !config.alive(known.header.locator, tick) {
         return Verdict::WorkerDead;
     }
-    let Some(bound) = bind::read(&known.session) else { return Verdict::Torn };
+    let Some(bound) = bind::read(&known.session) else {
+        return Verdict::Torn;
+    };
     match bound.relation(&source.address, source.port, k, tick) {
         Relation::Active => {}
         Relation::Draining => *draining = true,
@@ -288,7 +373,9 @@ fn judge_data<T: Tables>(
         path.data = path.data.wrapping_add(1);
         tables.set_path(slot, place, &path);
         probe::count(tables, slot, TrafficField::DataPackets);
-        let bytes = tables.traffic(slot, TrafficField::DataBytes).wrapping_add(len as u64);
+        let bytes = tables
+            .traffic(slot, TrafficField::DataBytes)
+            .wrapping_add(len as u64);
         tables.set_traffic(slot, TrafficField::DataBytes, bytes);
     }
     Verdict::Data

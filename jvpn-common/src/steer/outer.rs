@@ -4,7 +4,9 @@
 //! UDP. Must never drop what is not for our port, and never answer a group.
 
 use super::{Frame, Source};
-use crate::net::{checksum, ethernet, ethernet::Ethernet, ipv4, ipv4::Ipv4, ipv6, ipv6::Ipv6, udp, udp::Udp};
+use crate::net::{
+    checksum, ethernet, ethernet::Ethernet, ipv4, ipv4::Ipv4, ipv6, ipv6::Ipv6, udp, udp::Udp,
+};
 use crate::verdict::Verdict;
 
 /// Where things stand in a frame that is for our port.
@@ -32,7 +34,10 @@ pub(super) fn parse(frame: &impl Frame, port: u16) -> Result<Outer, Verdict> {
     let (ip, ethertype) = match head.ethertype() {
         ethernet::TYPE_VLAN => {
             let [a, b] = frame.read::<2>(ethernet::LEN + 2).ok_or(Verdict::Foreign)?;
-            (ethernet::LEN + ethernet::TAG_LEN, u16::from_be_bytes([a, b]))
+            (
+                ethernet::LEN + ethernet::TAG_LEN,
+                u16::from_be_bytes([a, b]),
+            )
         }
         other => (ethernet::LEN, other),
     };
@@ -63,13 +68,28 @@ fn parse_v4(frame: &impl Frame, ip: usize, port: u16) -> Result<Outer, Verdict> 
         return Err(Verdict::Foreign);
     }
     if head.header_len() > ipv4::LEN {
-        return Err(if_ours(frame, ip + head.header_len(), port, Verdict::IpOptions));
+        return Err(if_ours(
+            frame,
+            ip + head.header_len(),
+            port,
+            Verdict::IpOptions,
+        ));
     }
     if head.more_fragments() {
         return Err(if_ours(frame, ip + ipv4::LEN, port, Verdict::Fragment));
     }
     let inside = head.total_len().checked_sub(ipv4::LEN);
-    parse_udp(frame, Place { ip, v6: false, udp: ip + ipv4::LEN, inside, address: head.source() }, port)
+    parse_udp(
+        frame,
+        Place {
+            ip,
+            v6: false,
+            udp: ip + ipv4::LEN,
+            inside,
+            address: head.source(),
+        },
+        port,
+    )
 }
 
 #[inline(always)]
@@ -79,10 +99,25 @@ fn parse_v6(frame: &impl Frame, ip: usize, port: u16) -> Result<Outer, Verdict> 
         return Err(Verdict::Foreign);
     }
     if head.next_header() != udp::PROTOCOL {
-        return Err(behind_extensions(frame, ip + ipv6::LEN, head.next_header(), port));
+        return Err(behind_extensions(
+            frame,
+            ip + ipv6::LEN,
+            head.next_header(),
+            port,
+        ));
     }
     let inside = Some(head.payload_len());
-    parse_udp(frame, Place { ip, v6: true, udp: ip + ipv6::LEN, inside, address: head.source() }, port)
+    parse_udp(
+        frame,
+        Place {
+            ip,
+            v6: true,
+            udp: ip + ipv6::LEN,
+            inside,
+            address: head.source(),
+        },
+        port,
+    )
 }
 
 /// Whether our port stands behind extension headers, and which kind.
@@ -91,7 +126,9 @@ fn behind_extensions(frame: &impl Frame, mut at: usize, mut next: u8, port: u16)
     let mut step = 0;
     while step < ipv6::EXTENSIONS_MAX {
         if next == ipv6::FRAGMENT {
-            let Some([inner, _, high, low]) = frame.read::<4>(at) else { return Verdict::Foreign };
+            let Some([inner, _, high, low]) = frame.read::<4>(at) else {
+                return Verdict::Foreign;
+            };
             let first = u16::from_be_bytes([high, low]) >> 3 == 0;
             return if first && inner == udp::PROTOCOL {
                 if_ours(frame, at + 8, port, Verdict::Fragment)
@@ -102,12 +139,18 @@ fn behind_extensions(frame: &impl Frame, mut at: usize, mut next: u8, port: u16)
         if !ipv6::is_extension(next) {
             break;
         }
-        let Some([inner, units]) = frame.read::<2>(at) else { return Verdict::Foreign };
+        let Some([inner, units]) = frame.read::<2>(at) else {
+            return Verdict::Foreign;
+        };
         at += (units as usize + 1) * 8;
         next = inner;
         step += 1;
     }
-    if next == udp::PROTOCOL { if_ours(frame, at, port, Verdict::ExtensionHeader) } else { Verdict::Foreign }
+    if next == udp::PROTOCOL {
+        if_ours(frame, at, port, Verdict::ExtensionHeader)
+    } else {
+        Verdict::Foreign
+    }
 }
 
 struct Place {
@@ -130,8 +173,17 @@ fn parse_udp(frame: &impl Frame, place: Place, port: u16) -> Result<Outer, Verdi
     if head.len() > inside || place.udp + inside > frame.len() {
         return Err(Verdict::BadLength);
     }
-    let source = Source { address: place.address, port: head.source() };
-    Ok(Outer { ip: place.ip, v6: place.v6, payload: place.udp + udp::LEN, len, source })
+    let source = Source {
+        address: place.address,
+        port: head.source(),
+    };
+    Ok(Outer {
+        ip: place.ip,
+        v6: place.v6,
+        payload: place.udp + udp::LEN,
+        len,
+        source,
+    })
 }
 
 /// Turns the frame round: its payload, `len` bytes long by now, goes back to where it came from.
@@ -154,7 +206,8 @@ pub(super) fn turn(frame: &mut impl Frame, outer: &Outer, len: usize) -> Option<
         answer.pseudo_sum()
     };
     let mut head = Udp(frame.read(udp_at)?).answer(udp_len);
-    let length_and_protocol = u64::from((udp_len).to_be()) + u64::from(u16::from(udp::PROTOCOL).to_be());
+    let length_and_protocol =
+        u64::from((udp_len).to_be()) + u64::from(u16::from(udp::PROTOCOL).to_be());
     let [c0, c1] = checksum::finish_udp(checksum::add(sum + pseudo + length_and_protocol, &head.0));
     head.0[6] = c0;
     head.0[7] = c1;

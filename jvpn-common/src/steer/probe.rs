@@ -19,10 +19,16 @@ pub const ANSWER_LEN: usize = HEADER_LEN + BODY_LEN;
 
 /// Echoes of a session to sources that are not bound: with the burst at most 50 in any second, and the
 /// burst holds the four padded sizes of three candidates tried at once.
-pub const ECHO_LIMIT: Limit = Limit { rate: 30, burst: 20 };
+pub const ECHO_LIMIT: Limit = Limit {
+    rate: 30,
+    burst: 20,
+};
 
 /// Notices of a session. One is enough for a client; the others are for when it is lost.
-pub const NOTICE_LIMIT: Limit = Limit { rate: 10, burst: 10 };
+pub const NOTICE_LIMIT: Limit = Limit {
+    rate: 10,
+    burst: 10,
+};
 
 /// Answers a probe whose tag has been verified.
 #[inline(always)]
@@ -39,11 +45,17 @@ pub fn echo<T: Tables>(
         return Verdict::ProbeSize;
     }
     let place = u32::from(known.entry.k) % PATHS_PER_SLOT;
-    let Some(path) = arrived(tables.path(known.entry.slot, place), known.entry.k, known.header.counter) else {
+    let Some(path) = arrived(
+        tables.path(known.entry.slot, place),
+        known.entry.k,
+        known.header.counter,
+    ) else {
         return Verdict::ProbeReplay;
     };
     tables.set_path(known.entry.slot, place, &path);
-    let Some(bound) = bind::read(&known.session) else { return Verdict::Torn };
+    let Some(bound) = bind::read(&known.session) else {
+        return Verdict::Torn;
+    };
     let tick = tables.ticks();
     let standing = match bound.relation(&source.address, source.port, known.entry.k, tick) {
         Relation::Active => STATUS_BOUND,
@@ -53,8 +65,14 @@ pub fn echo<T: Tables>(
     if standing == 0 && !withdraw(tables, known.entry.slot, ECHO_BUCKET, ECHO_LIMIT, tick) {
         return Verdict::EchoRate;
     }
-    let Some(config) = tables.config() else { return Verdict::Unconfigured };
-    let alive = if config.alive(known.header.locator, tick) { STATUS_ALIVE } else { 0 };
+    let Some(config) = tables.config() else {
+        return Verdict::Unconfigured;
+    };
+    let alive = if config.alive(known.header.locator, tick) {
+        STATUS_ALIVE
+    } else {
+        0
+    };
     let body = Body {
         client_time: asked.client_time,
         gateway_time: tables.now(),
@@ -85,7 +103,9 @@ pub fn notice<T: Tables>(
     if len < ANSWER_LEN || !withdraw(tables, slot, NOTICE_BUCKET, NOTICE_LIMIT, tick) {
         return Verdict::NotBound;
     }
-    let Some(config) = tables.config() else { return Verdict::Unconfigured };
+    let Some(config) = tables.config() else {
+        return Verdict::Unconfigured;
+    };
     let body = Body {
         gateway_time: tables.now(),
         incarnation: config.incarnation,
@@ -113,9 +133,21 @@ fn answer<T: Tables>(
     let asked = &known.header;
     let keys = tables.keys(known.entry.slot)?;
     let kind = kind as u8;
-    let tag =
-        steering_tag(keys.down, asked.counter, kind, asked.epoch, FLAG_DOWN, known.entry.k, Some(&words));
-    let header = Header { kind, flags: FLAG_DOWN, tag, ..*asked };
+    let tag = steering_tag(
+        keys.down,
+        asked.counter,
+        kind,
+        asked.epoch,
+        FLAG_DOWN,
+        known.entry.k,
+        Some(&words),
+    );
+    let header = Header {
+        kind,
+        flags: FLAG_DOWN,
+        tag,
+        ..*asked
+    };
     frame.write(at, &header.to_bytes())?;
     frame.write(at + HEADER_LEN, &probe::bytes(&words))
 }
@@ -127,7 +159,11 @@ pub fn arrived(path: PathCounters, k: u16, sequence: u64) -> Option<PathCounters
     let mut path = of_transport(path, k);
     if sequence > path.highest {
         let ahead = sequence - path.highest;
-        path.window = if ahead < 64 { path.window << ahead | 1 } else { 1 };
+        path.window = if ahead < 64 {
+            path.window << ahead | 1
+        } else {
+            1
+        };
         path.highest = sequence;
     } else {
         let behind = path.highest - sequence;
@@ -144,7 +180,14 @@ pub fn arrived(path: PathCounters, k: u16, sequence: u64) -> Option<PathCounters
 #[must_use]
 #[inline(always)]
 pub fn of_transport(path: PathCounters, k: u16) -> PathCounters {
-    if path.k == k as u32 { path } else { PathCounters { k: k as u32, ..PathCounters::default() } }
+    if path.k == k as u32 {
+        path
+    } else {
+        PathCounters {
+            k: k as u32,
+            ..PathCounters::default()
+        }
+    }
 }
 
 /// Adds one to a counter of a slot.
@@ -157,10 +200,23 @@ const ECHO_BUCKET: [TrafficField; 2] = [TrafficField::EchoAt, TrafficField::Echo
 const NOTICE_BUCKET: [TrafficField; 2] = [TrafficField::NoticeAt, TrafficField::NoticeTokens];
 
 #[inline(always)]
-fn withdraw(tables: &impl Tables, slot: u32, [at, tokens]: [TrafficField; 2], limit: Limit, tick: u64) -> bool {
-    let Some(config) = tables.config() else { return false };
-    let bucket = Bucket { at: tables.traffic(slot, at), tokens: tables.traffic(slot, tokens) };
-    let Some(after) = bucket::take(&bucket, limit, tick, config.hz) else { return false };
+fn withdraw(
+    tables: &impl Tables,
+    slot: u32,
+    [at, tokens]: [TrafficField; 2],
+    limit: Limit,
+    tick: u64,
+) -> bool {
+    let Some(config) = tables.config() else {
+        return false;
+    };
+    let bucket = Bucket {
+        at: tables.traffic(slot, at),
+        tokens: tables.traffic(slot, tokens),
+    };
+    let Some(after) = bucket::take(&bucket, limit, tick, config.hz) else {
+        return false;
+    };
     tables.set_traffic(slot, at, after.at);
     tables.set_traffic(slot, tokens, after.tokens);
     true
@@ -184,8 +240,23 @@ mod tests {
 
     #[test]
     fn another_transport_starts_its_record_anew() {
-        let path = PathCounters { k: 3, probes: 9, highest: 50, window: 1, data: 8 };
+        let path = PathCounters {
+            k: 3,
+            probes: 9,
+            highest: 50,
+            window: 1,
+            data: 8,
+        };
         let other = arrived(path, 7, 2).unwrap();
-        assert_eq!(other, PathCounters { k: 7, probes: 1, highest: 2, window: 1, data: 0 });
+        assert_eq!(
+            other,
+            PathCounters {
+                k: 7,
+                probes: 1,
+                highest: 2,
+                window: 1,
+                data: 0
+            }
+        );
     }
 }

@@ -3,10 +3,10 @@
 //! Owns nothing but empty answers where a kernel would be. What it does not prove: that a map is large
 //! enough, that the kernel reads these bytes the same way, that anything survives this process.
 
+use super::DataPlaneError;
 use super::plane::{Backing, Plane};
 use super::shared::{Regions, Shared};
 use super::ticks::Ticks;
-use super::DataPlaneError;
 use jvpn_common::abi::{Event, LocatorEntry, SteeringKeys};
 use jvpn_common::ids::{Locator, Slot};
 use jvpn_common::verdict::VERDICTS_MAX;
@@ -29,7 +29,10 @@ impl Memory {
     /// An empty one with the given ticks.
     #[must_use]
     pub fn with_ticks(capacity: u32, ticks: Ticks) -> Self {
-        Self::over(Arc::new(Shared::new(capacity, Regions::heap(capacity), ticks)), Nothing)
+        Self::over(
+            Arc::new(Shared::new(capacity, Regions::heap(capacity), ticks)),
+            Nothing,
+        )
     }
 }
 

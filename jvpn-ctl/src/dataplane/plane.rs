@@ -5,7 +5,9 @@
 
 use super::undo::{Filled, Step};
 use super::{Adopted, DataPlane, DataPlaneError, Settings, Shared, Undo, Verdicts};
-use jvpn_common::abi::{ActiveWord, Binding, Event, LocatorEntry, PENDING, SessionInfo, SteeringKeys};
+use jvpn_common::abi::{
+    ActiveWord, Binding, Event, LocatorEntry, PENDING, SessionInfo, SteeringKeys,
+};
 use jvpn_common::ids::{Generation, Locator, SessionId, Slot, TransportIndex};
 use jvpn_common::mapop::MapOp;
 use jvpn_common::verdict::VERDICTS_MAX;
@@ -14,7 +16,8 @@ use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 /// The maps that are not arrays in shared memory.
 pub trait Backing: Send {
     /// Adds a locator that is not there.
-    fn put_locator(&mut self, locator: Locator, entry: &LocatorEntry) -> Result<(), DataPlaneError>;
+    fn put_locator(&mut self, locator: Locator, entry: &LocatorEntry)
+    -> Result<(), DataPlaneError>;
     /// Removes a locator; one that is not there is no error.
     fn remove_locator(&mut self, locator: Locator) -> Result<(), DataPlaneError>;
     /// Every locator an earlier process left.
@@ -44,16 +47,26 @@ impl<B: Backing> Plane<B> {
     }
 
     fn mirror(&self) -> RwLockReadGuard<'_, super::shared::Mirror> {
-        self.shared.mirror.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .mirror
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn mirror_mut(&self) -> RwLockWriteGuard<'_, super::shared::Mirror> {
-        self.shared.mirror.write().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .mirror
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn in_range(&self, slot: Slot) -> Result<(), DataPlaneError> {
         let capacity = self.shared.capacity();
-        if slot.0 < capacity { Ok(()) } else { Err(DataPlaneError::SlotOutOfRange { slot, capacity }) }
+        if slot.0 < capacity {
+            Ok(())
+        } else {
+            Err(DataPlaneError::SlotOutOfRange { slot, capacity })
+        }
     }
 
     /// Generation and flags of a slot that holds a session.
@@ -83,7 +96,11 @@ impl<B: Backing> Plane<B> {
                 self.backing.put_locator(*locator, entry)
             };
             if let Err(error) = put {
-                let added: Vec<_> = locators.iter().take(done).map(|(locator, _)| *locator).collect();
+                let added: Vec<_> = locators
+                    .iter()
+                    .take(done)
+                    .map(|(locator, _)| *locator)
+                    .collect();
                 self.remove_locators(&added)?;
                 return Err(error);
             }
@@ -92,7 +109,10 @@ impl<B: Backing> Plane<B> {
         Ok(())
     }
 
-    fn remove_locators(&mut self, locators: &[Locator]) -> Result<Vec<(Locator, LocatorEntry)>, DataPlaneError> {
+    fn remove_locators(
+        &mut self,
+        locators: &[Locator],
+    ) -> Result<Vec<(Locator, LocatorEntry)>, DataPlaneError> {
         let mut removed = Vec::new();
         for locator in locators {
             self.backing.remove_locator(*locator)?;
@@ -104,7 +124,12 @@ impl<B: Backing> Plane<B> {
     }
 
     fn install(&mut self, new: &New<'_>) -> Done {
-        let New { slot, generation, keys, .. } = *new;
+        let New {
+            slot,
+            generation,
+            keys,
+            ..
+        } = *new;
         self.in_range(slot)?;
         if self.shared.generation(slot).0 != Generation(0) || generation == Generation(0) {
             return Err(DataPlaneError::SlotInUse(slot));
@@ -137,7 +162,10 @@ impl<B: Backing> Plane<B> {
         shared.set_word(slot, ActiveWord::default());
         let named: Vec<_> = {
             let mirror = self.mirror();
-            let of_slot = mirror.locators.iter().filter(|(_, entry)| entry.slot == slot.0);
+            let of_slot = mirror
+                .locators
+                .iter()
+                .filter(|(_, entry)| entry.slot == slot.0);
             of_slot.map(|(locator, _)| Locator(*locator)).collect()
         };
         let removed = self.remove_locators(&named)?;
@@ -159,7 +187,12 @@ impl<B: Backing> Plane<B> {
             word: self.shared.word(slot),
             bindings: [1, 2, 3].map(|entry| self.shared.binding(slot, entry)),
             info: self.shared.info(slot),
-            keys: self.mirror().keys.get(slot.0 as usize).copied().unwrap_or_default(),
+            keys: self
+                .mirror()
+                .keys
+                .get(slot.0 as usize)
+                .copied()
+                .unwrap_or_default(),
             locators: Vec::new(),
         };
         filled.locators = self.empty(slot)?;
@@ -173,7 +206,8 @@ impl<B: Backing> Plane<B> {
             self.shared.set_binding(slot, entry, binding);
         }
         self.shared.set_info(slot, &filled.info);
-        self.shared.set_generation(slot, filled.generation, filled.flags);
+        self.shared
+            .set_generation(slot, filled.generation, filled.flags);
         self.put_locators(&filled.locators)?;
         self.shared.set_word(slot, filled.word);
         Ok(())
@@ -186,7 +220,14 @@ impl<B: Backing> Plane<B> {
             return Err(DataPlaneError::EntryNamed { slot, entry });
         }
         let before = self.shared.binding(slot, entry);
-        self.shared.set_binding(slot, entry, &Binding { drain_until: 0, ..*binding });
+        self.shared.set_binding(
+            slot,
+            entry,
+            &Binding {
+                drain_until: 0,
+                ..*binding
+            },
+        );
         Ok(Undo(Step::Binding(slot, entry, before)))
     }
 
@@ -212,10 +253,22 @@ struct New<'a> {
     session: SessionId,
 }
 
-fn entries(slot: Slot, generation: Generation, of: &[(TransportIndex, Locator)]) -> Vec<(Locator, LocatorEntry)> {
+fn entries(
+    slot: Slot,
+    generation: Generation,
+    of: &[(TransportIndex, Locator)],
+) -> Vec<(Locator, LocatorEntry)> {
     of.iter()
         .map(|(k, locator)| {
-            (*locator, LocatorEntry { slot: slot.0, generation: generation.0, k: k.0, reserved: 0 })
+            (
+                *locator,
+                LocatorEntry {
+                    slot: slot.0,
+                    generation: generation.0,
+                    k: k.0,
+                    reserved: 0,
+                },
+            )
         })
         .collect()
 }
@@ -223,7 +276,14 @@ fn entries(slot: Slot, generation: Generation, of: &[(TransportIndex, Locator)])
 impl<B: Backing> DataPlane for Plane<B> {
     fn apply(&mut self, op: &MapOp) -> Done {
         match op {
-            MapOp::Install { slot, generation, keys, locators, pending, session } => self.install(&New {
+            MapOp::Install {
+                slot,
+                generation,
+                keys,
+                locators,
+                pending,
+                session,
+            } => self.install(&New {
                 slot: *slot,
                 generation: *generation,
                 keys,
@@ -231,33 +291,63 @@ impl<B: Backing> DataPlane for Plane<B> {
                 pending: *pending,
                 session: *session,
             }),
-            MapOp::AddLocators { slot, generation, locators } => {
+            MapOp::AddLocators {
+                slot,
+                generation,
+                locators,
+            } => {
                 if self.taken(*slot)?.0 != *generation {
                     return Err(DataPlaneError::SlotFree(*slot));
                 }
                 self.put_locators(&entries(*slot, *generation, locators))?;
-                Ok(Undo(Step::Remove(locators.iter().map(|(_, locator)| *locator).collect())))
+                Ok(Undo(Step::Remove(
+                    locators.iter().map(|(_, locator)| *locator).collect(),
+                )))
             }
-            MapOp::RemoveLocators { locators } => Ok(Undo(Step::Put(self.remove_locators(locators)?))),
-            MapOp::Binding { slot, entry, binding } => self.write_binding(*slot, *entry, binding),
-            MapOp::Drain { slot, entry, within } => {
+            MapOp::RemoveLocators { locators } => {
+                Ok(Undo(Step::Put(self.remove_locators(locators)?)))
+            }
+            MapOp::Binding {
+                slot,
+                entry,
+                binding,
+            } => self.write_binding(*slot, *entry, binding),
+            MapOp::Drain {
+                slot,
+                entry,
+                within,
+            } => {
                 self.taken(*slot)?;
                 let before = self.shared.binding(*slot, *entry);
                 let drain_until = self.shared.ticks().after(*within);
                 // One aligned word of an entry that is active by now, and an active one's is not read.
-                self.shared.set_binding(*slot, *entry, &Binding { drain_until, ..before });
+                self.shared.set_binding(
+                    *slot,
+                    *entry,
+                    &Binding {
+                        drain_until,
+                        ..before
+                    },
+                );
                 Ok(Undo(Step::Binding(*slot, *entry, before)))
             }
             MapOp::Activate { slot, word } => self.activate(*slot, *word),
             MapOp::Confirm { slot } => {
                 let (generation, flags) = self.taken(*slot)?;
-                self.shared.set_generation(*slot, generation, flags & !PENDING);
+                self.shared
+                    .set_generation(*slot, generation, flags & !PENDING);
                 Ok(Undo(Step::Flags(*slot, generation, flags)))
             }
             MapOp::Info { slot, info } => {
                 let (generation, _) = self.taken(*slot)?;
                 let before = self.shared.info(*slot);
-                self.shared.set_info(*slot, &SessionInfo { generation: generation.0, ..*info });
+                self.shared.set_info(
+                    *slot,
+                    &SessionInfo {
+                        generation: generation.0,
+                        ..*info
+                    },
+                );
                 Ok(Undo(Step::Info(*slot, Box::new(before))))
             }
             MapOp::Free { slot } => self.free(*slot),
@@ -299,7 +389,9 @@ impl<B: Backing> DataPlane for Plane<B> {
 
     fn adopt(&mut self) -> Result<Vec<Adopted>, DataPlaneError> {
         let found = self.backing.locators()?;
-        self.mirror_mut().locators.extend(found.iter().map(|(locator, entry)| (locator.0, *entry)));
+        self.mirror_mut()
+            .locators
+            .extend(found.iter().map(|(locator, entry)| (locator.0, *entry)));
         let mut adopted = Vec::new();
         for slot in (0..self.shared.capacity()).map(Slot) {
             let (generation, flags) = self.shared.generation(slot);
@@ -317,9 +409,20 @@ impl<B: Backing> DataPlane for Plane<B> {
             }
             let word = self.shared.word(slot);
             self.shared.set_word(slot, word.successor(0, 0));
-            let of_slot = found.iter().filter(|(_, entry)| entry.slot == slot.0 && entry.generation == generation.0);
-            let locators = of_slot.map(|(locator, entry)| (TransportIndex(entry.k), *locator)).collect();
-            adopted.push(Adopted { session: SessionId(info.session_id), slot, generation, info, word, locators });
+            let of_slot = found
+                .iter()
+                .filter(|(_, entry)| entry.slot == slot.0 && entry.generation == generation.0);
+            let locators = of_slot
+                .map(|(locator, entry)| (TransportIndex(entry.k), *locator))
+                .collect();
+            adopted.push(Adopted {
+                session: SessionId(info.session_id),
+                slot,
+                generation,
+                info,
+                word,
+                locators,
+            });
         }
         let stale: Vec<_> = found
             .iter()
@@ -331,7 +434,10 @@ impl<B: Backing> DataPlane for Plane<B> {
     }
 
     fn verdicts(&self) -> Result<Verdicts, DataPlaneError> {
-        Ok(Verdicts { kernel: self.backing.verdicts()?, worker: self.shared.worker_verdicts() })
+        Ok(Verdicts {
+            kernel: self.backing.verdicts()?,
+            worker: self.shared.worker_verdicts(),
+        })
     }
 
     fn events(&mut self) -> Vec<Event> {
