@@ -14,10 +14,7 @@ pub struct Alarms<K> {
 
 impl<K: Ord + Copy> Default for Alarms<K> {
     fn default() -> Self {
-        Self {
-            by_time: BTreeSet::new(),
-            by_key: BTreeMap::new(),
-        }
+        Self { by_time: BTreeSet::new(), by_key: BTreeMap::new() }
     }
 }
 
@@ -69,14 +66,7 @@ mod tests {
         alarms.set('c', Some(Instant(9)));
         assert_eq!(alarms.next(), Some(Instant(5)));
         assert_eq!(alarms.due(Instant(4)), None);
-        assert_eq!(
-            (
-                alarms.due(Instant(5)),
-                alarms.due(Instant(5)),
-                alarms.due(Instant(5))
-            ),
-            (Some('a'), Some('b'), None)
-        );
+        assert_eq!((alarms.due(Instant(5)), alarms.due(Instant(5)), alarms.due(Instant(5))), (Some('a'), Some('b'), None));
         alarms.set('c', None);
         assert_eq!(alarms.next(), None);
     }

@@ -68,18 +68,8 @@ pub struct Channel {
 impl Channel {
     /// The channel of a BIRTH or RESUME.
     #[must_use]
-    pub fn new(
-        side: Side,
-        epoch: Epoch,
-        control: Directions<Secret<32>>,
-        steering: SteeringKeys,
-    ) -> Self {
-        let mut channel = Self {
-            side,
-            steering,
-            keys: Vec::new(),
-            sending: epoch,
-        };
+    pub fn new(side: Side, epoch: Epoch, control: Directions<Secret<32>>, steering: SteeringKeys) -> Self {
+        let mut channel = Self { side, steering, keys: Vec::new(), sending: epoch };
         channel.add(epoch, control);
         channel
     }
@@ -94,11 +84,7 @@ impl Channel {
         if self.keys.len() == EPOCHS_MAX {
             self.keys.remove(0);
         }
-        self.keys.push(Keys {
-            epoch,
-            seal: control_sealer(seal),
-            open: control_opener(open),
-        });
+        self.keys.push(Keys { epoch, seal: control_sealer(seal), open: control_opener(open) });
         if self.side == Side::Client {
             self.sending = epoch;
         }
@@ -145,28 +131,15 @@ impl Channel {
         };
         let kind = Kind::Control as u8;
         let tag = steering_tag(key, counter, kind, epoch.wire(), flags, k.0, None);
-        Header {
-            kind,
-            epoch: epoch.wire(),
-            flags,
-            tag,
-            locator: locator.0,
-            counter,
-        }
+        Header { kind, epoch: epoch.wire(), flags, tag, locator: locator.0, counter }
     }
 
     /// Opens a datagram that came on transport `k`, in place; cheap checks first.
     ///
     /// # Errors
     /// Every [`ChannelError`].
-    pub fn open(
-        &mut self,
-        k: TransportIndex,
-        datagram: &mut [u8],
-    ) -> Result<(Epoch, Message), ChannelError> {
-        let (head, sealed) = datagram
-            .split_first_chunk_mut::<24>()
-            .ok_or(ChannelError::Header)?;
+    pub fn open(&mut self, k: TransportIndex, datagram: &mut [u8]) -> Result<(Epoch, Message), ChannelError> {
+        let (head, sealed) = datagram.split_first_chunk_mut::<24>().ok_or(ChannelError::Header)?;
         let header = Header::from_bytes(head);
         let (key, direction) = match self.side {
             Side::Client => (self.steering.down, FLAG_DOWN),
@@ -175,36 +148,17 @@ impl Channel {
         if header.flags & (FLAGS_RESERVED | FLAG_DOWN) != direction {
             return Err(ChannelError::Header);
         }
-        if steering_tag(
-            key,
-            header.counter,
-            header.kind,
-            header.epoch,
-            header.flags,
-            k.0,
-            None,
-        ) != header.tag
-        {
+        if steering_tag(key, header.counter, header.kind, header.epoch, header.flags, k.0, None) != header.tag {
             return Err(ChannelError::Tag);
         }
-        let keys = self
-            .keys
-            .iter_mut()
-            .find(|keys| keys.epoch.wire() == header.epoch)
-            .ok_or(ChannelError::Epoch)?;
+        let keys = self.keys.iter_mut().find(|keys| keys.epoch.wire() == header.epoch).ok_or(ChannelError::Epoch)?;
         let epoch = keys.epoch;
-        let len = keys
-            .open
-            .open_exclusive(k.0, head, sealed)
-            .map_err(|error| match error {
-                crate::crypto::seal::OpenError::Replay(_) => ChannelError::Replayed,
-                _ => ChannelError::Forged,
-            })?;
+        let len = keys.open.open_exclusive(k.0, head, sealed).map_err(|error| match error {
+            crate::crypto::seal::OpenError::Replay(_) => ChannelError::Replayed,
+            _ => ChannelError::Forged,
+        })?;
         self.promote(epoch);
-        let message = sealed
-            .get(..len)
-            .and_then(Message::decode)
-            .ok_or(ChannelError::Format)?;
+        let message = sealed.get(..len).and_then(Message::decode).ok_or(ChannelError::Format)?;
         Ok((epoch, message))
     }
 }

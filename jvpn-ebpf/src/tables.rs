@@ -221,7 +221,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn lane(&self) -> u32 {
-        bpf_get_smp_processor_id()
+        // SAFETY: a helper without arguments that returns a number.
+        unsafe { bpf_get_smp_processor_id() }
     }
 
     #[inline(always)]

@@ -44,10 +44,7 @@ pub struct ChaCha(ChaCha20Poly1305);
 impl ChaCha {
     /// Takes the key over.
     #[must_use]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the key is used up: its bytes are wiped here"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "the key is used up: its bytes are wiped here")]
     pub fn new(key: Secret<32>) -> Self {
         Self(ChaCha20Poly1305::new(key.expose().into()))
     }
@@ -63,9 +60,7 @@ impl Aead for ChaCha {
 
     fn open_in_place(&self, nonce: &NonceBytes, aad: &[u8], sealed: &mut [u8]) -> Option<usize> {
         let (text, tag) = sealed.split_last_chunk_mut::<TAG_LEN>()?;
-        self.0
-            .decrypt_in_place_detached(nonce.into(), aad, text, (&*tag).into())
-            .ok()?;
+        self.0.decrypt_in_place_detached(nonce.into(), aad, text, (&*tag).into()).ok()?;
         Some(text.len())
     }
 }
@@ -108,12 +103,7 @@ impl<A: Aead> SealingKey<A> {
     /// A key that has sealed nothing. `aead` must have been made from a key of [`super::EpochKeys`], which
     /// gives each key out once.
     pub fn new(aead: A, limits: Limits) -> Self {
-        Self {
-            aead,
-            limits,
-            counters: RwLock::default(),
-            sealed: AtomicU64::new(0),
-        }
+        Self { aead, limits, counters: RwLock::default(), sealed: AtomicU64::new(0) }
     }
 
     /// Sets `n` nonces of transport `k` aside for the caller; what it does not use is lost, never reused.
@@ -124,18 +114,11 @@ impl<A: Aead> SealingKey<A> {
         let n = u64::from(n);
         self.sealed
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |sealed| {
-                sealed
-                    .checked_add(n)
-                    .filter(|&after| after <= self.limits.reject_after)
+                sealed.checked_add(n).filter(|&after| after <= self.limits.reject_after)
             })
             .map_err(|_| SealError::Spent)?;
         let first = self.advance(k, n)?;
-        Ok(Reservation {
-            key: self,
-            k,
-            next: first,
-            end: first + n,
-        })
+        Ok(Reservation { key: self, k, next: first, end: first + n })
     }
 
     fn advance(&self, k: u16, n: u64) -> Result<u64, SealError> {
@@ -145,10 +128,7 @@ impl<A: Aead> SealingKey<A> {
                 return Ok(next.fetch_add(n, Ordering::Relaxed));
             }
         }
-        let mut counters = self
-            .counters
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.counters.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(next) = counters.next.get(&k) {
             return Ok(next.fetch_add(n, Ordering::Relaxed));
         }
@@ -180,9 +160,7 @@ impl<A: Aead> SealingKey<A> {
         let (head, body) = datagram.split_at_mut(HEADER_LEN);
         let (plain, tag) = body.split_at_mut(text.len());
         plain.copy_from_slice(text);
-        let sealed = reservation
-            .seal_next(header, plain)
-            .ok_or(SealError::Spent)?;
+        let sealed = reservation.seal_next(header, plain).ok_or(SealError::Spent)?;
         head.copy_from_slice(&sealed.header);
         tag.copy_from_slice(&sealed.tag);
         Ok(datagram)
@@ -201,18 +179,13 @@ impl<A: Aead> SealingKey<A> {
     /// Next counter of transport `k`; what the other side should have seen all of, below it.
     pub fn next_counter(&self, k: u16) -> u64 {
         let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
-        counters
-            .next
-            .get(&k)
-            .map_or(0, |next| next.load(Ordering::Relaxed))
+        counters.next.get(&k).map_or(0, |next| next.load(Ordering::Relaxed))
     }
 }
 
 impl<A> fmt::Debug for SealingKey<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SealingKey")
-            .field("sealed", &self.sealed)
-            .finish_non_exhaustive()
+        f.debug_struct("SealingKey").field("sealed", &self.sealed).finish_non_exhaustive()
     }
 }
 
@@ -236,21 +209,14 @@ pub struct Sealed {
 impl<A: Aead> Reservation<'_, A> {
     /// Seals `text` in place under the next nonce of the reservation; `header` makes the 24 bytes for its
     /// counter. `None` when all are used.
-    pub fn seal_next(
-        &mut self,
-        header: impl FnOnce(u64) -> [u8; HEADER_LEN],
-        text: &mut [u8],
-    ) -> Option<Sealed> {
+    pub fn seal_next(&mut self, header: impl FnOnce(u64) -> [u8; HEADER_LEN], text: &mut [u8]) -> Option<Sealed> {
         if self.next == self.end {
             return None;
         }
         let counter = self.next;
         self.next += 1;
         let header = header(counter);
-        let tag = self
-            .key
-            .aead
-            .seal_in_place(&nonce(self.k, counter), &header, text);
+        let tag = self.key.aead.seal_in_place(&nonce(self.k, counter), &header, text);
         Some(Sealed { header, tag })
     }
 
@@ -294,13 +260,7 @@ impl<A: Aead> OpeningKey<A> {
     /// A key that has opened nothing.
     pub fn new(aead: A, limits: Limits) -> Self {
         let (opened, failed) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self {
-            aead,
-            limits,
-            windows: Mutex::default(),
-            opened,
-            failed,
-        }
+        Self { aead, limits, windows: Mutex::default(), opened, failed }
     }
 
     /// Opens what came on transport `k` under `header`, in place; gives the length of the text. `sealed` is
@@ -308,26 +268,15 @@ impl<A: Aead> OpeningKey<A> {
     ///
     /// # Errors
     /// Every [`OpenError`].
-    pub fn open(
-        &self,
-        k: u16,
-        header: &[u8; HEADER_LEN],
-        sealed: &mut [u8],
-    ) -> Result<usize, OpenError> {
+    pub fn open(&self, k: u16, header: &[u8; HEADER_LEN], sealed: &mut [u8]) -> Result<usize, OpenError> {
         if sealed.len() < TAG_LEN {
             return Err(OpenError::Length);
         }
         let counter = Header::from_bytes(header).counter;
-        self.windows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .check(k, counter)?;
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).check(k, counter)?;
         let len = self.decrypt(k, counter, header, sealed)?;
         // Again, since another thread may have opened its twin meanwhile: exactly one of them is told Ok.
-        self.windows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .commit(k, counter)?;
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).commit(k, counter)?;
         self.opened.fetch_add(1, Ordering::Relaxed);
         Ok(len)
     }
@@ -346,32 +295,18 @@ impl<A: Aead> OpeningKey<A> {
             return Err(OpenError::Length);
         }
         let counter = Header::from_bytes(header).counter;
-        self.windows
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .check(k, counter)?;
+        self.windows.get_mut().unwrap_or_else(PoisonError::into_inner).check(k, counter)?;
         let len = self.decrypt(k, counter, header, sealed)?;
-        self.windows
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .commit(k, counter)?;
+        self.windows.get_mut().unwrap_or_else(PoisonError::into_inner).commit(k, counter)?;
         *self.opened.get_mut() += 1;
         Ok(len)
     }
 
-    fn decrypt(
-        &self,
-        k: u16,
-        counter: u64,
-        header: &[u8],
-        sealed: &mut [u8],
-    ) -> Result<usize, OpenError> {
-        self.aead
-            .open_in_place(&nonce(k, counter), header, sealed)
-            .ok_or_else(|| {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-                OpenError::Forged
-            })
+    fn decrypt(&self, k: u16, counter: u64, header: &[u8], sealed: &mut [u8]) -> Result<usize, OpenError> {
+        self.aead.open_in_place(&nonce(k, counter), header, sealed).ok_or_else(|| {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            OpenError::Forged
+        })
     }
 
     /// Datagrams opened.
@@ -391,19 +326,13 @@ impl<A: Aead> OpeningKey<A> {
 
     /// Highest counter opened on transport `k`.
     pub fn highest(&self, k: u16) -> Option<u64> {
-        self.windows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .highest(k)
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).highest(k)
     }
 }
 
 impl<A> fmt::Debug for OpeningKey<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpeningKey")
-            .field("opened", &self.opened)
-            .field("failed", &self.failed)
-            .finish_non_exhaustive()
+        f.debug_struct("OpeningKey").field("opened", &self.opened).field("failed", &self.failed).finish_non_exhaustive()
     }
 }
 

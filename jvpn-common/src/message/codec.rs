@@ -114,8 +114,7 @@ impl Writer {
     /// A slice behind its length byte; what does not fit a byte's count is cut.
     pub fn short(&mut self, bytes: &[u8]) -> &mut Self {
         let len = bytes.len().min(255);
-        self.u8(len as u8)
-            .bytes(bytes.get(..len).unwrap_or_default())
+        self.u8(len as u8).bytes(bytes.get(..len).unwrap_or_default())
     }
 
     /// An address, IPv4 as IPv4-mapped.

@@ -38,17 +38,9 @@ pub enum Control {
     /// Asks to move.
     Reattach(Request),
     /// Asks to answer from where it came.
-    Challenge {
-        nonce: u64,
-        cookie: [u8; 16],
-        cookie_time: u64,
-    },
+    Challenge { nonce: u64, cookie: [u8; 16], cookie_time: u64 },
     /// Answers a challenge.
-    Prove {
-        request: Request,
-        cookie: [u8; 16],
-        cookie_time: u64,
-    },
+    Prove { request: Request, cookie: [u8; 16], cookie_time: u64 },
     /// Done.
     Ack(Ack),
     /// Refused.
@@ -140,18 +132,10 @@ impl Control {
         match self {
             Self::Confirm { label, class, mtu } => write_label(writer.u8(*class).u16(*mtu), label),
             Self::Reattach(request) | Self::Validate(request) => request.write(writer),
-            Self::Challenge {
-                nonce,
-                cookie,
-                cookie_time,
-            } => {
+            Self::Challenge { nonce, cookie, cookie_time } => {
                 writer.u64(*nonce).bytes(cookie).u64(*cookie_time);
             }
-            Self::Prove {
-                request,
-                cookie,
-                cookie_time,
-            } => {
+            Self::Prove { request, cookie, cookie_time } => {
                 writer.bytes(cookie).u64(*cookie_time);
                 request.write(writer);
             }
@@ -164,11 +148,7 @@ impl Control {
                 let shown = paths.get(..paths.len().min(PATHS_MAX)).unwrap_or_default();
                 writer.u8(shown.len() as u8);
                 for path in shown {
-                    writer
-                        .u16(path.k.0)
-                        .u16(path.loss_permille)
-                        .u32(path.srtt_us)
-                        .u32(path.jitter_us);
+                    writer.u16(path.k.0).u16(path.loss_permille).u32(path.srtt_us).u32(path.jitter_us);
                     writer.u8(u8::from(path.delivered));
                 }
             }
@@ -184,25 +164,13 @@ impl Control {
         Some(match number {
             1 => {
                 let (class, mtu) = (reader.u8()?, reader.u16()?);
-                Self::Confirm {
-                    class,
-                    mtu,
-                    label: read_label(reader)?,
-                }
+                Self::Confirm { class, mtu, label: read_label(reader)? }
             }
             2 => Self::Reattach(Request::read(reader)?),
-            3 => Self::Challenge {
-                nonce: reader.u64()?,
-                cookie: reader.array()?,
-                cookie_time: reader.u64()?,
-            },
+            3 => Self::Challenge { nonce: reader.u64()?, cookie: reader.array()?, cookie_time: reader.u64()? },
             4 => {
                 let (cookie, cookie_time) = (reader.array()?, reader.u64()?);
-                Self::Prove {
-                    cookie,
-                    cookie_time,
-                    request: Request::read(reader)?,
-                }
+                Self::Prove { cookie, cookie_time, request: Request::read(reader)? }
             }
             5 => Self::Ack(Ack::read(reader)?),
             6 => Self::Reject(Reject::read(reader)?),
@@ -210,14 +178,10 @@ impl Control {
             8 => Self::Rekey(read_long(reader)?),
             9 => Self::PathReport(read_paths(reader)?),
             10 => Self::PolicyUpdate(read_long(reader)?),
-            11 => Self::JumpRequest {
-                label: read_label(reader)?,
-            },
+            11 => Self::JumpRequest { label: read_label(reader)? },
             12 => Self::GoingAway,
             13 => Self::Close,
-            14 => Self::Terminate {
-                reason: Reason::from_number(reader.u16()?)?,
-            },
+            14 => Self::Terminate { reason: Reason::from_number(reader.u16()?)? },
             15 => Self::Done,
             16 => Self::RekeyWanted,
             _ => return None,

@@ -60,20 +60,10 @@ impl Hello {
         let mut writer = Writer::new();
         let (number, session, version, owner) = match self.purpose {
             HandshakePurpose::Birth => (1, SessionId::default(), Version(0), OwnerEpoch(0)),
-            HandshakePurpose::Resume {
-                session,
-                version,
-                owner_epoch,
-            } => (2, session, version, owner_epoch),
+            HandshakePurpose::Resume { session, version, owner_epoch } => (2, session, version, owner_epoch),
             HandshakePurpose::Rekey { session } => (3, session, Version(0), OwnerEpoch(0)),
         };
-        writer
-            .u8(number)
-            .bytes(&session.0)
-            .u64(version.0)
-            .u64(owner.0)
-            .u64(self.timestamp)
-            .short(&self.suites);
+        writer.u8(number).bytes(&session.0).u64(version.0).u64(owner.0).u64(self.timestamp).short(&self.suites);
         writer.pad_to(len).finish()
     }
 
@@ -86,21 +76,13 @@ impl Hello {
         let (version, owner_epoch) = (Version(reader.u64()?), OwnerEpoch(reader.u64()?));
         let purpose = match number {
             1 => HandshakePurpose::Birth,
-            2 => HandshakePurpose::Resume {
-                session,
-                version,
-                owner_epoch,
-            },
+            2 => HandshakePurpose::Resume { session, version, owner_epoch },
             3 => HandshakePurpose::Rekey { session },
             _ => return None,
         };
         let timestamp = reader.u64()?;
         let suites = reader.short(SUITES_MAX)?.to_vec();
-        reader.rest_is_padding().then_some(Self {
-            purpose,
-            timestamp,
-            suites,
-        })
+        reader.rest_is_padding().then_some(Self { purpose, timestamp, suites })
     }
 }
 
@@ -162,10 +144,7 @@ impl Answer {
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         match self {
-            Self::Refused {
-                reason,
-                retry_after_ms,
-            } => {
+            Self::Refused { reason, retry_after_ms } => {
                 writer.u8(0).u16(*reason as u16).u32(*retry_after_ms);
             }
             Self::Accepted(accepted) => accepted.write(&mut writer),
@@ -178,10 +157,7 @@ impl Answer {
     pub fn decode(plaintext: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(plaintext);
         let answer = match reader.u8()? {
-            0 => Self::Refused {
-                reason: Reason::from_number(reader.u16()?)?,
-                retry_after_ms: reader.u32()?,
-            },
+            0 => Self::Refused { reason: Reason::from_number(reader.u16()?)?, retry_after_ms: reader.u32()? },
             number => Self::Accepted(Box::new(Accepted::read(number, &mut reader)?)),
         };
         reader.rest_is_padding().then_some(answer)
@@ -195,20 +171,10 @@ impl Accepted {
             Outcome::Resumed => (2, None),
             Outcome::Rekeyed => (3, None),
         };
-        writer
-            .u8(number)
-            .u16(ended.map_or(0, |code| code as u16))
-            .bytes(&self.session.0);
-        writer
-            .u64(self.version.0)
-            .u32(self.epoch.0)
-            .u64(self.owner_epoch.0)
-            .u64(self.incarnation.0);
+        writer.u8(number).u16(ended.map_or(0, |code| code as u16)).bytes(&self.session.0);
+        writer.u64(self.version.0).u32(self.epoch.0).u64(self.owner_epoch.0).u64(self.incarnation.0);
         writer.u8(self.suite).u16(self.mtu);
-        let addresses = self
-            .addresses
-            .get(..self.addresses.len().min(ADDRESSES_MAX))
-            .unwrap_or_default();
+        let addresses = self.addresses.get(..self.addresses.len().min(ADDRESSES_MAX)).unwrap_or_default();
         writer.u8(addresses.len() as u8);
         for address in addresses {
             writer.address(address.addr()).u8(address.prefix_len());
@@ -236,17 +202,11 @@ impl Accepted {
         if count > ADDRESSES_MAX {
             return None;
         }
-        let addresses = (0..count)
-            .map(|_| IpNet::new(reader.address()?, reader.u8()?).ok())
-            .collect::<Option<_>>()?;
+        let addresses =
+            (0..count).map(|_| IpNet::new(reader.address()?, reader.u8()?).ok()).collect::<Option<_>>()?;
         let locators = read_locators(reader)?;
         let len = usize::from(reader.u16()?);
-        let policy = if len > POLICY_LEN_MAX {
-            None
-        } else {
-            reader.slice(len)
-        }?
-        .to_vec();
+        let policy = if len > POLICY_LEN_MAX { None } else { reader.slice(len) }?.to_vec();
         Some(Self {
             outcome,
             session,
@@ -277,10 +237,7 @@ mod tests {
             incarnation: Incarnation(8),
             suite: 1,
             mtu: 1_412,
-            addresses: vec![
-                "10.77.0.17/32".parse().unwrap(),
-                "fd77::17/128".parse().unwrap(),
-            ],
+            addresses: vec!["10.77.0.17/32".parse().unwrap(), "fd77::17/128".parse().unwrap()],
             locators: (0..6).map(|k| (TransportIndex(k), Locator(99))).collect(),
             policy: vec![1; POLICY_LEN_MAX],
         }))
@@ -291,31 +248,14 @@ mod tests {
         let session = SessionId([3; 16]);
         for purpose in [
             HandshakePurpose::Birth,
-            HandshakePurpose::Resume {
-                session,
-                version: Version(3),
-                owner_epoch: OwnerEpoch(4),
-            },
+            HandshakePurpose::Resume { session, version: Version(3), owner_epoch: OwnerEpoch(4) },
             HandshakePurpose::Rekey { session },
         ] {
-            let hello = Hello {
-                purpose,
-                timestamp: 5,
-                suites: vec![1, 2],
-            };
+            let hello = Hello { purpose, timestamp: 5, suites: vec![1, 2] };
             let bytes = hello.encode(HELLO_LEN);
-            assert_eq!(
-                (Hello::decode(&bytes), bytes.len()),
-                (Some(hello), HELLO_LEN)
-            );
+            assert_eq!((Hello::decode(&bytes), bytes.len()), (Some(hello), HELLO_LEN));
         }
-        for answer in [
-            accepted(),
-            Answer::Refused {
-                reason: Reason::UnknownPeer,
-                retry_after_ms: 7,
-            },
-        ] {
+        for answer in [accepted(), Answer::Refused { reason: Reason::UnknownPeer, retry_after_ms: 7 }] {
             assert_eq!(Answer::decode(&answer.encode()), Some(answer));
         }
     }

@@ -17,9 +17,7 @@ use crate::reason::Reason;
 use crate::session::Label;
 
 /// What a request wants.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Purpose {
@@ -63,18 +61,7 @@ pub(super) fn read_label(reader: &mut Reader<'_>) -> Option<Label> {
 }
 
 /// What the client saw: kept for the record, never trusted for more than the client's own good.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Default,
-    serde::Serialize,
-    serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
 pub struct Evidence {
     /// What failed or why the other is better.
     pub what: Option<Reason>,
@@ -211,9 +198,7 @@ pub struct Reject {
 }
 
 pub(crate) fn write_locators(writer: &mut Writer, locators: &[(TransportIndex, Locator)]) {
-    let shown = locators
-        .get(..locators.len().min(LOCATORS_MAX))
-        .unwrap_or_default();
+    let shown = locators.get(..locators.len().min(LOCATORS_MAX)).unwrap_or_default();
     writer.u8(shown.len() as u8);
     for (k, locator) in shown {
         writer.u16(k.0).u64(locator.0);
@@ -225,24 +210,14 @@ pub(crate) fn read_locators(reader: &mut Reader<'_>) -> Option<Vec<(TransportInd
     if count > LOCATORS_MAX {
         return None;
     }
-    (0..count)
-        .map(|_| Some((TransportIndex(reader.u16()?), Locator(reader.u64()?))))
-        .collect()
+    (0..count).map(|_| Some((TransportIndex(reader.u16()?), Locator(reader.u64()?)))).collect()
 }
 
 impl Ack {
     pub(crate) fn write(&self, writer: &mut Writer) {
-        writer
-            .u64(self.nonce)
-            .u8(self.purpose as u8)
-            .u64(self.version.0)
-            .u8(self.state)
-            .u64(self.owner_epoch.0);
+        writer.u64(self.nonce).u8(self.purpose as u8).u64(self.version.0).u8(self.state).u64(self.owner_epoch.0);
         write_locators(writer, &self.locators);
-        let retired = self
-            .retired
-            .get(..self.retired.len().min(LOCATORS_MAX))
-            .unwrap_or_default();
+        let retired = self.retired.get(..self.retired.len().min(LOCATORS_MAX)).unwrap_or_default();
         writer.u8(retired.len() as u8);
         for k in retired {
             writer.u16(k.0);
@@ -251,28 +226,14 @@ impl Ack {
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let (nonce, purpose) = (reader.u64()?, Purpose::from_byte(reader.u8()?)?);
-        let (version, state, owner_epoch) = (
-            Version(reader.u64()?),
-            reader.u8()?,
-            OwnerEpoch(reader.u64()?),
-        );
+        let (version, state, owner_epoch) = (Version(reader.u64()?), reader.u8()?, OwnerEpoch(reader.u64()?));
         let locators = read_locators(reader)?;
         let count = usize::from(reader.u8()?);
         if count > LOCATORS_MAX {
             return None;
         }
-        let retired = (0..count)
-            .map(|_| reader.u16().map(TransportIndex))
-            .collect::<Option<_>>()?;
-        Some(Self {
-            nonce,
-            purpose,
-            version,
-            state,
-            owner_epoch,
-            locators,
-            retired,
-        })
+        let retired = (0..count).map(|_| reader.u16().map(TransportIndex)).collect::<Option<_>>()?;
+        Some(Self { nonce, purpose, version, state, owner_epoch, locators, retired })
     }
 }
 

@@ -113,9 +113,6 @@ mod tests {
         let mut bytes = [0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc];
         let before = Sum::default().bytes(&bytes).finish();
         bytes[2..4].copy_from_slice(&[0xff, 0x01]);
-        assert_eq!(
-            updated(before, [0x56, 0x78], [0xff, 0x01]),
-            Sum::default().bytes(&bytes).finish()
-        );
+        assert_eq!(updated(before, [0x56, 0x78], [0xff, 0x01]), Sum::default().bytes(&bytes).finish());
     }
 }
