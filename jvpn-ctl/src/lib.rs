@@ -4,4 +4,5 @@
 //! what a session does.
 
 pub mod config;
+pub mod dataplane;
 pub mod tunnel;
