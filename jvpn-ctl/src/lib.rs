@@ -3,3 +3,4 @@
 //! Owns effects. Must never decide what happens to a session: `jvpn_common` does.
 
 pub mod config;
+pub mod store;
