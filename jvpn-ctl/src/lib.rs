@@ -1,6 +1,8 @@
-//! Everything that touches the world: configuration, command line, store, record, API, data plane, event loops.
+//! Everything that touches the world: configuration, sockets, TUN, kernel maps, store, record, API, command line.
 //!
-//! Owns effects. Must never decide what happens to a session: `jvpn_common` does.
+//! Owns all input and output of Jumping VPN; what is decided is decided in `jvpn_common`. Must never decide
+//! what a session does.
 
 pub mod config;
 pub mod store;
+pub mod tunnel;
