@@ -12,10 +12,25 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+#[cfg(feature = "engine")]
+pub mod alarm;
+#[cfg(feature = "engine")]
+pub mod channel;
+#[cfg(feature = "engine")]
+pub mod crypto;
+#[cfg(feature = "engine")]
+pub mod event;
 pub mod ids;
 pub mod limits;
 #[cfg(feature = "engine")]
 pub mod message;
 pub mod reason;
+#[cfg(feature = "engine")]
+pub mod replay;
+#[cfg(feature = "engine")]
+pub mod secret;
+#[cfg(feature = "engine")]
+pub mod session;
+pub mod tag;
 pub mod time;
 pub mod wire;

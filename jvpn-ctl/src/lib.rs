@@ -1,1 +1,7 @@
-//! crate
+//! Everything that touches the world: configuration, sockets, TUN, kernel maps, store, record, API, command line.
+//!
+//! Owns all input and output of Jumping VPN; what is decided is decided in `jvpn_common`. Must never decide
+//! what a session does.
+
+pub mod config;
+pub mod tunnel;

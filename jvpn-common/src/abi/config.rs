@@ -45,7 +45,11 @@ impl Config {
     /// Whether the worker of `locator` refreshed its liveness in time.
     #[must_use]
     pub fn alive(&self, locator: u64, tick: u64) -> bool {
-        let workers = if self.workers == 0 { 1 } else { self.workers as u64 };
+        let workers = if self.workers == 0 {
+            1
+        } else {
+            self.workers as u64
+        };
         let worker = ((locator & 0xff) % workers) as usize;
         matches!(self.alive_until.get(worker), Some(&until) if tick <= until && until != 0)
     }

@@ -131,7 +131,10 @@ mod tests {
         for draining in 0..=3 {
             for active in 0..=3 {
                 let word = ActiveWord::new(7, draining, active);
-                assert_eq!((word.seq(), word.draining(), word.active()), (7, draining, active));
+                assert_eq!(
+                    (word.seq(), word.draining(), word.active()),
+                    (7, draining, active)
+                );
                 let spare = word.spare();
                 assert!((1..=3).contains(&spare) && spare != active && spare != draining);
             }

@@ -58,4 +58,6 @@ pub struct Traffic {
     pub reserved: [u64; 5],
 }
 
-const _: () = assert!(size_of::<PathCounters>() == 32 && size_of::<Bucket>() == 16 && size_of::<Traffic>() == 128);
+const _: () = assert!(
+    size_of::<PathCounters>() == 32 && size_of::<Bucket>() == 16 && size_of::<Traffic>() == 128
+);

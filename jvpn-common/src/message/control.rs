@@ -4,10 +4,11 @@
 //! of [`CONTROL_LEN`], so that no answer is larger. Must never seal: `crypto::control` does.
 
 use super::codec::{Reader, Writer};
-use super::reattach::{Ack, Label, Reject, Request};
+use super::reattach::{Ack, Reject, Request, read_label, write_label};
 use crate::ids::TransportIndex;
 use crate::limits::{CONTROL_LEN, HANDSHAKE_LEN, HEADER_LEN, PATHS_MAX, TAG_LEN};
 use crate::reason::Reason;
+use crate::session::Label;
 
 /// Plaintext of a padded request.
 const PADDED: usize = CONTROL_LEN - HEADER_LEN - TAG_LEN;
@@ -129,7 +130,7 @@ impl Control {
 
     fn write(&self, writer: &mut Writer) {
         match self {
-            Self::Confirm { label, class, mtu } => label.write(writer.u8(*class).u16(*mtu)),
+            Self::Confirm { label, class, mtu } => write_label(writer.u8(*class).u16(*mtu), label),
             Self::Reattach(request) | Self::Validate(request) => request.write(writer),
             Self::Challenge { nonce, cookie, cookie_time } => {
                 writer.u64(*nonce).bytes(cookie).u64(*cookie_time);
@@ -151,7 +152,7 @@ impl Control {
                     writer.u8(u8::from(path.delivered));
                 }
             }
-            Self::JumpRequest { label } => label.write(writer),
+            Self::JumpRequest { label } => write_label(writer, label),
             Self::Terminate { reason } => {
                 writer.u16(*reason as u16);
             }
@@ -163,7 +164,7 @@ impl Control {
         Some(match number {
             1 => {
                 let (class, mtu) = (reader.u8()?, reader.u16()?);
-                Self::Confirm { class, mtu, label: Label::read(reader)? }
+                Self::Confirm { class, mtu, label: read_label(reader)? }
             }
             2 => Self::Reattach(Request::read(reader)?),
             3 => Self::Challenge { nonce: reader.u64()?, cookie: reader.array()?, cookie_time: reader.u64()? },
@@ -177,7 +178,7 @@ impl Control {
             8 => Self::Rekey(read_long(reader)?),
             9 => Self::PathReport(read_paths(reader)?),
             10 => Self::PolicyUpdate(read_long(reader)?),
-            11 => Self::JumpRequest { label: Label::read(reader)? },
+            11 => Self::JumpRequest { label: read_label(reader)? },
             12 => Self::GoingAway,
             13 => Self::Close,
             14 => Self::Terminate { reason: Reason::from_number(reader.u16()?)? },

@@ -10,4 +10,5 @@ pub mod reattach;
 
 pub use control::{Control, Message};
 pub use handshake::{Accepted, Answer, HandshakePurpose, Hello};
-pub use reattach::{Ack, Evidence, Label, Purpose, Reject, Request};
+pub use crate::session::Label;
+pub use reattach::{Ack, Evidence, Purpose, Reject, Request};

@@ -14,7 +14,7 @@ use super::codec::{Reader, Writer};
 use crate::ids::{Locator, OwnerEpoch, TransportIndex, Version};
 use crate::limits::{LABEL_MAX, LOCATORS_MAX};
 use crate::reason::Reason;
-use core::fmt;
+use crate::session::Label;
 
 /// What a request wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -48,66 +48,16 @@ impl Purpose {
     }
 }
 
-/// Name of a transport as the client calls it: at most 16 bytes of printable ASCII.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Label {
-    bytes: [u8; LABEL_MAX],
-    len: u8,
+/// Appends a label behind its length.
+pub(super) fn write_label(writer: &mut Writer, label: &Label) {
+    writer.short(label.as_str().as_bytes());
 }
 
-impl Label {
-    /// A label from text: bytes that are not printable ASCII become `?`, the rest is cut.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        let mut label = Self::default();
-        for (place, byte) in label.bytes.iter_mut().zip(text.bytes()) {
-            *place = if byte.is_ascii_graphic() { byte } else { b'?' };
-            label.len += 1;
-        }
-        label
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        self.bytes.get(..usize::from(self.len)).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or_default()
-    }
-
-    pub(crate) fn write(&self, writer: &mut Writer) {
-        writer.short(self.as_str().as_bytes());
-    }
-
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let bytes = reader.short(LABEL_MAX)?;
-        if !bytes.iter().all(u8::is_ascii_graphic) {
-            return None;
-        }
-        Some(Self::new(core::str::from_utf8(bytes).ok()?))
-    }
-}
-
-impl fmt::Debug for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.as_str())
-    }
-}
-
-impl fmt::Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl serde::Serialize for Label {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Label {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self::new(&<String as serde::Deserialize>::deserialize(deserializer)?))
-    }
+/// Reads a label; one that would have to be changed to be printable is refused.
+pub(super) fn read_label(reader: &mut Reader<'_>) -> Option<Label> {
+    let bytes = reader.short(LABEL_MAX)?;
+    let label = Label::new(bytes);
+    (label.as_str().as_bytes() == bytes).then_some(label)
 }
 
 /// What the client saw: kept for the record, never trusted for more than the client's own good.
@@ -191,7 +141,7 @@ impl Request {
             .u8(self.class)
             .u16(self.mtu);
         self.evidence.write(writer);
-        self.label.write(writer);
+        write_label(writer, &self.label);
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
@@ -204,7 +154,7 @@ impl Request {
             class: reader.u8()?,
             mtu: reader.u16()?,
             evidence: Evidence::read(reader)?,
-            label: Label::read(reader)?,
+            label: read_label(reader)?,
         })
     }
 }

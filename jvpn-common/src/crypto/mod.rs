@@ -1,0 +1,36 @@
+//! Cryptography: one handshake, one table of keys, one way to seal, one to open.
+//!
+//! Owns every use of a primitive in this crate; primitives themselves come from crates. Must never draw
+//! randomness (it is injected as [`Entropy`]), read a clock, or hand out a key that is already in use.
+//!
+//! ```text
+//! noise.rs     message 1, message 2 ──▶ Split {hash, k1, k2}
+//! schedule.rs  Split ──▶ EpochKeys {data, control, steering} × {up, down}
+//! seal.rs      key ──▶ SealingKey (owns its counters)   OpeningKey (owns its windows)
+//! frame.rs     what stands around a handshake message: type, index, mac1, mac2
+//! cookie.rs    mac1, mac2, cookie reply        challenge.rs   the cookie of a reattach
+//! suite.rs     which AEAD seals data, and how much a key may do
+//! ```
+
+pub mod challenge;
+pub mod cookie;
+pub mod frame;
+pub mod noise;
+pub mod schedule;
+pub mod seal;
+pub mod suite;
+
+pub use schedule::{Directions, EpochKeys};
+pub use seal::{Aead, ControlOpener, ControlSealer, OpeningKey, SealingKey};
+pub use suite::Suite;
+
+/// Where randomness comes from: the system's in the product, a seeded generator in simulation.
+pub trait Entropy {
+    /// Fills all of `bytes`. A source that cannot must end the process: there is no weak fallback.
+    fn fill(&mut self, bytes: &mut [u8]);
+}
+
+#[cfg(test)]
+pub(crate) mod test_entropy;
+#[cfg(test)]
+pub(crate) mod vectors;

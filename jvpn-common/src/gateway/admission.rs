@@ -1,0 +1,133 @@
+//! The door: who gets a Diffie-Hellman.
+//!
+//! Owns mac1, mac2, cookies, the load meter, timestamps and the memory of recent ephemerals. Everything here
+//! costs a hash; nothing here knows a session. Must never refuse a valid mac2 for its timestamp: a device
+//! whose clock was once wrong would be locked out.
+
+use crate::crypto::Entropy;
+use crate::crypto::cookie::{CookieSecret, MacKeys, ROTATE_EVERY};
+use crate::limits::HANDSHAKE_LEN;
+use crate::secret::PublicKey;
+use crate::time::{Duration, Instant};
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Ephemerals remembered, so that a repeated message 1 costs no second Diffie-Hellman. At 5,000 handshakes a
+/// second this is a second's worth; a copy that comes later is told apart by its timestamp.
+const RECENT_MAX: usize = 4_096;
+
+/// A timestamp further ahead of the gateway's wall clock than this is not remembered.
+const AHEAD_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// Messages 1 under computation at once. More are dropped and counted: clients retry.
+pub(super) const COMPUTING_MAX: usize = 256;
+
+/// What to do with a message 1.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Not one, or not for us.
+    Drop,
+    /// Compute; whether its source address is proven by mac2.
+    Read { proven: bool },
+    /// Answer with a cookie; nothing is computed.
+    Cookie(Vec<u8>),
+}
+
+/// State of the door.
+#[derive(Debug)]
+pub(super) struct Admission {
+    ours: MacKeys,
+    cookies: CookieSecret,
+    rotate_at: Instant,
+    recent: VecDeque<[u8; 32]>,
+    timestamps: BTreeMap<PublicKey, u64>,
+    second: u64,
+    seen: u32,
+    threshold: u32,
+}
+
+impl Admission {
+    pub(super) fn new(public: &PublicKey, threshold: u32, entropy: &mut dyn Entropy, now: Instant) -> Self {
+        Self {
+            ours: MacKeys::new(public),
+            cookies: CookieSecret::new(entropy),
+            rotate_at: now + ROTATE_EVERY,
+            recent: VecDeque::new(),
+            timestamps: BTreeMap::new(),
+            second: 0,
+            seen: 0,
+            threshold,
+        }
+    }
+
+    /// Keys to fill mac1 of what we send are the receiver's; these are ours.
+    pub(super) fn rotate_if_due(&mut self, entropy: &mut dyn Entropy, now: Instant) {
+        if now >= self.rotate_at {
+            self.cookies.rotate(entropy);
+            self.rotate_at = now + ROTATE_EVERY;
+        }
+    }
+
+    /// Judges a message 1 by its bytes and its source.
+    pub(super) fn judge(
+        &mut self,
+        message: &[u8],
+        source: SocketAddr,
+        computing: usize,
+        entropy: &mut dyn Entropy,
+        now: Instant,
+    ) -> Verdict {
+        if message.len() != HANDSHAKE_LEN || !self.ours.verify_mac1(message) {
+            return Verdict::Drop;
+        }
+        self.rotate_if_due(entropy, now);
+        let second = now.0 / 1_000_000_000;
+        if second != self.second {
+            (self.second, self.seen) = (second, 0);
+        }
+        self.seen = self.seen.saturating_add(1);
+        if self.cookies.verify_mac2(message, source) {
+            return if computing < COMPUTING_MAX { Verdict::Read { proven: true } } else { Verdict::Drop };
+        }
+        let loaded = self.seen > self.threshold || computing >= COMPUTING_MAX / 2;
+        if loaded { self.cookie(message, source, entropy) } else { Verdict::Read { proven: false } }
+    }
+
+    /// The cookie reply to a message whose mac1 was right.
+    pub(super) fn cookie(&mut self, message: &[u8], source: SocketAddr, entropy: &mut dyn Entropy) -> Verdict {
+        let Some(sender) = sender(message) else { return Verdict::Drop };
+        match self.cookies.reply(&self.ours, message, sender, source, entropy) {
+            Some(reply) => Verdict::Cookie(reply.to_vec()),
+            None => Verdict::Drop,
+        }
+    }
+
+    /// Whether this ephemeral was seen lately; remembers it.
+    pub(super) fn repeated(&mut self, ephemeral: &[u8; 32]) -> bool {
+        if self.recent.contains(ephemeral) {
+            return true;
+        }
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(*ephemeral);
+        false
+    }
+
+    /// Whether the timestamp is above the last one of this peer; remembers it unless it lies in the future.
+    pub(super) fn fresh(&mut self, peer: &PublicKey, timestamp: u64, wall: u64) -> bool {
+        let last = self.timestamps.get(peer).copied().unwrap_or(0);
+        if timestamp <= last {
+            return false;
+        }
+        if timestamp <= wall.saturating_add(crate::time::nanos(AHEAD_MAX)) {
+            self.timestamps.insert(*peer, timestamp);
+        }
+        true
+    }
+}
+
+/// Sender index of a message 1.
+pub(super) fn sender(message: &[u8]) -> Option<u32> {
+    message.get(4..8)?.try_into().ok().map(u32::from_le_bytes)
+}

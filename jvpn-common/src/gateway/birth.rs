@@ -1,0 +1,263 @@
+//! From message 1 to a confirmed session: BIRTH and RESUME.
+//!
+//! Owns pending handshakes. An unconfirmed message 2 disturbs nothing: its keys and locators live in a slot
+//! of their own, and only CONFIRM from the address it went to makes a session of it. Must never change an
+//! existing session before that.
+
+use super::admission::{Verdict, sender};
+use super::command::{Command, DataKeys, Input, Origin};
+use super::commit::{Change, Then};
+use super::handshake::{Job, JobResult, Read, frame_response, noise_of};
+use super::table::{Attachment, Pending};
+use super::view::Drop;
+use super::{Due, Engine};
+use crate::channel::{Channel, Side};
+use crate::crypto::noise::ephemeral;
+use crate::crypto::{EpochKeys, Suite};
+use crate::event::Security;
+use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
+use crate::limits::{LOCATORS_MAX, PENDING_PER_PEER_MAX, PENDING_TIMEOUT};
+use crate::mapop::MapOp;
+use crate::message::handshake::Outcome;
+use crate::message::{Accepted, Answer, HandshakePurpose, Hello};
+use crate::reason::Reason;
+use crate::secret::PublicKey;
+use crate::session::{Birth, Session};
+
+/// After how long a refused client should ask again.
+const REFUSED_RETRY_MS: u32 = 5_000;
+
+/// Facts of a message 1 that the answer needs.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) origin: Origin,
+    pub(super) sender: u32,
+    pub(super) ephemeral: [u8; 32],
+    /// Whole message, for a cookie reply; empty when the source is proven.
+    message: Vec<u8>,
+}
+
+/// What is being computed.
+#[derive(Debug)]
+pub(super) enum Computing {
+    /// Message 1 is being opened.
+    Read(Asked),
+    /// A refusal is being sealed.
+    Refuse { asked: Asked, peer: PublicKey },
+    /// Message 2 of a birth or resume is being made.
+    Answer(Box<Offer>),
+    /// Message 2 of a rekey is being made.
+    Rekey(super::rekey::Offer),
+}
+
+/// What message 2 will offer.
+#[derive(Debug)]
+pub(super) struct Offer {
+    asked: Asked,
+    peer: PublicKey,
+    slot: Slot,
+    generation: Generation,
+    session: SessionId,
+    suite: Suite,
+    locators: Vec<(TransportIndex, Locator)>,
+    timestamp: u64,
+    birth: Option<Box<Session>>,
+    claimed: Version,
+}
+
+impl Engine {
+    pub(super) fn on_initiation(&mut self, origin: Origin, bytes: &[u8]) {
+        let verdict =
+            self.admission.judge(bytes, origin.client, self.computing.len(), &mut *self.entropy, self.now);
+        let proven = match verdict {
+            Verdict::Drop => return self.drop(Drop::Door),
+            Verdict::Cookie(reply) => return self.send_cookie(origin, bytes.len(), reply),
+            Verdict::Read { proven } => proven,
+        };
+        let (Some(noise), Some(sender)) = (noise_of(bytes), sender(bytes)) else { return self.drop(Drop::Door) };
+        let Some(&ephemeral) = ephemeral(noise) else { return self.drop(Drop::Door) };
+        if self.admission.repeated(&ephemeral) {
+            return self.answer_again(origin, bytes.len(), &ephemeral);
+        }
+        let message = if proven { Vec::new() } else { bytes.to_vec() };
+        let job = Job::Read { private: self.config.private_key.clone(), noise: noise.to_vec() };
+        self.compute(job, Computing::Read(Asked { origin, sender, ephemeral, message }));
+    }
+
+    pub(super) fn compute(&mut self, job: Job, then: Computing) {
+        let op = self.op();
+        self.computing.insert(op, then);
+        self.commands.push_back(Command::Compute { op, job: Box::new(job) });
+    }
+
+    fn send_cookie(&mut self, origin: Origin, asked: usize, reply: Vec<u8>) {
+        self.drop(Drop::CookieSent);
+        self.answer(origin, asked, reply);
+    }
+
+    /// The same message 1 gets the same message 2, at no cost.
+    fn answer_again(&mut self, origin: Origin, asked: usize, ephemeral: &[u8; 32]) {
+        let pending = self.table.attachments.values().filter_map(|held| held.pending.as_ref());
+        let message2 = pending
+            .filter(|pending| pending.ephemeral == *ephemeral && pending.origin == origin)
+            .map(|pending| pending.message2.clone())
+            .next();
+        match message2 {
+            Some(bytes) => self.answer(origin, asked, bytes),
+            None => self.drop(Drop::HandshakeRepeated),
+        }
+    }
+
+    pub(super) fn on_computed(&mut self, op: OpId, result: JobResult) {
+        match (self.computing.remove(&op), result) {
+            (Some(Computing::Read(asked)), JobResult::Read(Ok(read))) => self.on_hello(asked, read),
+            (Some(Computing::Refuse { asked, peer }), JobResult::Answered(Ok((noise, _)))) => {
+                let bytes = frame_response(&noise, asked.sender, &peer);
+                self.answer(asked.origin, crate::limits::HANDSHAKE_LEN, bytes);
+            }
+            (Some(Computing::Answer(offer)), JobResult::Answered(Ok((noise, keys)))) => {
+                self.on_offer(*offer, &noise, keys);
+            }
+            (Some(Computing::Rekey(offer)), result) => self.on_rekey_computed(offer, result),
+            (Some(Computing::Answer(offer)), _) => {
+                self.table.release(offer.slot);
+                self.drop(Drop::HandshakeForged);
+            }
+            (Some(_), _) => self.drop(Drop::HandshakeForged),
+            (None, _) => self.drop(Drop::UnknownOutcome),
+        }
+    }
+
+    fn on_hello(&mut self, asked: Asked, read: Read) {
+        let Some(hello) = Hello::decode(&read.payload) else { return self.drop(Drop::HandshakeForged) };
+        let fresh = self.admission.fresh(&read.peer, hello.timestamp, self.wall);
+        if !fresh && !asked.message.is_empty() {
+            // Perhaps a replay, perhaps a dead clock battery: whoever receives at the address may go on.
+            let verdict = self.admission.cookie(&asked.message, asked.origin.client, &mut *self.entropy);
+            if let Verdict::Cookie(reply) = verdict {
+                self.send_cookie(asked.origin, asked.message.len(), reply);
+            }
+            return;
+        }
+        let responder = read.responder;
+        match self.terms(&read.peer, &hello) {
+            Ok(terms) => {
+                let payload = Answer::Accepted(Box::new(self.accepted(&terms))).encode();
+                let preshared_key = self.preshared_key(&read.peer);
+                self.table.hold(terms.slot);
+                let offer = Box::new(Offer { asked, peer: read.peer, terms });
+                self.compute(Job::Answer { responder, preshared_key, payload }, Computing::Answer(offer));
+            }
+            Err(None) => self.drop(Drop::HandshakeOlder),
+            Err(Some(reason)) => {
+                self.drop(Drop::HandshakeRefused);
+                let preshared_key = self.preshared_key(&read.peer);
+                let payload = Answer::Refused { reason, retry_after_ms: REFUSED_RETRY_MS }.encode();
+                let job = Job::Answer { responder, preshared_key, payload };
+                self.compute(job, Computing::Refuse { asked, peer: read.peer });
+            }
+        }
+    }
+
+    pub(super) fn preshared_key(&self, peer: &PublicKey) -> PresharedKey {
+        self.config.peers.get(peer).map_or_else(PresharedKey::none, |peer| peer.preshared_key.duplicate())
+    }
+
+    /// What this peer is offered; `Err(None)` is silence.
+    fn terms(&mut self, peer: &PublicKey, hello: &Hello) -> Result<Terms, Option<Reason>> {
+        let Some(known) = self.config.peers.get(peer) else { return Err(Some(Reason::UnknownPeer)) };
+        let policy = known.policy.clone();
+        let suite = Suite::choose(&self.config.suites, &hello.suites).ok_or(Reason::NoCommonSuite)?;
+        let resumed = match hello.purpose {
+            HandshakePurpose::Rekey { .. } => return Err(None),
+            HandshakePurpose::Birth => None,
+            HandshakePurpose::Resume { session, version, owner_epoch } => Some((session, version, owner_epoch)),
+        };
+        let (session, outcome, claimed) = match resumed.map(|(id, ..)| self.resumable(peer, id)) {
+            None => (self.random_session(), Outcome::New(None), Version(0)),
+            Some(Err(ended)) => (self.random_session(), Outcome::New(Some(ended)), Version(0)),
+            Some(Ok(id)) => {
+                let claimed = resumed.map_or(Version(0), |(_, version, _)| version);
+                let core = self.table.sessions.get(&id).map(|live| &live.core).ok_or(Reason::SessionNotFound)?;
+                let owner = resumed.map_or(self.config.owner_epoch, |(_, _, owner)| owner);
+                if core.raised(claimed, owner).is_none() {
+                    return Err(Some(Reason::VersionFuture));
+                }
+                (id, Outcome::Resumed, claimed)
+            }
+        };
+        let is_birth = outcome != Outcome::Resumed;
+        if is_birth && !self.storage {
+            return Err(Some(Reason::StorageUnavailable));
+        }
+        self.make_room(peer, hello.timestamp)?;
+        let (slot, generation) = self.table.free_slot(self.config.max_sessions).ok_or(Reason::CapacityReached)?;
+        let indexes: Vec<_> = (0..LOCATORS_MAX as u16).map(TransportIndex).collect();
+        let locators = self.table.fresh_locators(slot, self.config.workers, &indexes, &mut *self.entropy);
+        let born = Birth { id: session, peer: *peer.as_bytes(), owner_epoch: self.config.owner_epoch };
+        let birth = is_birth.then(|| Box::new(Session::born(born, &policy, self.now)));
+        Ok(Terms { slot, generation, session, suite, locators, timestamp: hello.timestamp, birth, claimed, outcome, policy })
+    }
+
+    /// Whether `peer` may resume this session, or why it has to start anew.
+    fn resumable(&mut self, peer: &PublicKey, id: SessionId) -> Result<SessionId, Reason> {
+        match self.table.sessions.get(&id) {
+            None => Err(Reason::SessionNotFound),
+            Some(live) if live.peer != *peer => {
+                self.security(Some(id), Reason::SecSessionFixationAttempt);
+                Err(Reason::SessionNotFound)
+            }
+            Some(live) if !live.core.is_live() => Err(Reason::SessionExpired),
+            Some(_) => Ok(id),
+        }
+    }
+
+    fn random_session(&mut self) -> SessionId {
+        let mut id = [0; 16];
+        self.entropy.fill(&mut id);
+        SessionId(id)
+    }
+
+    /// At most two pending handshakes of a peer; the oldest gives way, but only to a newer one.
+    fn make_room(&mut self, peer: &PublicKey, timestamp: u64) -> Result<(), Option<Reason>> {
+        let pending = self.table.pending_of(peer);
+        if pending.len() < PENDING_PER_PEER_MAX {
+            return Ok(());
+        }
+        let age = |slot: &Slot| {
+            self.table.attachments.get(slot).and_then(|held| held.pending.as_ref()).map_or(0, |pending| pending.timestamp)
+        };
+        let oldest = pending.into_iter().min_by_key(age).ok_or(None)?;
+        if age(&oldest) > timestamp {
+            return Err(None);
+        }
+        self.abandon(oldest);
+        Ok(())
+    }
+
+    /// Forgets a pending handshake.
+    pub(super) fn abandon(&mut self, slot: Slot) {
+        let Some(attachment) = self.table.attachments.get(&slot) else { return };
+        if attachment.pending.is_some() {
+            let maps = vec![self.remove_locators(slot), MapOp::Free { slot }];
+            self.commit(Change::free(slot), Parts { maps, ..Parts::default() });
+        }
+    }
+
+    fn accepted(&self, terms: &Terms) -> Accepted {
+        let known = self.config.peers.get(&PublicKey::from_bytes(terms.peer_bytes()).unwrap_or_default());
+        Accepted {
+            outcome: terms.outcome,
+            session: terms.session,
+            version: terms.claimed,
+            epoch: Epoch(0),
+            owner_epoch: self.config.owner_epoch,
+            incarnation: self.config.incarnation,
+            suite: terms.suite as u8,
+            mtu: self.config.mtu,
+            addresses: known.map(|peer| peer.addresses.clone()).unwrap_or_default(),
+            locators: terms.locators.clone(),
+            policy: terms.policy.encode(),
+        }
+    }
+}

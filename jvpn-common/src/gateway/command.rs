@@ -1,0 +1,228 @@
+//! What goes into the gateway engine and what comes out of it.
+//!
+//! Owns the types at its edge. Every [`Command::Commit`] and [`Command::Compute`] has an id, and exactly one
+//! outcome with that id comes back, failure included. Must never do anything.
+
+use super::handshake::{Job, JobResult};
+use crate::crypto::Suite;
+use crate::event::Record;
+use crate::ids::{Epoch, Generation, OpId, SessionId, Slot, TransportIndex, Version};
+use crate::mapop::MapOp;
+use crate::message::Label;
+use crate::reason::Reason;
+use crate::secret::{PublicKey, Secret};
+use core::net::SocketAddr;
+use ipnet::IpNet;
+
+/// How a datagram reached the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hop {
+    /// At one of its own sockets.
+    Local,
+}
+
+/// Where a datagram came from and where it arrived; answers go back the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// The last hop.
+    pub hop: Hop,
+    /// The client's outer address.
+    pub client: SocketAddr,
+    /// The gateway's address it was sent to.
+    pub gateway: SocketAddr,
+}
+
+/// What goes in.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A handshake or control datagram.
+    Datagram {
+        /// Where it came from.
+        origin: Origin,
+        /// The UDP payload; opened in place.
+        bytes: &'a mut [u8],
+    },
+    /// A computation ended.
+    Computed {
+        /// The command's id.
+        op: OpId,
+        /// Its result.
+        result: JobResult,
+    },
+    /// A commit was carried out, or rolled back whole.
+    Committed {
+        /// The command's id.
+        op: OpId,
+        /// Whether everything in it happened; else nothing did.
+        done: bool,
+    },
+    /// Something opened under the data keys of a session.
+    Activity {
+        /// Which.
+        session: SessionId,
+        /// Transport index it came on.
+        k: TransportIndex,
+        /// Epoch it opened under.
+        epoch: Epoch,
+        /// When, boot time.
+        at: crate::time::Instant,
+    },
+    /// An operator or the runtime wants something.
+    Order(Order),
+    /// The time passed to `handle` is all there is: fire what is due.
+    Wakeup,
+}
+
+/// What an operator or the runtime can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// End a session.
+    Terminate {
+        /// Which.
+        session: SessionId,
+        /// OPERATOR_TERMINATION, POLICY_TERMINATION (peer removed) or SEC_KEY_COMPROMISE_SUSPECTED.
+        reason: Reason,
+    },
+    /// Ask the client to move; it may refuse.
+    Jump {
+        /// Which.
+        session: SessionId,
+        /// Where to.
+        label: Label,
+    },
+    /// The process will stop: tell everybody.
+    GoingAway,
+    /// New sessions cannot be recorded (disk full), or can be again.
+    Storage {
+        /// Whether births are possible.
+        available: bool,
+    },
+}
+
+/// A datagram on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Back along this way.
+    pub origin: Origin,
+    /// The UDP payload.
+    pub bytes: Vec<u8>,
+}
+
+/// Keys the worker needs to open and seal data of one epoch.
+#[derive(Debug)]
+pub struct DataKeys {
+    /// Which epoch.
+    pub epoch: Epoch,
+    /// Which cipher.
+    pub suite: Suite,
+    /// Client to gateway.
+    pub up: Secret<32>,
+    /// Gateway to client.
+    pub down: Secret<32>,
+}
+
+/// One step for the tunnel worker.
+#[derive(Debug)]
+pub enum WorkerOp {
+    /// A session may send and receive: its keys, addresses and routes.
+    Install {
+        /// Where.
+        slot: Slot,
+        /// Of which generation.
+        generation: Generation,
+        /// Whose.
+        session: SessionId,
+        /// First epoch.
+        keys: DataKeys,
+        /// Inner sources it owns and prefixes behind it.
+        prefixes: Vec<IpNet>,
+    },
+    /// Receive under another epoch as well; send with it after the first packet that opens under it.
+    Next {
+        /// Where.
+        slot: Slot,
+        /// The keys.
+        keys: DataKeys,
+    },
+    /// Forget an epoch's keys.
+    Wipe {
+        /// Where.
+        slot: Slot,
+        /// Which.
+        epoch: Epoch,
+    },
+    /// Send to the prefixes of this slot from now on, and from no other slot of the session.
+    Route {
+        /// Where.
+        slot: Slot,
+    },
+    /// The slot is free: keys wiped, prefixes gone.
+    Free {
+        /// Where.
+        slot: Slot,
+    },
+}
+
+/// What the store keeps of a session. No secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The session.
+    pub session: SessionId,
+    /// Its peer.
+    pub peer: PublicKey,
+    /// Inner addresses.
+    pub addresses: Vec<IpNet>,
+    /// Versions below this may be used without writing.
+    pub ceiling: Version,
+    /// The session core in its canonical encoding.
+    pub core: Vec<u8>,
+}
+
+/// One step for the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreOp {
+    /// Keep this, durable before the commit is done.
+    Put(Stored),
+    /// Forget it.
+    Remove(SessionId),
+}
+
+/// Everything that happens at once or not at all, in this order: worker, maps, store, record, datagrams.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// For the worker.
+    pub worker: Vec<WorkerOp>,
+    /// For the maps; the executor undoes them in reverse when a later step fails.
+    pub maps: Vec<MapOp>,
+    /// For the store.
+    pub store: Vec<StoreOp>,
+    /// For the record, written before any datagram leaves.
+    pub records: Vec<Record>,
+    /// Whether the datagrams wait for the disk (policy `audit = strict`).
+    pub strict: bool,
+    /// Sent last.
+    pub send: Vec<Datagram>,
+}
+
+/// What comes out.
+#[derive(Debug)]
+pub enum Command {
+    /// Send a datagram.
+    Send(Datagram),
+    /// Run handshake cryptography somewhere it delays nothing.
+    Compute {
+        /// Comes back in [`Input::Computed`].
+        op: OpId,
+        /// What to run.
+        job: Box<Job>,
+    },
+    /// Do all of it or nothing.
+    Commit {
+        /// Comes back in [`Input::Committed`].
+        op: OpId,
+        /// What.
+        commit: Box<Commit>,
+    },
+    /// Record something that changed nothing: a refusal, a security event.
+    Record(Box<Record>),
+}

@@ -1,0 +1,231 @@
+//! The gateway's protocol engine: datagrams, outcomes and orders in, commands out.
+//!
+//! Owns the switchboard; each subject has a file of its own. Must never do anything itself, and never let
+//! the state of a session differ from what a commit was confirmed for.
+//!
+//! ```text
+//!              admission ── door: mac1, cookies, load
+//!              handshake ── jobs for other threads
+//! datagram ──► birth     ── message 1 → pending slot → message 2 → CONFIRM
+//!              control   ── opens what is sealed and hands it on
+//!              reattach  ── REATTACH, VALIDATE, PROVE → challenge or commit
+//!              rekey     ── a handshake inside the session
+//! time     ──► timers    ── whatever is due
+//!              commit    ── one change of a session: maps, store, record, datagrams, all or nothing
+//!              table     ── who is where
+//! ```
+
+mod admission;
+mod birth;
+pub mod command;
+mod commit;
+pub mod config;
+mod control;
+pub mod handshake;
+mod reattach;
+mod rekey;
+mod restore;
+mod table;
+mod timers;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use crate::alarm::Alarms;
+use crate::crypto::Entropy;
+use crate::crypto::challenge::ChallengeSecret;
+use crate::ids::{OpId, SessionId, Slot};
+use crate::message::Message;
+use crate::session::Path;
+use crate::time::{Duration, Instant};
+use crate::wire::Kind;
+use admission::Admission;
+use birth::Computing;
+use command::{Command, Datagram, Hop, Input, Order, Origin};
+use commit::Change;
+pub use command::{Commit, DataKeys, Stored, StoreOp, WorkerOp};
+pub use config::{Config, Peer};
+pub use restore::Restored;
+use std::collections::{BTreeMap, VecDeque};
+use table::Table;
+pub use view::{Drop, SessionView, View};
+
+/// Local addresses a gateway may have; more are answered from but never bound to.
+const GATEWAYS_MAX: usize = 64;
+
+/// What an alarm is for. The order decides ties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// A timer of a session's core.
+    Session(SessionId),
+    /// An unconfirmed handshake.
+    Pending(Slot),
+    /// Previous keys of a slot.
+    Wipe(Slot),
+    /// Nothing opened from a slot for too long.
+    Silent(Slot),
+}
+
+/// The engine.
+pub struct Engine {
+    config: Config,
+    entropy: Box<dyn Entropy + Send>,
+    now: Instant,
+    wall: u64,
+    admission: Admission,
+    challenge: ChallengeSecret,
+    table: Table,
+    gateways: Vec<core::net::SocketAddr>,
+    computing: BTreeMap<OpId, Computing>,
+    committing: BTreeMap<OpId, Change>,
+    commands: VecDeque<Command>,
+    next_op: u64,
+    alarms: Alarms<Due>,
+    storage: bool,
+    drops: BTreeMap<Drop, u64>,
+    seen: BTreeMap<&'static str, u64>,
+}
+
+impl core::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("gateway::Engine").field("now", &self.now).field("sessions", &self.table.sessions.len()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine without sessions.
+    #[must_use]
+    pub fn new(config: Config, mut entropy: Box<dyn Entropy + Send>, now: Instant) -> Self {
+        let public = config.private_key.public();
+        Self {
+            admission: Admission::new(&public, config.load_threshold, &mut *entropy, now),
+            challenge: ChallengeSecret::new(&mut *entropy),
+            config,
+            entropy,
+            now,
+            wall: 0,
+            table: Table::default(),
+            gateways: Vec::new(),
+            computing: BTreeMap::new(),
+            committing: BTreeMap::new(),
+            commands: VecDeque::new(),
+            next_op: 1,
+            alarms: Alarms::default(),
+            storage: true,
+            drops: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one input at boot time `now`; `wall` is the wall clock in nanoseconds since 1970, a hint only.
+    pub fn handle(&mut self, now: Instant, wall: u64, input: Input<'_>) {
+        self.now = self.now.max(now);
+        self.wall = wall;
+        // A timer due before an input fires before it, whatever order they were delivered in.
+        self.fire_due();
+        match input {
+            Input::Datagram { origin, bytes } => self.on_datagram(origin, bytes),
+            Input::Computed { op, result } => self.on_computed(op, result),
+            Input::Committed { op, done } => self.on_committed(op, done),
+            Input::Activity { slot, opened, unanswered, epoch } => self.on_activity(slot, opened, unanswered, epoch),
+            Input::Order(order) => self.on_order(order),
+            Input::Wakeup => {}
+        }
+    }
+
+    /// The next command, in order.
+    pub fn poll(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// When [`Input::Wakeup`] is wanted.
+    #[must_use]
+    pub fn wakeup(&self) -> Option<Instant> {
+        self.alarms.next()
+    }
+
+    fn on_datagram(&mut self, origin: Origin, bytes: &mut [u8]) {
+        match bytes.first().copied().and_then(Kind::from_byte) {
+            Some(Kind::Initiation) => self.on_initiation(origin, bytes),
+            Some(Kind::Control) => self.on_control(origin, bytes),
+            Some(Kind::Response | Kind::CookieReply | Kind::Data | Kind::Probe | Kind::Echo | Kind::Notice) | None => {
+                self.drop(Drop::Kind);
+            }
+        }
+    }
+
+    fn on_order(&mut self, order: Order) {
+        match order {
+            Order::Terminate { session, reason } => self.terminate(session, reason),
+            Order::Jump { session, label } => self.ask_to_jump(session, label),
+            Order::GoingAway => self.going_away(),
+            Order::Storage { available } => self.storage = available,
+        }
+    }
+
+    fn op(&mut self) -> OpId {
+        let op = OpId(self.next_op);
+        self.next_op += 1;
+        op
+    }
+
+    fn drop(&mut self, why: Drop) {
+        *self.drops.entry(why).or_default() += 1;
+    }
+
+    /// Sends an answer to a question of `asked` bytes. The one place that sends answers, and so the one that
+    /// makes sure that none is larger than its question.
+    fn answer(&mut self, origin: Origin, asked: usize, bytes: Vec<u8>) {
+        if bytes.len() > asked {
+            self.drop(Drop::AnswerTooLarge);
+            return;
+        }
+        self.commands.push_back(Command::Send(Datagram { origin, bytes }));
+    }
+
+    /// The 4-tuple of an origin as the core and the maps know it.
+    fn path(&mut self, origin: Origin) -> Option<Path> {
+        let index = match self.gateways.iter().position(|known| *known == origin.gateway) {
+            Some(index) => index,
+            None if self.gateways.len() < GATEWAYS_MAX => {
+                self.gateways.push(origin.gateway);
+                self.gateways.len() - 1
+            }
+            None => return None,
+        };
+        Some(Path::new(origin.client, u16::try_from(index).ok()?))
+    }
+
+    /// The way to a path.
+    fn origin(&self, path: Path) -> Option<Origin> {
+        let gateway = *self.gateways.get(usize::from(path.gateway()))?;
+        Some(Origin { hop: Hop::Local, client: path.remote(), gateway })
+    }
+
+    /// The gateway's own address of an index in a binding.
+    #[must_use]
+    pub fn gateway_address(&self, index: u16) -> Option<core::net::SocketAddr> {
+        self.gateways.get(usize::from(index)).copied()
+    }
+
+    /// A message of our own to the active transport of a slot.
+    fn push(&mut self, slot: Slot, body: crate::message::Control) {
+        let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
+        let Some(live) = self.table.sessions.get(&attachment.session) else { return };
+        let Some(transport) = live.core.active().copied() else { return };
+        let Some(issued) = attachment.locators.get(&transport.k).copied() else { return };
+        let message = Message { id: attachment.next_id, body };
+        attachment.next_id += 1;
+        let sealed = attachment.channel.seal(transport.k, issued.locator, &message);
+        if let (Some(bytes), Some(origin)) = (sealed, self.origin(transport.path)) {
+            self.commands.push_back(Command::Send(Datagram { origin, bytes }));
+        }
+    }
+
+    /// How long a challenged request may take; for tests and documentation.
+    #[must_use]
+    pub const fn challenge_life() -> Duration {
+        crate::limits::COOKIE_LIFE
+    }
+}

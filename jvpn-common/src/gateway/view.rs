@@ -1,0 +1,117 @@
+//! What the engine shows of itself: sessions, counts of what it dropped.
+//!
+//! Owns read-only pictures for `status` and `sessions`. Must never show a key.
+
+use super::Engine;
+use crate::ids::{SessionId, Slot};
+use crate::secret::PublicKey;
+use crate::session::{Session, State};
+use crate::time::Instant;
+use std::collections::BTreeMap;
+
+/// Why the engine dropped or refused a datagram without changing anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Drop {
+    /// A type that is not for a gateway's controller.
+    Kind,
+    /// Handshake: wrong length, mac1, version, or too many under computation.
+    Door,
+    /// Handshake: answered with a cookie instead.
+    CookieSent,
+    /// Handshake: message 1 came again and nothing is pending for it.
+    HandshakeRepeated,
+    /// Handshake: does not open, or says nothing known.
+    HandshakeForged,
+    /// Handshake: refused with a reason.
+    HandshakeRefused,
+    /// Handshake: a newer one of this peer is pending.
+    HandshakeOlder,
+    /// Control: no such locator.
+    UnknownLocator,
+    /// Control: wrong steering tag.
+    ForgedTag,
+    /// Control: header, epoch or flags.
+    ControlHeader,
+    /// Control: seen before.
+    Replayed,
+    /// Control: does not open.
+    Forged,
+    /// Control: opens and says nothing known.
+    ControlFormat,
+    /// Control: not allowed on a pending slot, or CONFIRM from another address.
+    Unconfirmed,
+    /// Control: a commit of this session is under way.
+    Busy,
+    /// Control: more local addresses than can be told apart.
+    GatewayAddress,
+    /// A cookie that is wrong or expired.
+    Cookie,
+    /// Control: over the peer's limit of requests.
+    RateLimited,
+    /// Refused by the session core.
+    Refused,
+    /// A commit failed and was rolled back.
+    CommitFailed,
+    /// An answer that would have been larger than its question: a bug.
+    AnswerTooLarge,
+    /// An outcome nobody waits for: a bug of the runtime.
+    UnknownOutcome,
+}
+
+/// One session as people see it.
+#[derive(Clone, Debug)]
+pub struct SessionView<'a> {
+    /// The core.
+    pub core: &'a Session,
+    /// Its peer.
+    pub peer: &'a PublicKey,
+    /// Name of the peer.
+    pub name: &'a str,
+    /// Slot in the maps, if it is attached.
+    pub slot: Option<Slot>,
+    /// Addresses that answered a challenge.
+    pub candidates: usize,
+    /// When anything authenticated came last.
+    pub last_opened: Option<Instant>,
+}
+
+/// The engine as people see it.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Sessions in each state.
+    pub states: BTreeMap<State, usize>,
+    /// Unconfirmed handshakes.
+    pub pending: usize,
+    /// What was dropped.
+    pub drops: BTreeMap<Drop, u64>,
+}
+
+impl Engine {
+    /// Counts.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let mut view = View { drops: self.drops.clone(), ..View::default() };
+        for live in self.table.sessions.values() {
+            *view.states.entry(live.core.state()).or_default() += 1;
+        }
+        view.pending = self.table.attachments.values().filter(|held| held.pending.is_some()).count();
+        view
+    }
+
+    /// Every session, in order of id.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, SessionView<'_>)> {
+        self.table.sessions.iter().map(|(&id, live)| {
+            let attachment = live.slot.and_then(|slot| self.table.attachments.get(&slot));
+            let view = SessionView {
+                core: &live.core,
+                peer: &live.peer,
+                name: self.config.peers.get(&live.peer).map_or("", |peer| &peer.name),
+                slot: live.slot,
+                candidates: attachment.map_or(0, |held| held.validated.len()),
+                last_opened: attachment.map(|held| held.last_opened),
+            };
+            (id, view)
+        })
+    }
+}

@@ -1,0 +1,251 @@
+//! `client.toml`: what a client is told.
+//!
+//! Owns the client's keys, their defaults and the contradictions between them. Must never resolve a name:
+//! an endpoint is an address, since what resolves it could lie inside the tunnel.
+
+use super::key::{self, KEY_LEN, KeyError, PublicText};
+use super::load::{self, Reader};
+use super::report::{Problem, Report};
+use ipnet::IpNet;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+use zeroize::Zeroizing;
+
+/// How much a client likes a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportClass {
+    /// Used whenever it works.
+    #[default]
+    Primary,
+    /// Used when no primary one works, or is clearly better.
+    Secondary,
+    /// Used when nothing else works.
+    Backup,
+    /// Never used.
+    Never,
+}
+
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    client: RawClient,
+    gateway: RawRemote,
+    #[serde(default)]
+    transport: Vec<RawTransport>,
+}
+
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawClient {
+    #[schemars(with = "String")]
+    name: Spanned<String>,
+    #[schemars(with = "String")]
+    private_key_file: Spanned<String>,
+    #[schemars(with = "Option<String>")]
+    tun: Option<Spanned<String>>,
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    routes: Vec<Spanned<String>>,
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    dns: Vec<Spanned<String>>,
+    #[schemars(with = "Option<bool>")]
+    lockdown: Option<Spanned<bool>>,
+    #[schemars(with = "Option<String>")]
+    state_dir: Option<Spanned<String>>,
+    #[schemars(with = "Option<String>")]
+    run_dir: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawRemote {
+    #[schemars(with = "String")]
+    public_key: Spanned<String>,
+    #[schemars(with = "Option<String>")]
+    preshared_key_file: Option<Spanned<String>>,
+    #[schemars(with = "Vec<String>")]
+    endpoints: Spanned<Vec<Spanned<String>>>,
+}
+
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawTransport {
+    #[schemars(with = "String")]
+    name: Spanned<String>,
+    #[schemars(with = "Option<String>")]
+    interface: Option<Spanned<String>>,
+    #[schemars(with = "Option<String>")]
+    address: Option<Spanned<String>>,
+    #[serde(default)]
+    class: TransportClass,
+    #[serde(default)]
+    metered: bool,
+}
+
+/// What a client is told, checked.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Name of this node in records, and of its socket.
+    pub name: String,
+    /// Where its private key is.
+    pub private_key_file: PathBuf,
+    /// Name of the TUN interface.
+    pub tun: String,
+    /// What goes through the tunnel.
+    pub routes: Vec<IpNet>,
+    /// The gateway's identity.
+    pub gateway_key: PublicText,
+    /// Where the pre-shared key is, if there is one.
+    pub preshared_key_file: Option<PathBuf>,
+    /// Where the gateway answers, best first.
+    pub endpoints: Vec<SocketAddr>,
+    /// The transports to use; empty means every interface with a route to an endpoint.
+    pub transports: Vec<TransportConfig>,
+    /// Things a person should know that are not wrong.
+    pub warnings: Vec<String>,
+    /// Paths the file names; flags and environment come first.
+    pub paths: super::paths::FilePaths,
+}
+
+/// One transport a client may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportConfig {
+    /// Its label in records.
+    pub name: String,
+    /// What it is bound to.
+    pub via: Via,
+    /// How much it is liked.
+    pub class: TransportClass,
+    /// Whether traffic costs money.
+    pub metered: bool,
+}
+
+/// What a transport is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// An interface by name.
+    Interface(String),
+    /// A local address.
+    Address(IpAddr),
+}
+
+/// The secrets of a client, read when it starts.
+pub struct ClientKeys {
+    /// The client's own key.
+    pub private: Zeroizing<[u8; KEY_LEN]>,
+    /// The key it shares with the gateway.
+    pub preshared: Option<Zeroizing<[u8; KEY_LEN]>>,
+}
+
+impl std::fmt::Debug for ClientKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientKeys(…)")
+    }
+}
+
+impl ClientConfig {
+    /// Reads `path`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with its places.
+    pub fn load(path: &Path) -> Result<Self, Report> {
+        let source = load::read(path)?;
+        let raw: RawFile = load::parse(&source)?;
+        let mut reader = Reader::new(&source);
+        let config = client(&mut reader, &raw);
+        match config {
+            Some(config) => reader.report.into_result(config),
+            None => Err(reader.report),
+        }
+    }
+
+    /// Reads the key files this configuration names.
+    ///
+    /// # Errors
+    /// The first key file that is refused.
+    pub fn keys(&self) -> Result<ClientKeys, KeyError> {
+        let private = key::read(&self.private_key_file)?;
+        let preshared = self.preshared_key_file.as_deref().map(key::read).transpose()?;
+        Ok(ClientKeys { private, preshared })
+    }
+}
+
+fn client(reader: &mut Reader<'_>, raw: &RawFile) -> Option<ClientConfig> {
+    let own = &raw.client;
+    let mut warnings = Vec::new();
+    if let Some(lockdown) = own.lockdown.as_ref().filter(|lockdown| *lockdown.as_ref()) {
+        reader.wrong(lockdown, "`lockdown` is not enforced by this version", "must be false: nothing would hold back clear text");
+    }
+    let dns: Vec<Spanned<IpAddr>> = reader.all("dns", &own.dns, "\"10.77.0.1\"");
+    if !dns.is_empty() {
+        warnings.push("`dns` is not applied by this version: set your resolver to the address yourself".to_owned());
+    }
+    let routes: Vec<Spanned<IpNet>> = reader.all("routes", &own.routes, "\"10.0.0.0/8\"");
+    let endpoints: Vec<Spanned<SocketAddr>> =
+        reader.all("endpoints", raw.gateway.endpoints.as_ref(), "\"198.51.100.7:51821\" or \"[2001:db8::7]:51821\"");
+    if raw.gateway.endpoints.as_ref().is_empty() {
+        reader.wrong(&raw.gateway.endpoints, "a client needs an endpoint", "empty");
+    }
+    let transports = transports(reader, &raw.transport);
+    Some(ClientConfig {
+        name: reader.name("name", &own.name),
+        private_key_file: reader.path(&own.private_key_file),
+        tun: own.tun.as_ref().map_or_else(|| "jvpn0".into(), |tun| reader.interface("tun", tun)),
+        routes: routes.into_iter().map(|net| net.into_inner().trunc()).collect(),
+        preshared_key_file: raw.gateway.preshared_key_file.as_ref().map(|path| reader.path(path)),
+        endpoints: endpoints.into_iter().map(Spanned::into_inner).collect(),
+        transports,
+        warnings,
+        paths: super::paths::FilePaths {
+            state_dir: own.state_dir.as_ref().map(|path| reader.path(path)),
+            run_dir: own.run_dir.as_ref().map(|path| reader.path(path)),
+            pin_root: None,
+        },
+        gateway_key: reader.parsed("public_key", &raw.gateway.public_key, "the 44 characters `jvpn-ctl pubkey` prints")?,
+    })
+}
+
+fn transports(reader: &mut Reader<'_>, raw: &[RawTransport]) -> Vec<TransportConfig> {
+    let mut names = BTreeMap::new();
+    let mut transports = Vec::new();
+    for transport in raw {
+        let name = transport_name(reader, &transport.name);
+        if let Some(first) = names.insert(name.clone(), transport.name.span()) {
+            let again = reader.source.mark(transport.name.span(), "again here");
+            let problem = Problem::at(format!("the transport `{name}` is named twice"), again);
+            reader.report.push(problem.and(reader.source.mark(first, "first here")));
+        }
+        let via = match (&transport.interface, &transport.address) {
+            (Some(interface), None) => Some(Via::Interface(reader.interface("interface", interface))),
+            (None, Some(address)) => reader.parsed("address", address, "\"192.0.2.7\"").map(Via::Address),
+            (Some(interface), Some(address)) => {
+                let title = "`interface` and `address` contradict each other";
+                let problem = Problem::at(title, reader.source.mark(interface.span(), "either this"));
+                reader.report.push(problem.and(reader.source.mark(address.span(), "or this")));
+                None
+            }
+            (None, None) => {
+                reader.wrong(&transport.name, "a transport needs `interface` or `address`", "this one has neither");
+                None
+            }
+        };
+        if let Some(via) = via {
+            transports.push(TransportConfig { name, via, class: transport.class, metered: transport.metered });
+        }
+    }
+    transports
+}
+
+fn transport_name(reader: &mut Reader<'_>, name: &Spanned<String>) -> String {
+    let label = reader.name("name", name);
+    if label.len() > jvpn_common::limits::LABEL_MAX {
+        let most = jvpn_common::limits::LABEL_MAX;
+        reader.wrong(name, "the transport's name is too long", format!("at most {most} bytes: it travels in messages"));
+    }
+    label
+}

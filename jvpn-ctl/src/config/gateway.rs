@@ -1,0 +1,352 @@
+//! `gateway.toml` and `peers.d/*.toml`: what a gateway is told.
+//!
+//! Owns the gateway's keys, their defaults and ranges, and the contradictions between them. Must never read a
+//! key file as a side effect of loading: `keys` does that, for who needs them.
+
+use super::key::{self, KEY_LEN, KeyError, PublicText};
+use super::load::{self, Reader};
+use super::policy::{self, PolicyText, RawPolicies};
+use super::report::{Problem, Report, Source, did_you_mean};
+use ipnet::IpNet;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+use zeroize::Zeroizing;
+
+/// The port a gateway listens on unless told otherwise.
+pub const DEFAULT_PORT: u16 = 51821;
+
+/// How the kernel program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Native, else generic with a warning.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// Behind the driver: works everywhere, slower than no program.
+    Generic,
+    /// Not at all; the worker makes the same checks.
+    Off,
+}
+
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    #[schemars(with = "RawGateway")]
+    gateway: RawGateway,
+    #[serde(default)]
+    peer: Vec<RawPeer>,
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
+    policy: RawPolicies,
+}
+
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawGateway {
+    #[schemars(with = "String")]
+    name: Spanned<String>,
+    #[schemars(with = "String")]
+    private_key_file: Spanned<String>,
+    #[schemars(with = "Option<u16>")]
+    listen: Option<Spanned<i64>>,
+    #[schemars(with = "Vec<String>")]
+    interfaces: Spanned<Vec<Spanned<String>>>,
+    #[schemars(with = "Option<String>")]
+    xdp: Option<XdpMode>,
+    #[schemars(with = "Option<String>")]
+    tun: Option<Spanned<String>>,
+    #[schemars(with = "Vec<String>")]
+    addresses: Spanned<Vec<Spanned<String>>>,
+    masquerade: Option<bool>,
+    #[schemars(with = "Option<u32>")]
+    max_sessions: Option<Spanned<i64>>,
+    #[schemars(with = "Option<u16>")]
+    mtu: Option<Spanned<i64>>,
+    #[schemars(with = "Option<String>")]
+    state_dir: Option<Spanned<String>>,
+    #[schemars(with = "Option<String>")]
+    run_dir: Option<Spanned<String>>,
+    #[schemars(with = "Option<String>")]
+    pin_root: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawPeerFile {
+    #[serde(default)]
+    peer: Vec<RawPeer>,
+}
+
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawPeer {
+    #[schemars(with = "String")]
+    name: Spanned<String>,
+    #[schemars(with = "String")]
+    public_key: Spanned<String>,
+    #[schemars(with = "Option<String>")]
+    preshared_key_file: Option<Spanned<String>>,
+    #[schemars(with = "Vec<String>")]
+    addresses: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    routes: Vec<Spanned<String>>,
+    #[schemars(with = "Option<String>")]
+    policy: Option<Spanned<String>>,
+}
+
+/// What a gateway is told, checked.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Name of this node in records.
+    pub name: String,
+    /// Where its private key is.
+    pub private_key_file: PathBuf,
+    /// UDP port.
+    pub listen: u16,
+    /// Interfaces clients arrive on.
+    pub interfaces: Vec<String>,
+    /// How the kernel program is attached to them.
+    pub xdp: XdpMode,
+    /// Name of the TUN interface.
+    pub tun: String,
+    /// The gateway's inner addresses with the prefixes clients live in.
+    pub addresses: Vec<IpNet>,
+    /// Whether clients are masqueraded towards the LAN, by a table of our own.
+    pub masquerade: bool,
+    /// Sessions the kernel maps have room for.
+    pub max_sessions: u32,
+    /// Outer MTU the inner one is derived from.
+    pub mtu: u16,
+    /// Who may connect.
+    pub peers: Vec<PeerConfig>,
+    /// Every class of policy by name, shipped ones included.
+    pub policies: BTreeMap<String, PolicyText>,
+    /// Paths the file names; flags and environment come first.
+    pub paths: super::paths::FilePaths,
+}
+
+/// One peer.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// Its name in records and commands.
+    pub name: String,
+    /// Its identity.
+    pub public_key: PublicText,
+    /// Where its pre-shared key is, if it has one.
+    pub preshared_key_file: Option<PathBuf>,
+    /// Its inner addresses.
+    pub addresses: Vec<IpNet>,
+    /// Networks behind it.
+    pub routes: Vec<IpNet>,
+    /// Its class of policy.
+    pub policy: String,
+    /// The file it was read from.
+    pub file: PathBuf,
+}
+
+/// The secrets of a gateway, read when it starts.
+pub struct GatewayKeys {
+    /// The gateway's own key.
+    pub private: Zeroizing<[u8; KEY_LEN]>,
+    /// Pre-shared keys by peer name.
+    pub preshared: BTreeMap<String, Zeroizing<[u8; KEY_LEN]>>,
+}
+
+impl std::fmt::Debug for GatewayKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GatewayKeys(…)")
+    }
+}
+
+impl GatewayConfig {
+    /// Reads `path` and the `peers.d` beside it.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with its places.
+    pub fn load(path: &Path) -> Result<Self, Report> {
+        let source = load::read(path)?;
+        let raw: RawFile = load::parse(&source)?;
+        let mut reader = Reader::new(&source);
+        let mut config = gateway(&mut reader, &raw.gateway);
+        config.policies = policy::read(&mut reader, &raw.policy);
+        let mut claims = Claims::of_gateway(&reader, &raw.gateway, &config);
+        for peer in &raw.peer {
+            config.add(&mut reader, peer, &mut claims);
+        }
+        let mut report = reader.report;
+        for file in peer_files(path)? {
+            let source = load::read(&file)?;
+            let raw: RawPeerFile = load::parse(&source)?;
+            let mut reader = Reader::new(&source);
+            for peer in &raw.peer {
+                config.add(&mut reader, peer, &mut claims);
+            }
+            report.extend(reader.report);
+        }
+        report.into_result(config)
+    }
+
+    /// Reads the key files this configuration names.
+    ///
+    /// # Errors
+    /// The first key file that is refused.
+    pub fn keys(&self) -> Result<GatewayKeys, KeyError> {
+        let private = key::read(&self.private_key_file)?;
+        let mut preshared = BTreeMap::new();
+        for peer in &self.peers {
+            if let Some(path) = &peer.preshared_key_file {
+                preshared.insert(peer.name.clone(), key::read(path)?);
+            }
+        }
+        Ok(GatewayKeys { private, preshared })
+    }
+
+    fn add(&mut self, reader: &mut Reader<'_>, raw: &RawPeer, claims: &mut Claims) {
+        let name = reader.name("name", &raw.name);
+        claims.once(reader, "peer name", name.clone(), &raw.name);
+        let public_key = reader.parsed("public_key", &raw.public_key, "the 44 characters `jvpn-ctl pubkey` prints");
+        if let Some(key) = public_key {
+            claims.once(reader, "public key", PublicText::to_string(&key), &raw.public_key);
+        }
+        let addresses: Vec<Spanned<IpNet>> = reader.all("addresses", raw.addresses.as_ref(), "\"10.77.0.17/32\"");
+        if raw.addresses.as_ref().is_empty() {
+            reader.wrong(&raw.addresses, "a peer needs an inner address", "empty");
+        }
+        for address in &addresses {
+            claims.inside(reader, address);
+            claims.prefix(reader, address);
+        }
+        let routes: Vec<Spanned<IpNet>> = reader.all("routes", &raw.routes, "\"192.168.17.0/24\"");
+        for route in &routes {
+            claims.prefix(reader, route);
+        }
+        let policy = raw.policy.as_ref().map_or_else(|| "field".to_owned(), |policy| policy.as_ref().clone());
+        if let Some(span) = raw.policy.as_ref().filter(|_| !self.policies.contains_key(&policy)) {
+            let problem = Problem::at(format!("no policy is called `{policy}`"), reader.source.mark(span.span(), "unknown"));
+            reader.report.push(match did_you_mean(&policy, self.policies.keys().map(String::as_str)) {
+                Some(guess) => problem.hint(format!("did you mean `{guess}`?")),
+                None => problem.hint(format!("policies: {}", self.policies.keys().cloned().collect::<Vec<_>>().join(", "))),
+            });
+        }
+        let Some(public_key) = public_key else { return };
+        self.peers.push(PeerConfig {
+            name,
+            public_key,
+            preshared_key_file: raw.preshared_key_file.as_ref().map(|path| reader.path(path)),
+            addresses: addresses.into_iter().map(Spanned::into_inner).collect(),
+            routes: routes.into_iter().map(Spanned::into_inner).collect(),
+            policy,
+            file: reader.source.path().to_path_buf(),
+        });
+    }
+}
+
+fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
+    let number = |reader: &mut Reader<'_>, key, value: &Option<Spanned<i64>>, range, default| {
+        value.as_ref().map_or(default, |value| reader.within(key, value, range))
+    };
+    if raw.interfaces.as_ref().is_empty() {
+        reader.wrong(&raw.interfaces, "a gateway needs an interface", "name the one clients arrive on");
+    }
+    if raw.addresses.as_ref().is_empty() {
+        reader.wrong(&raw.addresses, "a gateway needs an inner address", "empty");
+    }
+    let addresses: Vec<Spanned<IpNet>> = reader.all("addresses", raw.addresses.as_ref(), "\"10.77.0.1/24\"");
+    GatewayConfig {
+        name: reader.name("name", &raw.name),
+        private_key_file: reader.path(&raw.private_key_file),
+        listen: u16::try_from(number(reader, "listen", &raw.listen, 1..=65_535, u32::from(DEFAULT_PORT))).unwrap_or(DEFAULT_PORT),
+        interfaces: raw.interfaces.as_ref().iter().map(|name| reader.interface("interfaces", name)).collect(),
+        xdp: raw.xdp.unwrap_or_default(),
+        tun: raw.tun.as_ref().map_or_else(|| "jvpn0".into(), |tun| reader.interface("tun", tun)),
+        addresses: addresses.into_iter().map(Spanned::into_inner).collect(),
+        masquerade: raw.masquerade.unwrap_or(true),
+        // A million sessions is 900 MB of kernel memory, allocated whole at load.
+        max_sessions: number(reader, "max_sessions", &raw.max_sessions, 1..=1_048_576, 4_096),
+        // Below 1,368 no IPv6 fits inside; above 1,500 nothing is promised by the paths clients use.
+        mtu: u16::try_from(number(reader, "mtu", &raw.mtu, 1_368..=1_500, 1_500)).unwrap_or(1_500),
+        peers: Vec::new(),
+        policies: BTreeMap::new(),
+        paths: super::paths::FilePaths {
+            state_dir: raw.state_dir.as_ref().map(|path| reader.path(path)),
+            run_dir: raw.run_dir.as_ref().map(|path| reader.path(path)),
+            pin_root: raw.pin_root.as_ref().map(|path| reader.path(path)),
+        },
+    }
+}
+
+/// The directory of one-peer files that belongs to a gateway's file.
+#[must_use]
+pub fn peers_dir(config: &Path) -> PathBuf {
+    config.parent().unwrap_or_else(|| Path::new("")).join("peers.d")
+}
+
+fn peer_files(config: &Path) -> Result<Vec<PathBuf>, Report> {
+    let dir = peers_dir(config);
+    let fail = |error: std::io::Error| Report::from(Problem::without_place(format!("cannot read {}: {error}", dir.display())));
+    let entries = match std::fs::read_dir(&dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(fail)?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(fail)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// What is taken already, and where: names, keys and inner prefixes must be unique over all files.
+struct Claims {
+    words: BTreeMap<(&'static str, String), (Source, std::ops::Range<usize>)>,
+    prefixes: Vec<(IpNet, Source, std::ops::Range<usize>)>,
+    own: Vec<IpNet>,
+    own_place: (Source, std::ops::Range<usize>),
+}
+
+impl Claims {
+    fn of_gateway(reader: &Reader<'_>, raw: &RawGateway, config: &GatewayConfig) -> Self {
+        let place = (reader.source.clone(), raw.addresses.span());
+        let host = |net: &IpNet| IpNet::from(net.addr());
+        let prefixes = config.addresses.iter().map(|net| (host(net), place.0.clone(), place.1.clone())).collect();
+        Self { words: BTreeMap::new(), prefixes, own: config.addresses.clone(), own_place: place }
+    }
+
+    fn once(&mut self, reader: &mut Reader<'_>, kind: &'static str, word: String, at: &Spanned<String>) {
+        let title = format!("the {kind} `{word}` is used twice");
+        if let Some((source, span)) = self.words.get(&(kind, word.clone())) {
+            let problem = Problem::at(title, reader.source.mark(at.span(), "again here")).and(source.mark(span.clone(), "first here"));
+            reader.report.push(problem);
+        } else {
+            self.words.insert((kind, word), (reader.source.clone(), at.span()));
+        }
+    }
+
+    fn inside(&self, reader: &mut Reader<'_>, address: &Spanned<IpNet>) {
+        let net = address.as_ref();
+        if !self.own.is_empty() && !self.own.iter().any(|own| own.contains(net)) {
+            let title = format!("{net} lies outside the gateway's `addresses`");
+            let mark = self.own_place.0.mark(self.own_place.1.clone(), "the prefixes peers live in");
+            reader.report.push(Problem::at(title, reader.source.mark(address.span(), "not inside")).and(mark));
+        }
+    }
+
+    fn prefix(&mut self, reader: &mut Reader<'_>, net: &Spanned<IpNet>) {
+        let new = net.as_ref().trunc();
+        let clash = self.prefixes.iter().find(|(taken, ..)| taken.contains(&new) || new.contains(taken));
+        if let Some((taken, source, span)) = clash {
+            let title = format!("{new} overlaps {taken}");
+            let problem = Problem::at(title, reader.source.mark(net.span(), "this one")).and(source.mark(span.clone(), "is taken here"));
+            reader.report.push(problem);
+        }
+        self.prefixes.push((new, reader.source.clone(), net.span()));
+    }
+}

@@ -1,0 +1,19 @@
+//! What a gateway and a client are told: files, keys, places, and what is wrong with them.
+//!
+//! Owns the configuration files' meaning and their errors. Must never start anything.
+
+pub mod client;
+pub mod gateway;
+pub mod key;
+mod load;
+pub mod paths;
+pub mod policy;
+pub mod report;
+#[cfg(test)]
+mod tests;
+
+pub use client::{ClientConfig, ClientKeys, TransportClass, TransportConfig, Via};
+pub use gateway::{GatewayConfig, GatewayKeys, PeerConfig, XdpMode};
+pub(crate) use load::check_name;
+pub use paths::{Paths, Places, Role};
+pub use report::Report;

@@ -1,0 +1,204 @@
+//! What a worker tells the controller, and the controller the worker: two bounded queues with a wake-up each.
+//!
+//! Owns the bounds. Must never block either side: full means refused and counted.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+
+use jvpn_common::ids::{Epoch, SessionId};
+use jvpn_common::time::Instant;
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::role::{Origin, SocketId};
+use super::udp::UdpPort;
+
+/// Messages under way from one worker to the controller. A message 1 is 1,200 bytes: a full queue is 5 MB,
+/// and more than the controller can answer within a client's patience.
+const TO_CONTROLLER_MAX: usize = 4_096;
+/// Commands under way to one worker; a client with eight transports that all change uses sixteen.
+const TO_WORKER_MAX: usize = 256;
+
+/// From a worker.
+#[derive(Debug)]
+pub enum FromWorker {
+    /// A datagram that is not data.
+    Datagram {
+        /// Where it came from.
+        origin: Origin,
+        /// When the batch arrived.
+        at: Instant,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// A packet opened under `next`: it is current now, and the old one is to be wiped in ten seconds.
+    EpochProven {
+        /// The session.
+        session: SessionId,
+        /// The epoch that is current now.
+        epoch: Epoch,
+    },
+    /// The first inner packet after at least a second of idleness was sent.
+    Busy {
+        /// The session.
+        session: SessionId,
+        /// When.
+        at: Instant,
+    },
+    /// A ping was answered.
+    Pong {
+        /// The session.
+        session: SessionId,
+        /// The ping's number.
+        id: u64,
+        /// When.
+        at: Instant,
+    },
+    /// A socket of the worker is gone (its interface was removed).
+    SocketLost {
+        /// Which.
+        socket: SocketId,
+    },
+}
+
+/// To a worker.
+#[derive(Debug)]
+pub(super) enum ToWorker {
+    AddSocket(SocketId, Arc<UdpPort>),
+    RemoveSocket(SocketId),
+    Ping(SessionId, u64),
+    Stop,
+}
+
+/// An eventfd that is written only when somebody may be asleep.
+#[derive(Debug)]
+struct Bell {
+    fd: OwnedFd,
+    rung: AtomicBool,
+}
+
+impl Bell {
+    fn new() -> io::Result<Arc<Self>> {
+        let fd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Arc::new(Self { fd, rung: AtomicBool::new(false) }))
+    }
+
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            // Cannot fail but by overflow, and then it is ringing.
+            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn answer(&self) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.fd, &mut count);
+        self.rung.store(false, Ordering::Release);
+    }
+}
+
+/// The sending end of a bounded queue.
+#[derive(Debug)]
+pub(super) struct Sender<T>(SyncSender<T>, Arc<Bell>);
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), Arc::clone(&self.1))
+    }
+}
+
+impl<T> Sender<T> {
+    /// Sends, or says that the queue is full or its reader gone.
+    pub(super) fn send(&self, message: T) -> bool {
+        let sent = self.0.try_send(message).is_ok();
+        self.1.ring();
+        sent
+    }
+}
+
+/// The receiving end; its descriptor is readable when something may be in it.
+#[derive(Debug)]
+pub struct Inbox<T>(Receiver<T>, Arc<Bell>);
+
+impl<T> Inbox<T> {
+    /// Takes the next message. After [`Inbox::answer`], call until none is left.
+    pub fn next(&self) -> Option<T> {
+        match self.0.try_recv() {
+            Ok(message) => Some(message),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+
+    /// Makes the descriptor quiet. Call before taking messages, so that none is overlooked.
+    pub fn answer(&self) {
+        self.1.answer();
+    }
+
+    /// Whether something may be waiting; no system call.
+    pub(super) fn rung(&self) -> bool {
+        self.1.rung.load(Ordering::Acquire)
+    }
+}
+
+impl<T> AsFd for Inbox<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.1.fd.as_fd()
+    }
+}
+
+fn queue<T>(bound: usize) -> io::Result<(Sender<T>, Inbox<T>)> {
+    let (sender, receiver) = sync_channel(bound);
+    let bell = Bell::new()?;
+    Ok((Sender(sender, Arc::clone(&bell)), Inbox(receiver, bell)))
+}
+
+/// The queue to a controller; workers share its sending end.
+pub fn to_controller() -> io::Result<(ToController, Inbox<FromWorker>)> {
+    let (sender, inbox) = queue(TO_CONTROLLER_MAX)?;
+    Ok((ToController(sender), inbox))
+}
+
+/// Sending end of the queue to a controller.
+#[derive(Clone, Debug)]
+pub struct ToController(pub(super) Sender<FromWorker>);
+
+pub(super) fn to_worker() -> io::Result<(Sender<ToWorker>, Inbox<ToWorker>)> {
+    queue(TO_WORKER_MAX)
+}
+
+/// Controls a running worker.
+#[derive(Clone, Debug)]
+pub struct WorkerHandle(pub(super) Sender<ToWorker>);
+
+impl WorkerHandle {
+    /// Adds a socket, or replaces the one of that name. False: the queue is full.
+    #[must_use]
+    pub fn add_socket(&self, id: SocketId, port: Arc<UdpPort>) -> bool {
+        self.0.send(ToWorker::AddSocket(id, port))
+    }
+
+    /// Removes a socket. False: the queue is full.
+    #[must_use]
+    pub fn remove_socket(&self, id: SocketId) -> bool {
+        self.0.send(ToWorker::RemoveSocket(id))
+    }
+
+    /// Sends a ping under the data keys. False: the queue is full.
+    #[must_use]
+    pub fn ping(&self, session: SessionId, id: u64) -> bool {
+        self.0.send(ToWorker::Ping(session, id))
+    }
+
+    /// Wakes the worker, for a new snapshot or the end of a hold.
+    pub fn wake(&self) {
+        self.0.1.ring();
+    }
+
+    /// Ends the worker's loop. False: the queue is full; try again.
+    #[must_use]
+    pub fn stop(&self) -> bool {
+        self.0.send(ToWorker::Stop)
+    }
+}

@@ -1,0 +1,124 @@
+//! The TUN device: made with every offload the kernel has, read and written as super-packets.
+//!
+//! Owns the device, which disappears with it. Must never be used before it is up: a write then fails with EIO.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use anyhow::{Context, Result};
+use ipnet::IpNet;
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+use tun_rs::{DeviceBuilder, SyncDevice};
+
+use super::sys;
+use super::vnet::VNET_LEN;
+
+/// Packets the device queues for us. The default of 500 overflows silently in the time the worker needs for
+/// one turn under load.
+const QUEUE: u32 = 10_000;
+/// Largest super-packet the kernel builds: sealed, it still fits one send of 65,507 bytes at any segment size
+/// from 1,412 down to 576. (Never cap the number of segments: the kernel then segments UDP in software.)
+const GSO_MAX_SIZE: u32 = 61_500;
+
+/// What the device looks like from inside.
+#[derive(Clone, Debug)]
+pub struct TunOptions {
+    /// Name of the interface, at most 15 bytes.
+    pub name: String,
+    /// Inner MTU.
+    pub mtu: u16,
+    /// Addresses with their prefix.
+    pub addresses: Vec<IpNet>,
+}
+
+/// One queue of a TUN device.
+pub struct Tun {
+    device: SyncDevice,
+    offloads: u32,
+}
+
+impl std::fmt::Debug for Tun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tun").field("fd", &self.device.as_raw_fd()).field("offloads", &self.offloads).finish()
+    }
+}
+
+impl Tun {
+    /// Makes the device, gives it its addresses and brings it up.
+    ///
+    /// # Errors
+    /// Without `CAP_NET_ADMIN` or `/dev/net/tun`, or when the name is taken.
+    pub async fn open(options: &TunOptions) -> Result<Self> {
+        let device = DeviceBuilder::new()
+            .name(options.name.as_str())
+            .offload(true)
+            .mtu(options.mtu)
+            .tx_queue_len(QUEUE)
+            .enable(false)
+            .build_sync()
+            .with_context(|| format!("cannot make the TUN device {}", options.name))?;
+        device.set_nonblocking(true)?;
+        let tun = Self { offloads: 0, device };
+        let offloads = sys::tun_offloads(tun.as_fd()).context("TUNSETOFFLOAD")?;
+        let tun = Self { offloads, ..tun };
+        let index = tun.device.if_index()?;
+        configure(index, options).await.with_context(|| format!("cannot configure {}", options.name))?;
+        Ok(tun)
+    }
+
+    /// Interface index.
+    ///
+    /// # Errors
+    /// When the device is gone.
+    pub fn index(&self) -> io::Result<u32> {
+        self.device.if_index()
+    }
+
+    /// `TUN_F_…` bits the kernel took.
+    #[must_use]
+    pub fn offloads(&self) -> u32 {
+        self.offloads
+    }
+
+    /// Reads one super-packet and its virtio header; none when nothing is there.
+    pub(super) fn read(&self, vnet: &mut [u8; VNET_LEN], packet: &mut [u8]) -> io::Result<Option<usize>> {
+        match rustix::io::readv(self, &mut [IoSliceMut::new(vnet), IoSliceMut::new(packet)]) {
+            Ok(len) => Ok(len.checked_sub(VNET_LEN)),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes one virtio header and packet.
+    pub(super) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        rustix::io::writev(self, parts)?;
+        Ok(())
+    }
+}
+
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}
+
+async fn configure(index: u32, options: &TunOptions) -> Result<()> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("netlink")?;
+    let connection = tokio::spawn(connection);
+    let size = LinkMessageBuilder::<LinkUnspec>::new()
+        .index(index)
+        .append_extra_attribute(LinkAttribute::GsoMaxSize(GSO_MAX_SIZE))
+        .build();
+    handle.link().set(size).execute().await.context("gso_max_size")?;
+    for net in &options.addresses {
+        // Duplicate address detection on a point-to-point device only delays the first packet.
+        let request = handle.address().add(index, net.addr(), net.prefix_len());
+        request.execute().await.with_context(|| format!("address {net}"))?;
+    }
+    let up = LinkMessageBuilder::<LinkUnspec>::new().index(index).up().build();
+    handle.link().set(up).execute().await.context("link up")?;
+    drop(handle);
+    connection.abort();
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! UDP sockets of the tunnel: receive offload in, segmentation offload out, local addresses both ways.
+//!
+//! Owns socket options. Control messages are quinn-udp's. Must never fragment: DF is set on both families.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::sys;
+
+/// Socket buffers asked for, each way. 8 MiB hold 10 ms of 6 Gbit/s; the kernel's default holds 0.3.
+pub const BUFFER: usize = 8 << 20;
+
+/// Segments in one send: what every kernel since 4.18 takes.
+pub const SEGMENTS_MAX: usize = 64;
+/// Bytes in one send: 65,535 less the headers of IPv4 and UDP.
+pub const SEND_MAX: usize = 65_507;
+
+/// How to open a socket.
+#[derive(Clone, Debug)]
+pub struct UdpOptions {
+    /// Address and port to bind; a wildcard address for a gateway. IPv6 sockets take IPv6 only.
+    pub bind: SocketAddr,
+    /// Interface to send and receive through.
+    pub device: Option<String>,
+    /// fwmark of everything sent.
+    pub mark: Option<u32>,
+    /// Share the port with other workers' sockets.
+    pub reuse_port: bool,
+}
+
+impl UdpOptions {
+    /// A plain socket at `bind`.
+    #[must_use]
+    pub fn new(bind: SocketAddr) -> Self {
+        Self { bind, device: None, mark: None, reuse_port: false }
+    }
+}
+
+/// One socket; shared by the worker, which receives, and the controller, which sends too.
+#[derive(Debug)]
+pub struct UdpPort {
+    socket: Socket,
+    state: UdpSocketState,
+}
+
+/// One received batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received {
+    /// Bytes in the buffer.
+    pub len: usize,
+    /// Bytes of each datagram; the last may be shorter.
+    pub stride: usize,
+    pub remote: SocketAddr,
+    pub local: Option<IpAddr>,
+}
+
+impl UdpPort {
+    /// Opens and binds a socket.
+    ///
+    /// # Errors
+    /// When the kernel refuses one of the options or the address.
+    pub fn open(options: &UdpOptions) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(options.bind), Type::DGRAM, Some(Protocol::UDP))?;
+        if options.bind.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        if options.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        if let Some(device) = &options.device {
+            socket.bind_device(Some(device.as_bytes()))?;
+        }
+        if let Some(mark) = options.mark {
+            socket.set_mark(mark)?;
+        }
+        sys::force_buffers(socket.as_fd(), BUFFER)?;
+        socket.bind(&options.bind.into())?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        // quinn-udp asks for receive times: a clock read per packet that nobody here looks at.
+        sys::no_timestamps(socket.as_fd())?;
+        Ok(Self { socket, state })
+    }
+
+    /// The address it is bound to.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    /// Sends one datagram.
+    ///
+    /// # Errors
+    /// What `sendmsg` says; `ConnectionRefused` is about an earlier one.
+    pub fn send(&self, remote: SocketAddr, local: Option<IpAddr>, datagram: &[u8]) -> io::Result<()> {
+        self.transmit(remote, local, datagram, None)
+    }
+
+    /// Sends datagrams of `stride` bytes, the last one as long as is left.
+    pub(super) fn send_segments(
+        &self,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        bytes: &[u8],
+        stride: usize,
+    ) -> io::Result<()> {
+        self.transmit(remote, local, bytes, Some(stride))
+    }
+
+    fn transmit(
+        &self,
+        destination: SocketAddr,
+        src_ip: Option<IpAddr>,
+        contents: &[u8],
+        segment_size: Option<usize>,
+    ) -> io::Result<()> {
+        let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip };
+        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+    }
+
+    /// Receives one batch; none when nothing is there.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        let mut meta = [RecvMeta::default()];
+        match self.state.recv(UdpSockRef::from(&self.socket), &mut [IoSliceMut::new(buffer)], &mut meta) {
+            Ok(0) => Ok(None),
+            Ok(_) => {
+                let [RecvMeta { len, stride, addr, dst_ip, .. }] = meta;
+                let remote = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+                Ok(Some(Received { len, stride: stride.max(1), remote, local: dst_ip.map(|ip| ip.to_canonical()) }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for UdpPort {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

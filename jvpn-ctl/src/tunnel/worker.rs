@@ -1,0 +1,316 @@
+//! The loop of one worker: one thread, some sockets, one TUN queue.
+//!
+//! Owns the order of things in a turn and the bounds of each. Must never sleep while work is known, nor let
+//! one direction starve the other.
+
+use std::io;
+use std::io::IoSlice;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use jvpn_common::time::{Duration, Instant, nanos};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::batch::Batch;
+use super::coalesce::{Coalescer, Sink};
+use super::counters::{Counter, Counters, Tally};
+use super::icmp::TunnelAddresses;
+use super::inbound;
+use super::inner::INNER_MAX;
+use super::outbound;
+use super::ping::Ping;
+use super::queue::{FromWorker, Inbox, ToController, ToWorker, WorkerHandle, to_worker};
+use super::role::{Role, SocketId};
+use super::tun::Tun;
+use super::udp::UdpPort;
+use super::vnet::VNET_LEN;
+
+/// Batches received from one socket, or as many bytes read from the TUN, before the other has its turn.
+/// Four are 256 KiB: below a millisecond of work.
+const TURN: usize = 4;
+/// Reads of the TUN before the other direction has its turn: small packets that make up one send.
+const TUN_READS: usize = 64;
+/// Longest sleep: a third of what a worker's lease may lapse after.
+const SLEEP_MAX: Duration = Duration::from_millis(50);
+/// Longest time the TUN is left unread for a session that is between two transports.
+pub const HOLD_MAX: Duration = Duration::from_millis(100);
+/// ICMP errors per second and at once; RFC 1812 and 4443 ask for a limit.
+const ICMP_PER_SECOND: u64 = 100;
+const ICMP_BURST: u64 = 20;
+
+/// What a worker is told once.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// Inner MTU, as the TUN has it.
+    pub inner_mtu: u16,
+    /// From where ICMP errors come.
+    pub addresses: TunnelAddresses,
+    /// How long to look for more work before sleeping. 50 µs halve the idle latency; more costs others' time.
+    pub spin: Duration,
+    /// Leave inner checksums that the kernel left partial to the peer's kernel.
+    pub carry_checksum: bool,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self {
+            inner_mtu: 1_412,
+            addresses: TunnelAddresses::default(),
+            spin: Duration::from_micros(50),
+            carry_checksum: true,
+        }
+    }
+}
+
+/// The sockets of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Ports(Vec<(SocketId, Arc<UdpPort>)>);
+
+impl Ports {
+    pub(super) fn find(&self, id: SocketId) -> Option<&UdpPort> {
+        self.0.iter().find(|(known, _)| *known == id).map(|(_, port)| port.as_ref())
+    }
+}
+
+/// Everything of a worker but its role and its receive buffers.
+#[derive(Debug)]
+pub(super) struct Io {
+    pub tun: Tun,
+    pub ports: Ports,
+    pub batch: Batch,
+    pub tally: Tally,
+    pub options: WorkerOptions,
+    pub icmp_bucket: Bucket,
+    controller: ToController,
+}
+
+impl Io {
+    /// Tells the controller, or counts that it does not listen.
+    pub(super) fn tell(&mut self, message: FromWorker) {
+        if !self.controller.0.send(message) {
+            self.tally.one(Counter::DropQueueFull);
+        }
+    }
+}
+
+/// The TUN as a place to write groups to.
+#[derive(Debug)]
+pub(super) struct TunSink<'a> {
+    pub tun: &'a Tun,
+    pub tally: &'a mut Tally,
+}
+
+impl Sink for TunSink<'_> {
+    fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        self.tally.one(Counter::TunWrites);
+        self.tun.write(parts)
+    }
+
+    fn fell_back(&mut self) {
+        self.tally.one(Counter::GsoWriteFallback);
+    }
+
+    fn dropped(&mut self) {
+        self.tally.one(Counter::DropTunWrite);
+    }
+}
+
+/// A token bucket in boot time.
+#[derive(Debug, Default)]
+pub(super) struct Bucket {
+    /// Boot time from which on the bucket would be empty, in nanoseconds.
+    at: u64,
+}
+
+impl Bucket {
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        let cost = 1_000_000_000 / ICMP_PER_SECOND;
+        let at = self.at.max(now.0.saturating_sub(cost * ICMP_BURST));
+        if at + cost > now.0 {
+            return false;
+        }
+        self.at = at + cost;
+        true
+    }
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker<R> {
+    role: R,
+    io: Io,
+    inbox: Inbox<ToWorker>,
+    counters: Arc<Counters>,
+    merge: Coalescer,
+    buffer: Vec<u8>,
+    vnet: [u8; VNET_LEN],
+    held_since: Option<Instant>,
+}
+
+impl<R: Role> Worker<R> {
+    /// A worker over one TUN queue; sockets are added through the handle.
+    ///
+    /// # Errors
+    /// When the process has no descriptors left.
+    pub fn new(role: R, tun: Tun, controller: ToController, options: WorkerOptions) -> io::Result<(Self, WorkerHandle)> {
+        let (sender, inbox) = to_worker()?;
+        let io = Io {
+            tun,
+            ports: Ports::default(),
+            batch: Batch::default(),
+            tally: Tally::default(),
+            options,
+            icmp_bucket: Bucket::default(),
+            controller,
+        };
+        let worker = Self {
+            role,
+            io,
+            inbox,
+            counters: Arc::default(),
+            merge: Coalescer::default(),
+            buffer: vec![0; INNER_MAX + VNET_LEN],
+            vnet: [0; VNET_LEN],
+            held_since: None,
+        };
+        Ok((worker, WorkerHandle(sender)))
+    }
+
+    /// The worker's published counters.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// When the TUN is gone, or the kernel cannot poll.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut idle_since = None;
+        loop {
+            let now = boot_time();
+            self.role.begin(now);
+            if self.inbox.rung() && !self.commands(now) {
+                return Ok(());
+            }
+            let worked = self.receive(now) | self.send(now)?;
+            if worked {
+                idle_since = None;
+                continue;
+            }
+            let since = *idle_since.get_or_insert(now);
+            if now.since(since) < self.io.options.spin {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.io.tally.publish(&self.counters);
+            self.sleep(now)?;
+        }
+    }
+
+    /// Carries out commands; false: stop.
+    fn commands(&mut self, now: Instant) -> bool {
+        self.inbox.answer();
+        while let Some(command) = self.inbox.next() {
+            match command {
+                ToWorker::AddSocket(id, port) => {
+                    self.io.ports.0.retain(|(known, _)| *known != id);
+                    self.io.ports.0.push((id, port));
+                }
+                ToWorker::RemoveSocket(id) => self.io.ports.0.retain(|(known, _)| *known != id),
+                ToWorker::Ping(session, id) => {
+                    if let Some(route) = self.role.route_of(session) {
+                        outbound::send_ping::<R>(&route, &mut self.io, Ping::Ask(id), now);
+                    }
+                }
+                ToWorker::Stop => {
+                    self.io.tally.publish(&self.counters);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Receives from every socket; says whether anything was there.
+    fn receive(&mut self, now: Instant) -> bool {
+        let mut worked = false;
+        for index in 0..self.io.ports.0.len() {
+            for _ in 0..TURN {
+                let Some((id, port)) = self.io.ports.0.get(index) else { break };
+                let id = *id;
+                match port.receive(&mut self.buffer) {
+                    Ok(Some(received)) => {
+                        worked = true;
+                        let Self { role, io, merge, buffer, .. } = self;
+                        inbound::batch(role, io, merge, id, &received, buffer, now);
+                    }
+                    Ok(None) => break,
+                    Err(_) => {
+                        // Errors of earlier datagrams (ICMP); each is reported once.
+                        self.io.tally.one(Counter::SocketErrors);
+                        break;
+                    }
+                }
+            }
+        }
+        worked
+    }
+
+    /// Reads the TUN and sends what it held; says whether anything was there.
+    fn send(&mut self, now: Instant) -> io::Result<bool> {
+        if self.holds(now) {
+            return Ok(false);
+        }
+        let mut worked = false;
+        let mut bytes = 0;
+        for _ in 0..TUN_READS {
+            let Some(len) = self.io.tun.read(&mut self.vnet, &mut self.buffer)? else { break };
+            worked = true;
+            let Some(packet) = self.buffer.get_mut(..len) else { break };
+            outbound::super_packet(&mut self.role, &mut self.io, &self.vnet, packet, now);
+            bytes += len;
+            if bytes > TURN * INNER_MAX {
+                break;
+            }
+        }
+        self.io.batch.send(&self.io.ports, &mut self.io.tally);
+        Ok(worked)
+    }
+
+    /// Whether the TUN is to be left alone for now.
+    fn holds(&mut self, now: Instant) -> bool {
+        if !self.role.holds() {
+            self.held_since = None;
+            return false;
+        }
+        let since = *self.held_since.get_or_insert(now);
+        now.since(since) < HOLD_MAX
+    }
+
+    /// Sleeps until a descriptor is ready, or the lease wants refreshing.
+    fn sleep(&mut self, now: Instant) -> io::Result<()> {
+        let holding = self.held_since.is_some_and(|since| now.since(since) < HOLD_MAX);
+        let (tun, inbox) = (self.io.tun.as_fd(), self.inbox.as_fd());
+        let sockets: Vec<_> = self.io.ports.0.iter().map(|(_, port)| port.as_fd()).collect();
+        let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        fds.push(PollFd::new(&inbox, PollFlags::IN));
+        if !holding {
+            fds.push(PollFd::new(&tun, PollFlags::IN));
+        }
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(nanos(SLEEP_MAX)).unwrap_or(0) };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Boot time, now.
+fn boot_time() -> Instant {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Instant(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0))
+}

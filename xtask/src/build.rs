@@ -1,0 +1,37 @@
+//! `cargo xtask build`: owns the order: tools, kernel program, binaries with it embedded.
+//! Must never run as anyone but the caller.
+
+use crate::progress::{self, Output};
+use crate::setup::{self, Ready};
+use crate::{Args, bpf, no_args, paths, run};
+
+pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
+    no_args("build", args)?;
+    everything()?;
+    eprintln!(
+        "built: {} and {}",
+        paths::object().display(),
+        paths::binary("jvpn-ctl").display()
+    );
+    Ok(())
+}
+
+/// Set-up and build; what ran before costs a second.
+pub(crate) fn everything() -> anyhow::Result<Ready> {
+    let ready = setup::ensure()?;
+    bpf::build(&ready)?;
+    let mut cargo = run::cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "jvpn-ctl",
+        "--package",
+        "jvpn-tests",
+    ]);
+    // The object may have been named by hand for another build; this one takes what was just built.
+    cargo.env_remove("JVPN_EBPF_OBJECT");
+    progress::run("building the binaries", 240, Output::Inherited, || {
+        run::run(cargo)
+    })?;
+    Ok(ready)
+}
