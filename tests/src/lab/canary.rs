@@ -78,7 +78,13 @@ impl Canary {
                 sockets.push((path, v6, socket));
             }
         }
-        Ok(Canary { seen, sockets, nonce: AtomicU64::new(1), stop, echoes: Mutex::new(echoes) })
+        Ok(Canary {
+            seen,
+            sockets,
+            nonce: AtomicU64::new(1),
+            stop,
+            echoes: Mutex::new(echoes),
+        })
     }
 
     pub(super) fn stop(&self) {
@@ -120,7 +126,9 @@ impl Canary {
         let mut round_trip = None;
         let mut buffer = [0u8; 64];
         while !refused && sent.elapsed() < PATIENCE {
-            socket.set_read_timeout(Some((PATIENCE - sent.elapsed()).max(Duration::from_millis(1))))?;
+            socket.set_read_timeout(Some(
+                (PATIENCE - sent.elapsed()).max(Duration::from_millis(1)),
+            ))?;
             match socket.recv(&mut buffer) {
                 Ok(length) if length >= HEADER && buffer[..HEADER] == nonce.to_be_bytes() => {
                     round_trip = Some(sent.elapsed());
@@ -130,7 +138,11 @@ impl Canary {
             }
         }
         let arrival = self.arrival(nonce);
-        Ok(Probe { arrived: arrival.is_some(), round_trip, seen_port: arrival.map(|a| a.port) })
+        Ok(Probe {
+            arrived: arrival.is_some(),
+            round_trip,
+            seen_port: arrival.map(|a| a.port),
+        })
     }
 
     /// Sends `count` packets at once and returns the arrival times, ns, of those that came up to `wait` later.
@@ -149,7 +161,9 @@ impl Canary {
         loop {
             let arrived: Vec<u64> = {
                 let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-                seen.range(first..first + count).map(|(_, arrival)| arrival.at_ns).collect()
+                seen.range(first..first + count)
+                    .map(|(_, arrival)| arrival.at_ns)
+                    .collect()
             };
             if arrived.len() as u64 == count || Instant::now() >= deadline {
                 return Ok(arrived);
@@ -167,17 +181,26 @@ impl Canary {
     }
 
     fn arrival(&self, nonce: u64) -> Option<Arrival> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&nonce).copied()
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&nonce)
+            .copied()
     }
 }
 
 fn uplink_socket(path: Path, v6: bool) -> Result<UdpSocket> {
-    let (domain, address) =
-        if v6 { (Domain::IPV6, GATEWAY_V6) } else { (Domain::IPV4, GATEWAY_V4) };
+    let (domain, address) = if v6 {
+        (Domain::IPV6, GATEWAY_V6)
+    } else {
+        (Domain::IPV4, GATEWAY_V4)
+    };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     socket.bind_device(Some(path.uplink().as_bytes()))?;
     let ip: IpAddr = address.parse().context("canary address")?;
-    socket.connect(&SocketAddr::new(ip, PORT).into()).context("canary socket")?;
+    socket
+        .connect(&SocketAddr::new(ip, PORT).into())
+        .context("canary socket")?;
     Ok(socket.into())
 }
 
@@ -190,7 +213,10 @@ fn echo(socket: &UdpSocket, seen: &Seen, stop: &AtomicBool) {
         let Some(nonce) = buffer[..length].first_chunk::<HEADER>() else {
             continue;
         };
-        let arrival = Arrival { at_ns: now_ns(), port: from.port() };
+        let arrival = Arrival {
+            at_ns: now_ns(),
+            port: from.port(),
+        };
         seen.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(u64::from_be_bytes(*nonce), arrival);

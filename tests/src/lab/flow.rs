@@ -79,7 +79,12 @@ impl Trace {
     pub fn around(&self, fault_ns: u64) -> Trace {
         let span = fault_ns.saturating_sub(1_000_000_000)..fault_ns + WINDOW_NS;
         Trace {
-            sent: self.sent.iter().filter(|s| span.contains(&s.at_ns)).copied().collect(),
+            sent: self
+                .sent
+                .iter()
+                .filter(|s| span.contains(&s.at_ns))
+                .copied()
+                .collect(),
             arrived: self
                 .arrived
                 .iter()
@@ -93,7 +98,12 @@ impl Trace {
     /// window's end), and what became of the packets sent in the window.
     pub fn account(&self, fault_ns: u64) -> Account {
         let end_ns = fault_ns + WINDOW_NS;
-        let before = self.arrived.iter().map(|a| a.at_ns).filter(|at| *at < fault_ns).max();
+        let before = self
+            .arrived
+            .iter()
+            .map(|a| a.at_ns)
+            .filter(|at| *at < fault_ns)
+            .max();
         let mut last = before.unwrap_or(fault_ns);
         let mut gap = 0;
         let mut times: Vec<u64> = self
@@ -228,7 +238,11 @@ fn send(socket: &UdpSocket, target: SocketAddr, trace: &Mutex<Trace>, stop: &Ato
         packet[..8].copy_from_slice(&sequence.to_be_bytes());
         packet[8..16].copy_from_slice(&at_ns.to_be_bytes());
         // Noted before it is sent: an arrival is then never ahead of its send. A refused send counts as lost.
-        trace.lock().unwrap_or_else(PoisonError::into_inner).sent.push(Sent { sequence, at_ns });
+        trace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .sent
+            .push(Sent { sequence, at_ns });
         let _ = socket.send_to(&packet, target);
     }
 }
@@ -241,7 +255,11 @@ fn receive(socket: &UdpSocket, trace: &Mutex<Trace>, stop: &AtomicBool) {
         };
         let at_ns = now_ns();
         if let Some(arrived) = parse(&buffer[..length], at_ns) {
-            trace.lock().unwrap_or_else(PoisonError::into_inner).arrived.push(arrived);
+            trace
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .arrived
+                .push(arrived);
         }
     }
 }
@@ -249,7 +267,11 @@ fn receive(socket: &UdpSocket, trace: &Mutex<Trace>, stop: &AtomicBool) {
 fn parse(packet: &[u8], at_ns: u64) -> Option<Arrived> {
     let sequence = u64::from_be_bytes(*packet.first_chunk()?);
     let sent_ns = u64::from_be_bytes(*packet.get(8..)?.first_chunk()?);
-    Some(Arrived { sequence, sent_ns, at_ns })
+    Some(Arrived {
+        sequence,
+        sent_ns,
+        at_ns,
+    })
 }
 
 #[cfg(test)]

@@ -63,8 +63,9 @@ struct Shared {
 
 impl Server {
     pub fn start(space: &Netns, ip: IpAddr) -> Result<Server> {
-        let listener = space
-            .enter(|| TcpListener::bind((ip, 8080)).with_context(|| format!("HTTP server on {ip}")))?;
+        let listener = space.enter(|| {
+            TcpListener::bind((ip, 8080)).with_context(|| format!("HTTP server on {ip}"))
+        })?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::default());
@@ -72,7 +73,11 @@ impl Server {
         let thread = thread::Builder::new()
             .name("http-server".into())
             .spawn(move || accept(&listener, &inner))?;
-        Ok(Server { address, shared, thread: Some(thread) })
+        Ok(Server {
+            address,
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// Ends the response after the chunk being sent.
@@ -86,7 +91,11 @@ impl Server {
 
     /// The client as the server sees it.
     pub fn peer(&self) -> Option<SocketAddr> {
-        *self.shared.peer.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .shared
+            .peer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -133,7 +142,8 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         }
         sleep_until(due);
         // After an outage the pace goes on from now: catching up would be a burst.
-        due = due.max(now_ns().saturating_sub(50_000_000)) + CHUNK as u64 * 1_000_000_000 / BYTES_PER_S;
+        due = due.max(now_ns().saturating_sub(50_000_000))
+            + CHUNK as u64 * 1_000_000_000 / BYTES_PER_S;
         let mut framed = format!("{CHUNK:x}\r\n").into_bytes();
         framed.extend(chunk(index));
         framed.extend(b"\r\n");
@@ -175,7 +185,13 @@ impl Download {
         let thread = thread::Builder::new()
             .name("download".into())
             .spawn(move || download(reader, server, &counter, &log))?;
-        Ok(Download { local, bytes, progress, thread: Some(thread), stream })
+        Ok(Download {
+            local,
+            bytes,
+            progress,
+            thread: Some(thread),
+            stream,
+        })
     }
 
     pub fn bytes(&self) -> u64 {
@@ -190,13 +206,17 @@ impl Download {
 
     /// Whether the connection has not ended.
     pub fn alive(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
     }
 
     /// Waits for the end; call `Server::finish` first.
     pub fn finish(mut self) -> Result<Finished> {
         let thread = self.thread.take().context("a download finishes once")?;
-        thread.join().unwrap_or_else(|_| bail!("the download's thread panicked"))
+        thread
+            .join()
+            .unwrap_or_else(|_| bail!("the download's thread panicked"))
     }
 }
 
@@ -220,7 +240,10 @@ fn download(
     let mut reader = BufReader::with_capacity(1 << 16, stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
-    ensure!(line.starts_with("HTTP/1.1 200"), "the server answered {line:?}");
+    ensure!(
+        line.starts_with("HTTP/1.1 200"),
+        "the server answered {line:?}"
+    );
     while line.len() > 2 {
         line.clear();
         reader.read_line(&mut line)?;
@@ -230,12 +253,17 @@ fn download(
     let mut buffer = vec![0u8; 16_384];
     loop {
         line.clear();
-        ensure!(reader.read_line(&mut line)? > 0, "the connection ended after {total} bytes");
+        ensure!(
+            reader.read_line(&mut line)? > 0,
+            "the connection ended after {total} bytes"
+        );
         let length = usize::from_str_radix(line.trim(), 16).context("chunk length")?;
         let mut left = length;
         while left > 0 {
             let part = left.min(buffer.len());
-            reader.read_exact(&mut buffer[..part]).with_context(|| format!("after {total} bytes"))?;
+            reader
+                .read_exact(&mut buffer[..part])
+                .with_context(|| format!("after {total} bytes"))?;
             hash.update(&buffer[..part]);
             left -= part;
             total += part as u64;
@@ -247,9 +275,16 @@ fn download(
             break;
         }
         chunks += 1;
-        progress.lock().unwrap_or_else(PoisonError::into_inner).push((now_ns(), total));
+        progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((now_ns(), total));
     }
     let sha256 = hex::encode(hash.finalize());
     let sha256_right = sha256 == expected_sha256(chunks);
-    Ok(Finished { bytes: total, sha256, sha256_right })
+    Ok(Finished {
+        bytes: total,
+        sha256,
+        sha256_right,
+    })
 }

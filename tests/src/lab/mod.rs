@@ -21,8 +21,10 @@ pub mod demo;
 pub mod fault;
 pub mod flow;
 pub mod http;
+pub mod inspect;
 pub mod netns;
 pub mod pass;
+pub mod ping;
 pub mod process;
 pub mod record;
 pub mod registry;
@@ -116,7 +118,10 @@ impl Drop for Lab {
         if !self.keep
             && let Err(error) = self.entry.remove()
         {
-            eprintln!("lab {} is not fully removed: {error:#}; run `jvpn-lab clean`", self.entry.prefix);
+            eprintln!(
+                "lab {} is not fully removed: {error:#}; run `jvpn-lab clean`",
+                self.entry.prefix
+            );
         }
     }
 }
@@ -153,13 +158,19 @@ pub fn require_root() -> Result<()> {
         return Ok(());
     }
     let command: Vec<String> = std::env::args().collect();
-    bail!("the lab needs root for its namespaces; run: sudo {}", command.join(" "))
+    bail!(
+        "the lab needs root for its namespaces; run: sudo {}",
+        command.join(" ")
+    )
 }
 
 /// Pins live on bpffs; containers and fresh machines come without it.
 fn mount_bpffs() -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("read mounts")?;
-    if mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf")) {
+    if mounts
+        .lines()
+        .any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf"))
+    {
         return Ok(());
     }
     netns::run(&["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"], None).map(|_| ())

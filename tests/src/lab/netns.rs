@@ -84,7 +84,11 @@ pub fn run(argv: &[&str], input: Option<&str>) -> Result<String> {
     let (program, arguments) = argv.split_first().context("empty command")?;
     let mut child = Command::new(program)
         .args(arguments)
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(if input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -95,10 +99,14 @@ pub fn run(argv: &[&str], input: Option<&str>) -> Result<String> {
         // A tool that refuses early closes its stdin; its own message is the better error.
         let _ = stdin.write_all(text.as_bytes());
     }
-    let output = child.wait_with_output().with_context(|| format!("wait for {program}"))?;
+    let output = child
+        .wait_with_output()
+        .with_context(|| format!("wait for {program}"))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        let of = input.map(|text| format!("\ninput was:\n{text}")).unwrap_or_default();
+        let of = input
+            .map(|text| format!("\ninput was:\n{text}"))
+            .unwrap_or_default();
         bail!("{} failed: {}{of}", argv.join(" "), stderr.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

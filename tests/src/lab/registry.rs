@@ -36,7 +36,8 @@ impl Entry {
 
     /// Takes an unused prefix and writes the entry.
     pub fn create() -> Result<Entry> {
-        fs::create_dir_all(DIRECTORY).with_context(|| format!("create {DIRECTORY} (needs root)"))?;
+        fs::create_dir_all(DIRECTORY)
+            .with_context(|| format!("create {DIRECTORY} (needs root)"))?;
         for _ in 0..64 {
             let mut bytes = [0u8; 2];
             fs::File::open("/dev/urandom")
@@ -50,12 +51,16 @@ impl Entry {
                 owner_started: started(std::process::id()).context("own start time")?,
             };
             let text = serde_json::to_string(&entry)?;
-            match fs::OpenOptions::new().write(true).create_new(true).open(entry.file()) {
+            match fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(entry.file())
+            {
                 Ok(mut file) => {
                     std::io::Write::write_all(&mut file, text.as_bytes())?;
-                    fs::DirBuilder::new().create(&entry.files).with_context(|| {
-                        format!("create {}", entry.files.display())
-                    })?;
+                    fs::DirBuilder::new()
+                        .create(&entry.files)
+                        .with_context(|| format!("create {}", entry.files.display()))?;
                     return Ok(entry);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -128,14 +133,20 @@ pub fn entries() -> Result<Vec<Entry>> {
     Ok(found)
 }
 
-/// Removes every lab whose owner is gone, kept ones included; returns their prefixes and those still in use.
-pub fn clean() -> Result<(Vec<String>, Vec<String>)> {
+/// Removes every lab whose owner is gone, kept ones included, or only those in `names`; returns the prefixes of the
+/// removed and of those still in use.
+pub fn clean(names: &[String]) -> Result<(Vec<String>, Vec<String>)> {
     let (mut removed, mut in_use) = (Vec::new(), Vec::new());
     for entry in entries()? {
+        if !names.is_empty() && !names.contains(&entry.prefix) {
+            continue;
+        }
         if entry.owner_alive() {
             in_use.push(entry.prefix);
         } else {
-            entry.remove().with_context(|| format!("clean lab {}", entry.prefix))?;
+            entry
+                .remove()
+                .with_context(|| format!("clean lab {}", entry.prefix))?;
             removed.push(entry.prefix);
         }
     }
@@ -171,13 +182,17 @@ fn kill_inhabitants(space: &str) -> Result<()> {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
-        anyhow::ensure!(Instant::now() < deadline, "processes {pids:?} in {space} survive SIGKILL");
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "processes {pids:?} in {space} survive SIGKILL"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 fn is_zombie(pid: i32) -> bool {
-    stat_fields(&pid.to_string()).is_none_or(|fields| fields.first().is_some_and(|state| state == "Z"))
+    stat_fields(&pid.to_string())
+        .is_none_or(|fields| fields.first().is_some_and(|state| state == "Z"))
 }
 
 /// Fields of /proc/PID/stat after the command name, which may hold blanks.

@@ -22,7 +22,7 @@ struct ProgramLoad {
 }
 
 /// Loads an XDP program given as instruction words.
-pub fn load_xdp(instructions: &[u64]) -> io::Result<OwnedFd> {
+pub(super) fn load_xdp(instructions: &[u64]) -> io::Result<OwnedFd> {
     let license = c"Dual MIT/GPL";
     let attributes = ProgramLoad {
         kind: BPF_PROG_TYPE_XDP,
@@ -58,20 +58,29 @@ const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
 /// Blocks SIGINT, SIGTERM and SIGHUP in the calling thread and in threads it starts. Children get a clean mask from
 /// the standard library.
-pub fn block_ending_signals() -> io::Result<()> {
+pub(super) fn block_ending_signals() -> io::Result<()> {
     let set = ending_set();
     // SAFETY: `set` is initialised and outlives the call; a null old set is allowed.
-    let code = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
+    let code =
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(code))
+    }
 }
 
 /// Waits for one of the blocked signals and returns its number.
-pub fn wait_ending_signal() -> io::Result<i32> {
+pub(super) fn wait_ending_signal() -> io::Result<i32> {
     let set = ending_set();
     let mut signal = 0;
     // SAFETY: both pointers are to live locals of the right types.
     let code = unsafe { libc::sigwait(&raw const set, &raw mut signal) };
-    if code == 0 { Ok(signal) } else { Err(io::Error::from_raw_os_error(code)) }
+    if code == 0 {
+        Ok(signal)
+    } else {
+        Err(io::Error::from_raw_os_error(code))
+    }
 }
 
 fn ending_set() -> libc::sigset_t {

@@ -92,7 +92,12 @@ const fn end(
     v4: &'static str,
     v6: &'static str,
 ) -> End {
-    End { space, interface, v4, v6 }
+    End {
+        space,
+        interface,
+        v4,
+        v6,
+    }
 }
 
 const LINKS: [(End, End); 6] = [
@@ -161,7 +166,9 @@ pub struct Topology {
 
 impl Topology {
     pub fn named(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+        Self {
+            prefix: prefix.to_owned(),
+        }
     }
 
     pub fn space(&self, short: &str) -> Netns {
@@ -205,6 +212,8 @@ impl Topology {
             for key in ["ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter"] {
                 space.sysctl(key, "0")?;
             }
+            // Lets the lab ping without raw sockets, with the kernel's own checksums.
+            space.sysctl("ipv4/ping_group_range", "0 0")?;
             if short != "client" && short != "lan" {
                 space.sysctl("ipv4/ip_forward", "1")?;
                 space.sysctl("ipv6/conf/all/forwarding", "1")?;
@@ -237,13 +246,26 @@ impl Topology {
         let (left_space, right_space) = (self.space(left.space), self.space(right.space));
         run(
             &[
-                "ip", "link", "add", left.interface, "netns", left_space.name(), "type", "veth",
-                "peer", "name", right.interface, "netns", right_space.name(),
+                "ip",
+                "link",
+                "add",
+                left.interface,
+                "netns",
+                left_space.name(),
+                "type",
+                "veth",
+                "peer",
+                "name",
+                right.interface,
+                "netns",
+                right_space.name(),
             ],
             None,
         )?;
         for (space, end) in [(&left_space, left), (&right_space, right)] {
-            let End { interface, v4, v6, .. } = end;
+            let End {
+                interface, v4, v6, ..
+            } = end;
             space.ip(&format!(
                 "address add {v4} dev {interface}\naddress add {v6} dev {interface} nodad\nlink set {interface} up\n"
             ))?;
