@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use jvpn_tests::lab::demo::{self, Options};
 use jvpn_tests::lab::ping::ping;
-use jvpn_tests::lab::process::{Product, Role, Setup};
+use jvpn_tests::lab::process::{Product, Role};
+use jvpn_tests::lab::setup::Setup;
 use jvpn_tests::lab::topology as at;
 use jvpn_tests::lab::{self, Lab, registry, report};
 
@@ -102,7 +103,6 @@ fn run(verb: Verb) -> Result<ExitCode> {
         eprintln!("error: {error:#}");
         return Ok(ExitCode::from(7));
     }
-    // Before any thread: only later ones inherit the mask.
     lab::guard_signals()?;
     match verb {
         Verb::Ping { xdp, outside_v6 } => ping_all(xdp, outside_v6),

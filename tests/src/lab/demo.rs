@@ -2,32 +2,24 @@
 //! evidence of each. Never judges (`act`) and never computes numbers (`flow`).
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
-use super::Lab;
 use super::act::{self, ACTS, Act, Evidence, Tcp};
 use super::clock::{now_ns, sleep_until};
 use super::fault::Fault;
-use super::flow::{Direction, Flows, Trace, WINDOW_NS};
-use super::http::{Download, Server};
+use super::flow::{Direction, Trace, WINDOW_NS};
 use super::inspect;
-use super::process::{Product, Role, Setup};
-use super::record::{self, Record, Session};
+use super::process::Role;
 use super::report::{self, ActReport, Document, DownloadReport};
-use super::topology::{INNER_CLIENT_V4, LAN_V4, Path};
+use super::stage::{POLL, Stage};
+use super::topology::Path;
 
 /// Length of the frozen gateway's sleep.
-const FREEZE: Duration = Duration::from_secs(2);
-/// Until traffic runs, paths are validated and a jump is allowed: standby paths are checked every 5 s.
-const SETTLE_LIMIT: Duration = Duration::from_secs(15);
-/// Longer than the cooldown of the default policy.
-const AFTER_JUMP: Duration = Duration::from_millis(1_500);
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const FREEZE: Duration = Duration::from_secs(2);
 /// Download of a whole demo; one act alone downloads as long as it takes.
 const WHOLE_DOWNLOAD: u64 = 200_000_000;
 /// Rough seconds per act and for the rest, for the estimate.
@@ -45,16 +37,6 @@ pub struct Options {
     pub xdp: String,
     /// The act in which both paths die and stay dead (`JVPN_BREAK`): its promise must be seen to break.
     pub broken: Option<String>,
-}
-
-/// Fields drop in this order: traffic, product, lab.
-struct Stage<'a> {
-    flows: Flows,
-    download: Download,
-    server: Server,
-    product: Product,
-    lab: Lab,
-    options: &'a Options,
 }
 
 pub fn run(options: &Options) -> Result<Document> {
@@ -100,119 +82,7 @@ fn unknown_act(name: &str) -> String {
     format!("no act is called {name:?}; there are {}", known.join(", "))
 }
 
-impl<'a> Stage<'a> {
-    fn set(options: &'a Options) -> Result<Stage<'a>> {
-        let lab = Lab::up()?;
-        eprintln!("lab {} is up", lab.prefix());
-        let mut product = Product::start(
-            &lab,
-            &Setup {
-                xdp: options.xdp.clone(),
-                ..Setup::default()
-            },
-        )?;
-        product.wait_healthy()?;
-        let (client, lan) = (lab.topology.client(), lab.topology.lan());
-        let (inner, host): (IpAddr, IpAddr) = (INNER_CLIENT_V4.parse()?, LAN_V4.parse()?);
-        let flows = Flows::start((&client, inner), (&lan, host))?;
-        let server = Server::start(&lan, host)?;
-        let download = Download::start(&client, server.address)
-            .with_context(|| format!("through the tunnel\n{}", product.log_tail(Role::Gateway)))?;
-        let stage = Stage {
-            flows,
-            download,
-            server,
-            product,
-            lab,
-            options,
-        };
-        stage.settle().context("traffic through the new tunnel")?;
-        eprintln!("session up, traffic runs");
-        Ok(stage)
-    }
-
-    /// Waits until both flows and the download run.
-    fn settle(&self) -> Result<()> {
-        let deadline = Instant::now() + SETTLE_LIMIT;
-        let mut bytes = self.download.bytes();
-        loop {
-            thread::sleep(POLL * 2);
-            let recent = now_ns().saturating_sub(self.flows.last_arrival_ns()) < 50_000_000;
-            if recent && self.download.bytes() > bytes {
-                return Ok(());
-            }
-            bytes = self.download.bytes();
-            ensure!(
-                Instant::now() < deadline,
-                "flows run: {recent}; download alive: {}, {bytes} bytes\n{}\n{}",
-                self.download.alive(),
-                self.product.log_tail(Role::Gateway),
-                self.product.log_tail(Role::Client),
-            );
-        }
-    }
-
-    fn session(&self) -> Result<Session> {
-        record::live_session(&self.product.json(Role::Gateway, &["sessions"])?)
-    }
-
-    fn history(&self, id: &str) -> Result<Vec<Record>> {
-        record::history(
-            &self
-                .product
-                .json(Role::Gateway, &["sessions", id, "history"])?,
-        )
-    }
-
-    fn active(&self) -> Result<Path> {
-        let session = self.session()?;
-        let name = session
-            .transport
-            .context("the session has no active transport")?;
-        Path::of_transport(&name).with_context(|| format!("unknown transport {name:?}"))
-    }
-
-    /// Asks for a jump until it is granted; returns the instant before the request that was.
-    fn jump(&self, to: Path) -> Result<u64> {
-        let deadline = Instant::now() + SETTLE_LIMIT;
-        loop {
-            let at_ns = now_ns();
-            let (code, out, err) = self
-                .product
-                .verb(Role::Client, &["jump", "--to", to.transport()])?;
-            if code == 0 {
-                return Ok(at_ns);
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "jump to {} exits with {code}: {} {}",
-                to.transport(),
-                out.trim(),
-                err.trim()
-            );
-            thread::sleep(POLL * 6);
-        }
-    }
-
-    /// Brings the session where the act wants it.
-    fn prepare(&self, act: &Act) -> Result<()> {
-        self.settle()?;
-        if let Some(wanted) = act.starts_on
-            && self.active()? != wanted
-        {
-            self.jump(wanted)
-                .context("bring the session to where the act starts")?;
-            thread::sleep(AFTER_JUMP);
-            ensure!(
-                self.active()? == wanted,
-                "the session did not move to {}",
-                wanted.transport()
-            );
-            self.settle()?;
-        }
-        Ok(())
-    }
-
+impl Stage<'_> {
     fn play(&mut self, act: &'static Act) -> Result<ActReport> {
         self.prepare(act)?;
         let client = self.lab.topology.client();
@@ -327,41 +197,6 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Time until the client's status names the frozen gateway, watched until shortly before it thaws.
-    fn wait_noticed(&self, since_ns: u64) -> Result<Option<f64>> {
-        let until = since_ns + FREEZE.as_nanos() as u64 - 200_000_000;
-        while now_ns() < until {
-            let status = self.product.json(Role::Client, &["status"])?;
-            if record::has_problem(&status, "GATEWAY_UNRESPONSIVE") {
-                return Ok(Some((now_ns() - since_ns) as f64 / 1e6));
-            }
-            thread::sleep(POLL / 2);
-        }
-        Ok(None)
-    }
-
-    fn dump(&self, when: &str) -> Result<()> {
-        let Some(out) = &self.options.out else {
-            return Ok(());
-        };
-        let file = out.join(format!("bpftool-{when}.txt"));
-        inspect::bpftool(&self.lab.topology.gateway(), &self.lab.pin_root(), &file)?;
-        if when == "after"
-            && let Ok(session) = self.session()
-        {
-            for (role, name) in [(Role::Gateway, "gateway"), (Role::Client, "client")] {
-                // A client that keeps no history of its own is not an error of the demo.
-                if let Ok(history) = self
-                    .product
-                    .json(role, &["sessions", &session.id, "history"])
-                {
-                    fs::write(out.join(format!("{name}-record.json")), history.to_string())?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Ends the download, then the rest; writes the document.
     fn close(self, reports: Vec<ActReport>, whole: bool) -> Result<Document> {
         let Stage {
@@ -386,7 +221,15 @@ impl<'a> Stage<'a> {
             Ok(finished) => result.finished = Some(finished),
             Err(error) => result.error = Some(format!("{error:#}")),
         }
-        let document = Document::new(&options.xdp, reports, result);
+        let mut errors = Vec::new();
+        if !options.keep {
+            for role in [Role::Client, Role::Gateway] {
+                if let Err(error) = product.stop(role) {
+                    errors.push(format!("{error:#}"));
+                }
+            }
+        }
+        let document = Document::new(&options.xdp, reports, result, errors);
         if let Some(out) = &options.out {
             fs::write(
                 out.join("demo.json"),
@@ -408,9 +251,7 @@ impl<'a> Stage<'a> {
             product.leave_running();
             return Ok(document);
         }
-        for role in [Role::Client, Role::Gateway] {
-            product.stop(role)?;
-        }
+        drop(product);
         lab.down()?;
         Ok(document)
     }

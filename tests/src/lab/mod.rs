@@ -6,6 +6,7 @@
 //! `http` measure, `process` runs the product, `act` and `demo` tell the story.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path as FilePath;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -29,6 +30,8 @@ pub mod process;
 pub mod record;
 pub mod registry;
 pub mod report;
+pub mod setup;
+mod stage;
 mod sys;
 pub mod topology;
 
@@ -126,19 +129,20 @@ impl Drop for Lab {
     }
 }
 
-/// Makes Ctrl-C, SIGTERM and SIGHUP remove the labs of this process before it ends with 128 + signal. Call it first
-/// in `main`: only threads started later inherit the mask.
+/// Makes Ctrl-C, SIGTERM and SIGHUP remove the labs of this process before it ends with 128 + signal.
 pub fn guard_signals() -> Result<()> {
     if GUARDED.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
-    sys::block_ending_signals().context("block signals")?;
+    let mut signals = sys::note_ending_signals().context("watch signals")?;
     thread::Builder::new()
         .name("lab-signals".into())
-        .spawn(|| {
-            let Ok(signal) = sys::wait_ending_signal() else {
-                return;
-            };
+        .spawn(move || {
+            let mut number = [0u8; 4];
+            if signals.read_exact(&mut number).is_err() {
+                return; // the write end never closes while the process lives
+            }
+            let signal = i32::from_ne_bytes(number);
             eprintln!("\nsignal {signal}: removing the lab");
             let entries = live().clone();
             for entry in entries {

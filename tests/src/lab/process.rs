@@ -1,9 +1,7 @@
 //! Owns running the real product in a lab: its files, its two processes, its logs and what its verbs answer. Never
 //! reaches into the product in any other way.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,7 +14,7 @@ use serde_json::Value;
 
 use super::Lab;
 use super::netns::Netns;
-use super::topology as at;
+use super::setup::{Setup, write_private};
 
 /// Start of both processes and the first session; debug builds load a large object.
 const HEALTHY_LIMIT: Duration = Duration::from_secs(20);
@@ -32,30 +30,6 @@ const TAIL: usize = 30;
 pub enum Role {
     Gateway,
     Client,
-}
-
-/// How the product is set up in the lab.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// `native`, `generic`, `auto` or `off`.
-    pub xdp: String,
-    /// The client reaches the gateway over IPv6 first.
-    pub outside_v6: bool,
-    /// Lines added to the peer's policy, `key = value`.
-    pub policy: Vec<String>,
-    /// Environment of both processes.
-    pub environment: Vec<(String, String)>,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            xdp: "native".into(),
-            outside_v6: false,
-            policy: Vec::new(),
-            environment: vec![("RUST_BACKTRACE".into(), "1".into())],
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -124,63 +98,21 @@ impl Product {
             client: side(lab.topology.client(), "client", "connect")?,
         };
         fs::create_dir_all(lab.pin_root()).context("create the pin directory")?;
-        product.configure(setup)?;
+        let gateway_public = product.keys(&product.gateway.directory)?;
+        let client_public = product.keys(&product.client.directory)?;
+        setup.write(
+            (&product.gateway.directory, &gateway_public),
+            (&product.client.directory, &client_public),
+        )?;
         product.start_side(Role::Gateway)?;
         product.start_side(Role::Client)?;
         Ok(product)
     }
 
-    fn configure(&self, setup: &Setup) -> Result<()> {
-        let (gateway, client) = (&self.gateway.directory, &self.client.directory);
-        let gateway_public = self.keys(&gateway.join("key"))?;
-        let client_public = self.keys(&client.join("key"))?;
-        let Setup { xdp, policy, .. } = setup;
-        let policy = if policy.is_empty() {
-            String::new()
-        } else {
-            format!("\n[policy.field]\n{}\n", policy.join("\n"))
-        };
-        write_private(
-            &gateway.join("gateway.toml"),
-            &format!(
-                "[gateway]\nname = \"gw-lab\"\nprivate_key_file = \"{}\"\nlisten = {}\ninterfaces = [\"{}\"]\n\
-                 xdp = \"{xdp}\"\ntun = \"jvpn0\"\naddresses = [\"{}/24\", \"{}/64\"]\nmasquerade = false\n\n\
-                 [[peer]]\nname = \"till-17\"\npublic_key = \"{client_public}\"\n\
-                 addresses = [\"{}/32\", \"{}/128\"]\npolicy = \"field\"\n{policy}",
-                gateway.join("key").display(),
-                at::GATEWAY_PORT,
-                at::GATEWAY_INTERFACE,
-                at::INNER_GATEWAY_V4,
-                at::INNER_GATEWAY_V6,
-                at::INNER_CLIENT_V4,
-                at::INNER_CLIENT_V6,
-            ),
-        )?;
-        let v4 = format!("\"{}:{}\"", at::GATEWAY_V4, at::GATEWAY_PORT);
-        let v6 = format!("\"[{}]:{}\"", at::GATEWAY_V6, at::GATEWAY_PORT);
-        let endpoint = if setup.outside_v6 { v6 } else { v4 };
-        let transports: String = at::Path::BOTH
-            .iter()
-            .map(|path| {
-                let (name, interface) = (path.transport(), path.uplink());
-                format!("\n[[transport]]\nname = \"{name}\"\ninterface = \"{interface}\"\nclass = \"primary\"\n")
-            })
-            .collect();
-        write_private(
-            &client.join("client.toml"),
-            &format!(
-                "[client]\nname = \"till-17\"\nprivate_key_file = \"{}\"\ntun = \"jvpn0\"\n\
-                 routes = [\"10.77.0.0/24\", \"192.168.77.0/24\", \"fd77::/64\", \"fd00:77::/64\"]\n\n\
-                 [gateway]\npublic_key = \"{gateway_public}\"\nendpoints = [{endpoint}]\n{transports}",
-                client.join("key").display(),
-            ),
-        )
-    }
-
     /// Makes a private key file and returns the public key.
-    fn keys(&self, file: &FilePath) -> Result<String> {
+    fn keys(&self, directory: &FilePath) -> Result<String> {
         let private = self.tool(&["genkey"], "")?;
-        write_private(file, &private)?;
+        write_private(&directory.join("key"), &private)?;
         Ok(self.tool(&["pubkey"], &private)?.trim().to_owned())
     }
 
@@ -448,15 +380,4 @@ fn wait_limited(child: &mut Child, limit: Duration) -> Result<Option<std::proces
         }
         thread::sleep(Duration::from_millis(2));
     }
-}
-
-fn write_private(path: &FilePath, text: &str) -> Result<()> {
-    let mut file: File = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("write {}", path.display()))?;
-    file.write_all(text.as_bytes())?;
-    Ok(())
 }

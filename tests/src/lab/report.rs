@@ -103,6 +103,8 @@ pub struct Document {
     pub xdp: String,
     pub acts: Vec<ActReport>,
     pub download: DownloadReport,
+    /// What went wrong beside the acts, such as a process that did not end.
+    pub errors: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -124,14 +126,23 @@ impl DownloadReport {
 }
 
 impl Document {
-    pub fn new(xdp: &str, acts: Vec<ActReport>, download: DownloadReport) -> Document {
-        let pass = !acts.is_empty() && acts.iter().all(|act| act.pass) && download.right();
+    pub fn new(
+        xdp: &str,
+        acts: Vec<ActReport>,
+        download: DownloadReport,
+        errors: Vec<String>,
+    ) -> Document {
+        let pass = errors.is_empty()
+            && !acts.is_empty()
+            && acts.iter().all(|act| act.pass)
+            && download.right();
         Document {
             schema: "jvpn.demo/1",
             pass,
             xdp: xdp.into(),
             acts,
             download,
+            errors,
         }
     }
 
@@ -186,6 +197,9 @@ impl Document {
                 "\ndownload: BROKEN {}\n",
                 error.as_deref().unwrap_or("never finished")
             )),
+        }
+        for error in &self.errors {
+            out.push_str(&format!("BROKEN  {error}\n"));
         }
         out.push_str(if self.pass {
             "every promise kept\n"

@@ -1,8 +1,9 @@
 //! Owns the few system calls of the lab that no safe crate offers. Never policy: each function is one call with its
 //! error returned.
 
-use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::io::{self, PipeReader};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TYPE_XDP: u32 = 6;
@@ -56,39 +57,37 @@ pub(super) fn load_xdp(instructions: &[u64]) -> io::Result<OwnedFd> {
 /// Signals that end a run.
 const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// Blocks SIGINT, SIGTERM and SIGHUP in the calling thread and in threads it starts. Children get a clean mask from
-/// the standard library.
-pub(super) fn block_ending_signals() -> io::Result<()> {
-    let set = ending_set();
-    // SAFETY: `set` is initialised and outlives the call; a null old set is allowed.
-    let code =
-        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-    if code == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(code))
-    }
-}
+/// Write end of the pipe that the handler tells; -1 until there is one.
+static NOTE: AtomicI32 = AtomicI32::new(-1);
 
-/// Waits for one of the blocked signals and returns its number.
-pub(super) fn wait_ending_signal() -> io::Result<i32> {
-    let set = ending_set();
-    let mut signal = 0;
-    // SAFETY: both pointers are to live locals of the right types.
-    let code = unsafe { libc::sigwait(&raw const set, &raw mut signal) };
-    if code == 0 {
-        Ok(signal)
-    } else {
-        Err(io::Error::from_raw_os_error(code))
-    }
-}
-
-fn ending_set() -> libc::sigset_t {
-    // SAFETY: sigset_t is plain integers, for which zero bytes are a value.
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+/// From now on SIGINT, SIGTERM and SIGHUP write their number, four bytes, into a pipe; this is its read end. A handler
+/// and no mask: children must not inherit blocked signals, and exec resets handlers.
+pub(super) fn note_ending_signals() -> io::Result<PipeReader> {
+    let (reader, writer) = io::pipe()?;
+    NOTE.store(OwnedFd::from(writer).into_raw_fd(), Ordering::SeqCst);
+    // SAFETY: sigaction is integers and pointers, for which zero bytes mean no flags, no mask, default action.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
     for signal in ENDING {
-        // SAFETY: `set` is a live sigset_t and `signal` a valid number; the call cannot fail then.
-        unsafe { libc::sigaddset(&raw mut set, signal) };
+        // SAFETY: `action` is initialised and outlives the call; its handler only does what signal handlers may.
+        let code = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+        if code != 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
-    set
+    Ok(reader)
+}
+
+extern "C" fn note(signal: libc::c_int) {
+    let byte = signal.to_ne_bytes();
+    // SAFETY: write(2) is allowed in handlers; the buffer is a live local of four bytes, and the descriptor, once
+    // stored, is never closed.
+    unsafe {
+        libc::write(
+            NOTE.load(Ordering::SeqCst),
+            byte.as_ptr().cast(),
+            byte.len(),
+        )
+    };
 }

@@ -88,7 +88,12 @@ fn a_document_that_differs_from_its_raw_files_is_found() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let traces = [(Direction::Up, trace(90)), (Direction::Down, trace(10))];
     write_act(directory.path(), &evidence(), &traces).expect("raw files");
-    let mut document = Document::new("off", vec![report(90)], DownloadReport::default());
+    let mut document = Document::new(
+        "off",
+        vec![report(90)],
+        DownloadReport::default(),
+        Vec::new(),
+    );
     let file = directory.path().join("demo.json");
     fs::write(&file, serde_json::to_string(&document).expect("JSON")).expect("written");
     assert_eq!(
@@ -111,9 +116,17 @@ fn one_broken_promise_or_a_wrong_download_breaks_the_document() {
         connections: 1,
         ..DownloadReport::default()
     };
-    assert!(Document::new("off", vec![report(90)], finished(true)).pass);
-    assert!(!Document::new("off", vec![report(90), report(201)], finished(true)).pass);
-    assert!(!Document::new("off", vec![report(90)], finished(false)).pass);
+    assert!(Document::new("off", vec![report(90)], finished(true), Vec::new()).pass);
+    assert!(
+        !Document::new(
+            "off",
+            vec![report(90), report(201)],
+            finished(true),
+            Vec::new()
+        )
+        .pass
+    );
+    assert!(!Document::new("off", vec![report(90)], finished(false), Vec::new()).pass);
     assert!(
         !Document::new(
             "off",
@@ -121,16 +134,22 @@ fn one_broken_promise_or_a_wrong_download_breaks_the_document() {
             DownloadReport {
                 connections: 2,
                 ..finished(true)
-            }
+            },
+            Vec::new(),
         )
         .pass
     );
-    assert!(!Document::new("off", Vec::new(), finished(true)).pass);
+    assert!(!Document::new("off", Vec::new(), finished(true), Vec::new()).pass);
 }
 
 #[test]
 fn the_document_has_the_promised_fields() {
-    let document = Document::new("native", vec![report(90)], DownloadReport::default());
+    let document = Document::new(
+        "native",
+        vec![report(90)],
+        DownloadReport::default(),
+        Vec::new(),
+    );
     let value = serde_json::to_value(&document).expect("JSON");
     assert_eq!(value["schema"], "jvpn.demo/1");
     for field in [
@@ -163,6 +182,7 @@ fn people_see_broken_promises_and_unplayed_acts() {
         "off",
         vec![report(300), unplayed],
         DownloadReport::default(),
+        Vec::new(),
     )
     .human();
     assert!(
