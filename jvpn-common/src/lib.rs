@@ -23,6 +23,8 @@ pub mod event;
 pub mod ids;
 pub mod limits;
 #[cfg(feature = "engine")]
+pub mod gateway;
+#[cfg(feature = "engine")]
 pub mod mapop;
 #[cfg(feature = "engine")]
 pub mod message;
