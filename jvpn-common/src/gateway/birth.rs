@@ -4,14 +4,16 @@
 //! of their own, and only CONFIRM from the address it went to makes a session of it. Must never change an
 //! existing session before that.
 
-use super::admission::{Verdict, sender};
+use super::admission::Verdict;
 use super::command::{Command, Commit, DataKeys, Datagram, Origin};
 use super::commit::{Change, Then};
-use super::handshake::{Job, JobResult, Read, frame_response, noise_of};
+use super::handshake::{Job, JobResult, Read};
 use super::table::{Attachment, Pending, Place};
 use super::view::Drop;
 use super::{Due, Engine};
 use crate::channel::{Channel, Side};
+use crate::crypto::cookie::MacKeys;
+use crate::crypto::frame::{Frame, wrap};
 use crate::crypto::noise::ephemeral;
 use crate::crypto::{EpochKeys, Suite};
 use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
@@ -22,6 +24,7 @@ use crate::message::{Accepted, Answer, HandshakePurpose, Hello};
 use crate::reason::Reason;
 use crate::secret::{PresharedKey, PublicKey};
 use crate::session::{Birth, Session};
+use crate::wire::Kind;
 
 /// After how long a refused client should ask again.
 const REFUSED_RETRY_MS: u32 = 5_000;
@@ -84,7 +87,7 @@ impl Engine {
             Verdict::Cookie(reply) => return self.send_cookie(origin, bytes.len(), reply),
             Verdict::Read { proven } => proven,
         };
-        let (Some(noise), Some(sender)) = (noise_of(bytes), sender(bytes)) else { return self.drop(Drop::Door) };
+        let Ok(Frame { index: sender, noise }) = self.admission.frame(bytes) else { return self.drop(Drop::Door) };
         let Some(&ephemeral) = ephemeral(noise) else { return self.drop(Drop::Door) };
         if self.admission.repeated(&ephemeral) {
             return self.answer_again(origin, bytes.len(), &ephemeral);
@@ -122,7 +125,7 @@ impl Engine {
         match (self.computing.remove(&op), result) {
             (Some(Computing::Read(asked)), JobResult::Read(Ok(read))) => self.on_hello(asked, read),
             (Some(Computing::Refuse { asked, peer }), JobResult::Answered(Ok((noise, _)))) => {
-                let bytes = frame_response(&noise, asked.sender, &peer);
+                let bytes = response(&noise, asked.sender, &peer);
                 self.answer(asked.origin, HANDSHAKE_LEN, bytes);
             }
             (Some(Computing::Answer(offer)), JobResult::Answered(Ok((noise, keys)))) => {
@@ -215,7 +218,7 @@ impl Engine {
         match self.table.sessions.get(&id) {
             None => Err(Reason::SessionNotFound),
             Some(live) if live.peer != *peer => {
-                self.security(Some(id), Reason::SecSessionFixationAttempt);
+                self.security(id, Reason::SecSessionFixationAttempt);
                 Err(Reason::SessionNotFound)
             }
             Some(live) if !live.core.is_live() => Err(Reason::SessionExpired),
@@ -268,7 +271,7 @@ impl Engine {
     fn on_offer(&mut self, offer: Offer, noise: &[u8], keys: EpochKeys) {
         let Offer { asked, peer, terms } = offer;
         self.table.release(terms.slot);
-        let message2 = frame_response(noise, asked.sender, &peer);
+        let message2 = response(noise, asked.sender, &peer);
         let steering = keys.steering_words();
         let EpochKeys { data, control, .. } = keys;
         let channel = Channel::new(Side::Gateway, Epoch(0), control, steering);
@@ -288,7 +291,6 @@ impl Engine {
             message2: message2.clone(),
             ephemeral: asked.ephemeral,
             timestamp: terms.timestamp,
-            expires: self.now + PENDING_TIMEOUT,
             birth: terms.birth,
             claimed: terms.claimed,
             keys: Some(DataKeys { epoch: Epoch(0), suite: terms.suite, up: data.up, down: data.down }),
@@ -308,4 +310,9 @@ impl Engine {
             self.commit(Change::new(Then::Nothing), Commit { maps, ..Commit::default() });
         }
     }
+}
+
+/// Message 2 in its framing, with mac1 for `peer`.
+fn response(noise: &[u8], receiver: u32, peer: &PublicKey) -> Vec<u8> {
+    wrap(Kind::Response, receiver, noise, &MacKeys::new(peer), None).0
 }

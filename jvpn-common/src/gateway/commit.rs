@@ -18,6 +18,7 @@ use crate::ids::{Generation, Locator, OpId, SessionId, Slot, TransportIndex, Ver
 use crate::limits::{DRAIN_MAX, DRAIN_MIN};
 use crate::mapop::MapOp;
 use crate::secret::PublicKey;
+use crate::session::policy::Audit;
 use crate::session::{Effect, Policy, Session, Step, Transport, version};
 use crate::time::Duration;
 
@@ -32,8 +33,6 @@ pub(super) enum Then {
     Stepped(Box<Stepped>),
     /// A handshake was confirmed: the slot is live, the session is attached to it.
     Confirmed(Box<Settled>),
-    /// The keys of a rekey were installed.
-    Rekeyed { slot: Slot },
 }
 
 /// The new picture of a session.
@@ -67,7 +66,7 @@ impl Change {
         match &self.then {
             Then::Stepped(stepped) => Some(stepped.id),
             Then::Confirmed(settled) => Some(settled.stepped.id),
-            Then::Nothing | Then::Pending { .. } | Then::Rekeyed { .. } => None,
+            Then::Nothing | Then::Pending { .. } => None,
         }
     }
 }
@@ -92,7 +91,7 @@ impl Engine {
             return self.on_failed(change);
         }
         match change.then {
-            Then::Nothing | Then::Pending { .. } | Then::Rekeyed { .. } => {}
+            Then::Nothing | Then::Pending { .. } => {}
             Then::Stepped(stepped) => self.keep(*stepped),
             Then::Confirmed(settled) => self.settle(*settled),
         }
@@ -107,7 +106,7 @@ impl Engine {
             }
             Then::Stepped(stepped) => self.arm(stepped.id),
             Then::Confirmed(settled) => self.arm(settled.stepped.id),
-            Then::Nothing | Then::Rekeyed { .. } => {}
+            Then::Nothing => {}
         }
         if let Some((datagram, asked)) = change.failed {
             self.answer(datagram.origin, asked, datagram.bytes);

@@ -19,7 +19,7 @@ use super::Engine;
 use crate::crypto::challenge::Challenge;
 use crate::event::Record;
 use crate::ids::{Slot, TransportIndex};
-use crate::message::{Ack, Control, Message, Purpose, Reject, Request};
+use crate::message::{Ack, Control, Evidence, Message, Purpose, Reject, Request};
 use crate::reason::Reason;
 use crate::session::{
     self, Allowed, Cause, Class, Input, Opened, Path, Refusal, RefusalKind, Session, Step, Switch, Transport, Validated,
@@ -166,9 +166,9 @@ impl Engine {
             Ok(step) => self.move_session(asked, step),
             Err(refusal) if refusal.kind == RefusalKind::Repeat => self.send_ack_unmoved(asked),
             Err(refusal) => {
-                self.drop(Drop::Refused);
                 let record = Record::refused(&self.context(&peer), &live.core, &input, &refusal);
                 self.commands.push_back(super::command::Command::Record(Box::new(record)));
+                self.drop(Drop::Refused);
                 self.send_reject(asked, refusal.reason, refusal.detail, refusal.retry_after);
             }
         }
@@ -206,7 +206,7 @@ impl Engine {
         let detect = step.transitions.iter().any(session::Transition::is_switch).then_some(asked.request.evidence);
         let (mut change, mut commit) = self.propose(session, step, locators, send);
         if let Some(evidence) = detect {
-            commit.records = commit.records.into_iter().map(|record| record.measured(&evidence)).collect();
+            commit.records = commit.records.into_iter().map(|record| measured(record, &evidence)).collect();
         }
         let reject = self.reject(asked.slot, asked.request.nonce, Reason::CommitFailed);
         change.failed = self.sealed(asked, Control::Reject(reject)).map(|datagram| (datagram, asked.len));
@@ -256,6 +256,15 @@ impl Engine {
             self.answer(datagram.origin, asked.len, datagram.bytes);
         }
     }
+}
+
+/// A record with what the client measured.
+fn measured(record: Record, evidence: &Evidence) -> Record {
+    record
+        .with("detect_us", evidence.detect_us.into())
+        .with("candidates", evidence.candidates.into())
+        .with("loss_permille", evidence.loss_permille.into())
+        .with("srtt_us", evidence.srtt_us.into())
 }
 
 /// The switch a request asks for, with its evidence; none for VALIDATE.

@@ -43,7 +43,6 @@ pub(super) struct Pending {
     pub(super) message2: Vec<u8>,
     pub(super) ephemeral: [u8; 32],
     pub(super) timestamp: u64,
-    pub(super) expires: Instant,
     /// A session in BIRTH, or `None` for a resume.
     pub(super) birth: Option<Box<Session>>,
     /// Version the client claimed, for a resume.
