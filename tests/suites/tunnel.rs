@@ -19,9 +19,8 @@ use jvpn_common::time::Instant;
 use jvpn_common::wire::header::FLAG_DOWN;
 use jvpn_common::wire::{Header, Kind};
 use jvpn_ctl::tunnel::{
-    Counter, Counters, DataKey, FromWorker, Inbound, Inbox, Inner, Origin, Role, Route,
-    SessionData, SocketId, Tun, TunOptions, TunnelAddresses, UdpOptions, UdpPort, Worker,
-    WorkerHandle, WorkerOptions, to_controller,
+    Counter, Counters, DataKey, FromWorker, Inbound, Inbox, Inner, Origin, Role, Route, SessionData, SocketId, Tun,
+    TunOptions, TunnelAddresses, UdpOptions, UdpPort, Worker, WorkerHandle, WorkerOptions, to_controller,
 };
 
 const LOCATOR: Locator = Locator(0x0123_4567_89ab_cdef);
@@ -58,23 +57,12 @@ impl<const DIRECTION: u16> Role for OneSession<DIRECTION> {
     fn begin(&mut self, _now: Instant) {}
 
     fn inbound(&mut self, _origin: &Origin, datagram: &mut [u8]) -> Inbound<'_> {
-        let Some((header, _)) = Header::parse(datagram) else {
-            return Inbound::Drop;
-        };
-        let tag = steering_tag(
-            STEERING,
-            header.counter,
-            header.kind,
-            header.epoch,
-            header.flags,
-            0,
-            None,
-        );
+        let Some((header, _)) = Header::parse(datagram) else { return Inbound::Drop };
+        let tag = steering_tag(STEERING, header.counter, header.kind, header.epoch, header.flags, 0, None);
         match Kind::from_byte(header.kind) {
-            Some(Kind::Data) if header.locator == LOCATOR.0 && header.tag == tag => Inbound::Open {
-                session: &self.session,
-                k: 0,
-            },
+            Some(Kind::Data) if header.locator == LOCATOR.0 && header.tag == tag => {
+                Inbound::Open { session: &self.session, k: 0 }
+            }
             Some(Kind::Control) => Inbound::Control,
             Some(Kind::Probe) => Inbound::Reply(datagram.len()),
             _ => Inbound::Drop,
@@ -100,11 +88,7 @@ struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self {
-            suite: Some(Suite::Aes256Gcm),
-            carry: true,
-            path_mtu: 1_500,
-        }
+        Self { suite: Some(Suite::Aes256Gcm), carry: true, path_mtu: 1_500 }
     }
 }
 
@@ -125,15 +109,8 @@ struct Rig {
 
 fn run(command: &str) {
     let mut words = command.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{command}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Moves this thread into a namespace for good.
@@ -144,10 +121,7 @@ fn enter(name: &str) {
 }
 
 /// Runs `work` on a thread in a namespace.
-fn within<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> JoinHandle<T> {
+fn within<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     let name = name.to_owned();
     std::thread::spawn(move || {
         enter(&name);
@@ -174,36 +148,19 @@ impl Rig {
             "this test makes namespaces and TUN devices: run it as root, sudo -E cargo test -p jvpn-tests --test tunnel"
         );
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let base = format!(
-            "jvt{}x{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let base = format!("jvt{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let names = [format!("{base}a"), format!("{base}b")];
-        let mut rig = Self {
-            names: names.clone(),
-            ends: Vec::new(),
-        };
-        names
-            .iter()
-            .for_each(|name| run(&format!("ip netns add {name}")));
+        let mut rig = Self { names: names.clone(), ends: Vec::new() };
+        names.iter().for_each(|name| run(&format!("ip netns add {name}")));
         let [a, b] = &names;
-        run(&format!(
-            "ip link add wan netns {a} type veth peer name wan netns {b}"
-        ));
+        run(&format!("ip link add wan netns {a} type veth peer name wan netns {b}"));
         for (side, name) in (0..).zip(&names) {
             run(&format!("ip -n {name} link set lo up"));
             run(&format!("ip -n {name} addr add {}/24 dev wan", outer(side)));
             run(&format!("ip -n {name} link set wan up"));
             // One frame per MTU on the underlay, as on a wire; GRO as on every real interface.
-            run(&format!(
-                "ip netns exec {name} ethtool -K wan tso off gso off tx-udp-segmentation off gro on"
-            ));
-            let end = if side == 0 {
-                start::<0>(name, side, setup)
-            } else {
-                start::<FLAG_DOWN>(name, side, setup)
-            };
+            run(&format!("ip netns exec {name} ethtool -K wan tso off gso off tx-udp-segmentation off gro on"));
+            let end = if side == 0 { start::<0>(name, side, setup) } else { start::<FLAG_DOWN>(name, side, setup) };
             rig.ends.push(end);
         }
         rig
@@ -217,11 +174,7 @@ impl Rig {
     fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
         let start = Clock::now();
         while !done(self) {
-            assert!(
-                start.elapsed() < Duration::from_secs(5),
-                "never happened: {what}\n{}",
-                self.dump()
-            );
+            assert!(start.elapsed() < Duration::from_secs(5), "never happened: {what}\n{}", self.dump());
             std::thread::yield_now();
         }
     }
@@ -242,10 +195,7 @@ impl Drop for Rig {
         for end in self.ends.drain(..) {
             let ended = end.handle.stop() && end.thread.join().is_ok_and(|result| result.is_ok());
             // A second panic would leave the namespaces behind.
-            assert!(
-                ended || std::thread::panicking(),
-                "the worker did not end well"
-            );
+            assert!(ended || std::thread::panicking(), "the worker did not end well");
         }
         for name in &self.names {
             let _ = Command::new("ip").args(["netns", "del", name]).status();
@@ -257,10 +207,7 @@ impl Drop for Rig {
 fn start<const DIRECTION: u16>(name: &str, side: u8, setup: Setup) -> End {
     let session = Arc::new(SessionData::new(
         SESSION,
-        vec![
-            IpAddr::V4(inner4(1 - side)).into(),
-            IpAddr::V6(inner6(1 - side)).into(),
-        ],
+        vec![IpAddr::V4(inner4(1 - side)).into(), IpAddr::V6(inner6(1 - side)).into()],
     ));
     let secret = |n: u8| Secret::take(&mut [n; 32]);
     let (ours, theirs) = if side == 0 { (1, 2) } else { (2, 1) };
@@ -277,33 +224,15 @@ fn start<const DIRECTION: u16>(name: &str, side: u8, setup: Setup) -> End {
         let options = TunOptions {
             name: "jvpn0".into(),
             mtu: 1_412,
-            addresses: vec![
-                format!("{}/24", inner4(side)).parse().unwrap(),
-                format!("{}/64", inner6(side)).parse().unwrap(),
-            ],
+            addresses: vec![format!("{}/24", inner4(side)).parse().unwrap(), format!("{}/64", inner6(side)).parse().unwrap()],
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let tun = runtime.block_on(Tun::open(&options)).unwrap();
-        let port = Arc::new(
-            UdpPort::open(&UdpOptions::new(SocketAddr::new(
-                Ipv4Addr::UNSPECIFIED.into(),
-                PORT,
-            )))
-            .unwrap(),
-        );
-        let role = OneSession::<DIRECTION> {
-            session: shared,
-            remote: SocketAddr::new(outer(1 - side), PORT),
-            path_mtu: setup.path_mtu,
-        };
+        let port = Arc::new(UdpPort::open(&UdpOptions::new(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT))).unwrap());
+        let role =
+            OneSession::<DIRECTION> { session: shared, remote: SocketAddr::new(outer(1 - side), PORT), path_mtu: setup.path_mtu };
         let options = WorkerOptions {
-            addresses: TunnelAddresses {
-                v4: Some(inner4(side)),
-                v6: Some(inner6(side)),
-            },
+            addresses: TunnelAddresses { v4: Some(inner4(side)), v6: Some(inner6(side)) },
             carry_checksum: setup.carry,
             ..WorkerOptions::default()
         };
@@ -313,13 +242,7 @@ fn start<const DIRECTION: u16>(name: &str, side: u8, setup: Setup) -> End {
         worker.run()
     });
     let (handle, counters) = receiver.recv().unwrap();
-    End {
-        handle,
-        counters,
-        inbox,
-        session,
-        thread,
-    }
+    End { handle, counters, inbox, session, thread }
 }
 
 /// Sends `total` bytes over TCP from side `from`; checks every one; bits per second.
@@ -367,16 +290,9 @@ fn pattern(at: usize) -> u8 {
 
 /// No drop but those named, which are `most` at most.
 fn assert_drops(rig: &Rig, side: usize, named: Counter, most: u64) {
-    for counter in Counter::ALL
-        .iter()
-        .filter(|counter| counter.name().starts_with("drop_"))
-    {
+    for counter in Counter::ALL.iter().filter(|counter| counter.name().starts_with("drop_")) {
         let limit = if *counter == named { most } else { 0 };
-        assert!(
-            rig.counter(side, *counter) <= limit,
-            "{counter:?}\n{}",
-            rig.dump()
-        );
+        assert!(rig.counter(side, *counter) <= limit, "{counter:?}\n{}", rig.dump());
     }
 }
 
@@ -384,47 +300,21 @@ fn assert_drops(rig: &Rig, side: usize, named: Counter, most: u64) {
 fn tcp_arrives_whole_in_both_families_and_directions() {
     for setup in [
         Setup::default(),
-        Setup {
-            suite: Some(Suite::ChaCha20Poly1305),
-            ..Setup::default()
-        },
-        Setup {
-            carry: false,
-            ..Setup::default()
-        },
-        Setup {
-            suite: None,
-            ..Setup::default()
-        },
+        Setup { suite: Some(Suite::ChaCha20Poly1305), ..Setup::default() },
+        Setup { carry: false, ..Setup::default() },
+        Setup { suite: None, ..Setup::default() },
     ] {
         let rig = Rig::new(setup);
-        for (from, address) in [
-            (0, inner4(1).into()),
-            (1, inner4(0).into()),
-            (0, inner6(1).into()),
-        ] {
+        for (from, address) in [(0, inner4(1).into()), (1, inner4(0).into()), (0, inner6(1).into())] {
             let rate = transfer(&rig, from, address, 200_000_000);
-            println!(
-                "{:?} carry {} {from} → {address}: {:.2} Gbit/s",
-                setup.suite,
-                setup.carry,
-                rate / 1e9
-            );
+            println!("{:?} carry {} {from} → {address}: {:.2} Gbit/s", setup.suite, setup.carry, rate / 1e9);
         }
         for side in 0..2 {
             let packets = rig.counter(side, Counter::RxPackets);
             assert!(packets > 100_000, "{}", rig.dump());
             // Offloads at work: many packets a receive, a send and a write.
-            assert!(
-                packets > 4 * rig.counter(side, Counter::RxBatches),
-                "{}",
-                rig.dump()
-            );
-            assert!(
-                packets > 4 * rig.counter(side, Counter::TunWrites),
-                "{}",
-                rig.dump()
-            );
+            assert!(packets > 4 * rig.counter(side, Counter::RxBatches), "{}", rig.dump());
+            assert!(packets > 4 * rig.counter(side, Counter::TunWrites), "{}", rig.dump());
             // The other side's link-local address is none of the session's.
             assert_drops(&rig, side, Counter::DropInnerSpoof, 20);
         }
@@ -438,9 +328,7 @@ fn udp_arrives_as_it_was_sent() {
     let (ready, listening) = std::sync::mpsc::channel();
     let receiver = within(&rig.names[1], move || {
         let socket = UdpSocket::bind(target).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         ready.send(()).unwrap();
         let mut buffer = [0; 2_000];
         (0..100)
@@ -472,20 +360,11 @@ fn a_ping_is_answered_under_the_data_keys() {
     loop {
         rig.ends[0].inbox.answer();
         match rig.ends[0].inbox.next() {
-            Some(FromWorker::Pong { session, id, .. }) => {
-                break assert_eq!((session, id), (SESSION, 99));
-            }
-            _ => assert!(
-                start.elapsed() < Duration::from_secs(5),
-                "no pong\n{}",
-                rig.dump()
-            ),
+            Some(FromWorker::Pong { session, id, .. }) => break assert_eq!((session, id), (SESSION, 99)),
+            _ => assert!(start.elapsed() < Duration::from_secs(5), "no pong\n{}", rig.dump()),
         }
     }
-    assert!(
-        rig.ends[1].session.last_opened(0).is_some()
-            && rig.ends[0].session.last_opened(0).is_some()
-    );
+    assert!(rig.ends[1].session.last_opened(0).is_some() && rig.ends[0].session.last_opened(0).is_some());
     assert_eq!(rig.ends[1].session.last_opened(4), None);
 }
 
@@ -497,15 +376,12 @@ fn control_and_data_of_one_batch_each_go_their_way() {
         let port = UdpPort::open(&UdpOptions::new("0.0.0.0:0".parse().unwrap())).unwrap();
         for kind in [5, 6, 99, 4, 5] {
             let datagram = [kind; 64];
-            port.send(SocketAddr::new(outer(1), PORT), None, &datagram)
-                .unwrap();
+            port.send(SocketAddr::new(outer(1), PORT), None, &datagram).unwrap();
         }
     })
     .join()
     .unwrap();
-    rig.until("two control datagrams", |rig| {
-        rig.counter(1, Counter::ToController) == 2
-    });
+    rig.until("two control datagrams", |rig| rig.counter(1, Counter::ToController) == 2);
     rig.until("an echo", |rig| rig.counter(1, Counter::Replies) == 1);
     rig.until("two refusals", |rig| rig.counter(1, Counter::DropRole) == 2);
     rig.ends[1].inbox.answer();
@@ -517,18 +393,13 @@ fn control_and_data_of_one_batch_each_go_their_way() {
 
 #[test]
 fn a_sender_is_told_what_a_narrow_path_carries() {
-    let rig = Rig::new(Setup {
-        path_mtu: 1_400,
-        ..Setup::default()
-    });
+    let rig = Rig::new(Setup { path_mtu: 1_400, ..Setup::default() });
     for address in [IpAddr::V4(inner4(1)), IpAddr::V6(inner6(1))] {
         let target = SocketAddr::new(address, 5_003);
         let (ready, listening) = std::sync::mpsc::channel();
         let receiver = within(&rig.names[1], move || {
             let socket = UdpSocket::bind(target).unwrap();
-            socket
-                .set_read_timeout(Some(Duration::from_secs(5)))
-                .unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             ready.send(()).unwrap();
             let mut buffer = [0; 2_000];
             socket.recv(&mut buffer)
@@ -543,16 +414,10 @@ fn a_sender_is_told_what_a_narrow_path_carries() {
                 std::thread::park_timeout(Duration::from_millis(20));
             }
         });
-        assert_eq!(
-            receiver.join().unwrap().expect(&rig.dump()),
-            1_350,
-            "{address}"
-        );
+        assert_eq!(receiver.join().unwrap().expect(&rig.dump()), 1_350, "{address}");
         sender.join().unwrap();
     }
-    rig.until("told about both", |rig| {
-        rig.counter(0, Counter::IcmpSent) >= 2
-    });
+    rig.until("told about both", |rig| rig.counter(0, Counter::IcmpSent) >= 2);
     // TCP does not need to be told: what its SYNs offer is lowered.
     transfer(&rig, 0, inner4(1).into(), 5_000_000);
     transfer(&rig, 1, inner6(0).into(), 5_000_000);
@@ -566,10 +431,6 @@ trait Unspecified {
 
 impl Unspecified for IpAddr {
     fn unspecified(&self) -> IpAddr {
-        if self.is_ipv4() {
-            Ipv4Addr::UNSPECIFIED.into()
-        } else {
-            Ipv6Addr::UNSPECIFIED.into()
-        }
+        if self.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
     }
 }

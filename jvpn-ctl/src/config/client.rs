@@ -15,9 +15,7 @@ use toml::Spanned;
 use zeroize::Zeroizing;
 
 /// How much a client likes a transport.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportClass {
     /// Used whenever it works.
@@ -172,11 +170,7 @@ impl ClientConfig {
     /// The first key file that is refused.
     pub fn keys(&self) -> Result<ClientKeys, KeyError> {
         let private = key::read(&self.private_key_file)?;
-        let preshared = self
-            .preshared_key_file
-            .as_deref()
-            .map(key::read)
-            .transpose()?;
+        let preshared = self.preshared_key_file.as_deref().map(key::read).transpose()?;
         Ok(ClientKeys { private, preshared })
     }
 }
@@ -185,49 +179,25 @@ fn client(reader: &mut Reader<'_>, raw: &RawFile) -> Option<ClientConfig> {
     let own = &raw.client;
     let mut warnings = Vec::new();
     if let Some(lockdown) = own.lockdown.as_ref().filter(|lockdown| *lockdown.as_ref()) {
-        reader.wrong(
-            lockdown,
-            "`lockdown` is not enforced by this version",
-            "must be false: nothing would hold back clear text",
-        );
+        reader.wrong(lockdown, "`lockdown` is not enforced by this version", "must be false: nothing would hold back clear text");
     }
     let dns: Vec<Spanned<IpAddr>> = reader.all("dns", &own.dns, "\"10.77.0.1\"");
     if !dns.is_empty() {
-        warnings.push(
-            "`dns` is not applied by this version: set your resolver to the address yourself"
-                .to_owned(),
-        );
+        warnings.push("`dns` is not applied by this version: set your resolver to the address yourself".to_owned());
     }
     let routes: Vec<Spanned<IpNet>> = reader.all("routes", &own.routes, "\"10.0.0.0/8\"");
-    let endpoints: Vec<Spanned<SocketAddr>> = reader.all(
-        "endpoints",
-        raw.gateway.endpoints.as_ref(),
-        "\"198.51.100.7:51821\" or \"[2001:db8::7]:51821\"",
-    );
+    let endpoints: Vec<Spanned<SocketAddr>> =
+        reader.all("endpoints", raw.gateway.endpoints.as_ref(), "\"198.51.100.7:51821\" or \"[2001:db8::7]:51821\"");
     if raw.gateway.endpoints.as_ref().is_empty() {
-        reader.wrong(
-            &raw.gateway.endpoints,
-            "a client needs an endpoint",
-            "empty",
-        );
+        reader.wrong(&raw.gateway.endpoints, "a client needs an endpoint", "empty");
     }
     let transports = transports(reader, &raw.transport);
     Some(ClientConfig {
         name: reader.name("name", &own.name),
         private_key_file: reader.path(&own.private_key_file),
-        tun: own
-            .tun
-            .as_ref()
-            .map_or_else(|| "jvpn0".into(), |tun| reader.interface("tun", tun)),
-        routes: routes
-            .into_iter()
-            .map(|net| net.into_inner().trunc())
-            .collect(),
-        preshared_key_file: raw
-            .gateway
-            .preshared_key_file
-            .as_ref()
-            .map(|path| reader.path(path)),
+        tun: own.tun.as_ref().map_or_else(|| "jvpn0".into(), |tun| reader.interface("tun", tun)),
+        routes: routes.into_iter().map(|net| net.into_inner().trunc()).collect(),
+        preshared_key_file: raw.gateway.preshared_key_file.as_ref().map(|path| reader.path(path)),
         endpoints: endpoints.into_iter().map(Spanned::into_inner).collect(),
         transports,
         warnings,
@@ -236,11 +206,7 @@ fn client(reader: &mut Reader<'_>, raw: &RawFile) -> Option<ClientConfig> {
             run_dir: own.run_dir.as_ref().map(|path| reader.path(path)),
             pin_root: None,
         },
-        gateway_key: reader.parsed(
-            "public_key",
-            &raw.gateway.public_key,
-            "the 44 characters `jvpn-ctl pubkey` prints",
-        )?,
+        gateway_key: reader.parsed("public_key", &raw.gateway.public_key, "the 44 characters `jvpn-ctl pubkey` prints")?,
     })
 }
 
@@ -252,42 +218,24 @@ fn transports(reader: &mut Reader<'_>, raw: &[RawTransport]) -> Vec<TransportCon
         if let Some(first) = names.insert(name.clone(), transport.name.span()) {
             let again = reader.source.mark(transport.name.span(), "again here");
             let problem = Problem::at(format!("the transport `{name}` is named twice"), again);
-            reader
-                .report
-                .push(problem.and(reader.source.mark(first, "first here")));
+            reader.report.push(problem.and(reader.source.mark(first, "first here")));
         }
         let via = match (&transport.interface, &transport.address) {
-            (Some(interface), None) => {
-                Some(Via::Interface(reader.interface("interface", interface)))
-            }
-            (None, Some(address)) => reader
-                .parsed("address", address, "\"192.0.2.7\"")
-                .map(Via::Address),
+            (Some(interface), None) => Some(Via::Interface(reader.interface("interface", interface))),
+            (None, Some(address)) => reader.parsed("address", address, "\"192.0.2.7\"").map(Via::Address),
             (Some(interface), Some(address)) => {
                 let title = "`interface` and `address` contradict each other";
-                let problem =
-                    Problem::at(title, reader.source.mark(interface.span(), "either this"));
-                reader
-                    .report
-                    .push(problem.and(reader.source.mark(address.span(), "or this")));
+                let problem = Problem::at(title, reader.source.mark(interface.span(), "either this"));
+                reader.report.push(problem.and(reader.source.mark(address.span(), "or this")));
                 None
             }
             (None, None) => {
-                reader.wrong(
-                    &transport.name,
-                    "a transport needs `interface` or `address`",
-                    "this one has neither",
-                );
+                reader.wrong(&transport.name, "a transport needs `interface` or `address`", "this one has neither");
                 None
             }
         };
         if let Some(via) = via {
-            transports.push(TransportConfig {
-                name,
-                via,
-                class: transport.class,
-                metered: transport.metered,
-            });
+            transports.push(TransportConfig { name, via, class: transport.class, metered: transport.metered });
         }
     }
     transports
@@ -297,11 +245,7 @@ fn transport_name(reader: &mut Reader<'_>, name: &Spanned<String>) -> String {
     let label = reader.name("name", name);
     if label.len() > jvpn_common::limits::LABEL_MAX {
         let most = jvpn_common::limits::LABEL_MAX;
-        reader.wrong(
-            name,
-            "the transport's name is too long",
-            format!("at most {most} bytes: it travels in messages"),
-        );
+        reader.wrong(name, "the transport's name is too long", format!("at most {most} bytes: it travels in messages"));
     }
     label
 }

@@ -209,21 +209,11 @@ impl GatewayConfig {
     fn add(&mut self, reader: &mut Reader<'_>, raw: &RawPeer, claims: &mut Claims) {
         let name = reader.name("name", &raw.name);
         claims.once(reader, "peer name", name.clone(), &raw.name);
-        let public_key = reader.parsed(
-            "public_key",
-            &raw.public_key,
-            "the 44 characters `jvpn-ctl pubkey` prints",
-        );
+        let public_key = reader.parsed("public_key", &raw.public_key, "the 44 characters `jvpn-ctl pubkey` prints");
         if let Some(key) = public_key {
-            claims.once(
-                reader,
-                "public key",
-                PublicText::to_string(&key),
-                &raw.public_key,
-            );
+            claims.once(reader, "public key", PublicText::to_string(&key), &raw.public_key);
         }
-        let addresses: Vec<Spanned<IpNet>> =
-            reader.all("addresses", raw.addresses.as_ref(), "\"10.77.0.17/32\"");
+        let addresses: Vec<Spanned<IpNet>> = reader.all("addresses", raw.addresses.as_ref(), "\"10.77.0.17/32\"");
         if raw.addresses.as_ref().is_empty() {
             reader.wrong(&raw.addresses, "a peer needs an inner address", "empty");
         }
@@ -235,37 +225,19 @@ impl GatewayConfig {
         for route in &routes {
             claims.prefix(reader, route);
         }
-        let policy = raw
-            .policy
-            .as_ref()
-            .map_or_else(|| "field".to_owned(), |policy| policy.as_ref().clone());
-        if let Some(span) = raw
-            .policy
-            .as_ref()
-            .filter(|_| !self.policies.contains_key(&policy))
-        {
-            let problem = Problem::at(
-                format!("no policy is called `{policy}`"),
-                reader.source.mark(span.span(), "unknown"),
-            );
-            reader.report.push(
-                match did_you_mean(&policy, self.policies.keys().map(String::as_str)) {
-                    Some(guess) => problem.hint(format!("did you mean `{guess}`?")),
-                    None => problem.hint(format!(
-                        "policies: {}",
-                        self.policies.keys().cloned().collect::<Vec<_>>().join(", ")
-                    )),
-                },
-            );
+        let policy = raw.policy.as_ref().map_or_else(|| "field".to_owned(), |policy| policy.as_ref().clone());
+        if let Some(span) = raw.policy.as_ref().filter(|_| !self.policies.contains_key(&policy)) {
+            let problem = Problem::at(format!("no policy is called `{policy}`"), reader.source.mark(span.span(), "unknown"));
+            reader.report.push(match did_you_mean(&policy, self.policies.keys().map(String::as_str)) {
+                Some(guess) => problem.hint(format!("did you mean `{guess}`?")),
+                None => problem.hint(format!("policies: {}", self.policies.keys().cloned().collect::<Vec<_>>().join(", "))),
+            });
         }
         let Some(public_key) = public_key else { return };
         self.peers.push(PeerConfig {
             name,
             public_key,
-            preshared_key_file: raw
-                .preshared_key_file
-                .as_ref()
-                .map(|path| reader.path(path)),
+            preshared_key_file: raw.preshared_key_file.as_ref().map(|path| reader.path(path)),
             addresses: addresses.into_iter().map(Spanned::into_inner).collect(),
             routes: routes.into_iter().map(Spanned::into_inner).collect(),
             policy,
@@ -276,54 +248,26 @@ impl GatewayConfig {
 
 fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
     let number = |reader: &mut Reader<'_>, key, value: &Option<Spanned<i64>>, range, default| {
-        value
-            .as_ref()
-            .map_or(default, |value| reader.within(key, value, range))
+        value.as_ref().map_or(default, |value| reader.within(key, value, range))
     };
     if raw.interfaces.as_ref().is_empty() {
-        reader.wrong(
-            &raw.interfaces,
-            "a gateway needs an interface",
-            "name the one clients arrive on",
-        );
+        reader.wrong(&raw.interfaces, "a gateway needs an interface", "name the one clients arrive on");
     }
     if raw.addresses.as_ref().is_empty() {
         reader.wrong(&raw.addresses, "a gateway needs an inner address", "empty");
     }
-    let addresses: Vec<Spanned<IpNet>> =
-        reader.all("addresses", raw.addresses.as_ref(), "\"10.77.0.1/24\"");
+    let addresses: Vec<Spanned<IpNet>> = reader.all("addresses", raw.addresses.as_ref(), "\"10.77.0.1/24\"");
     GatewayConfig {
         name: reader.name("name", &raw.name),
         private_key_file: reader.path(&raw.private_key_file),
-        listen: u16::try_from(number(
-            reader,
-            "listen",
-            &raw.listen,
-            1..=65_535,
-            u32::from(DEFAULT_PORT),
-        ))
-        .unwrap_or(DEFAULT_PORT),
-        interfaces: raw
-            .interfaces
-            .as_ref()
-            .iter()
-            .map(|name| reader.interface("interfaces", name))
-            .collect(),
+        listen: u16::try_from(number(reader, "listen", &raw.listen, 1..=65_535, u32::from(DEFAULT_PORT))).unwrap_or(DEFAULT_PORT),
+        interfaces: raw.interfaces.as_ref().iter().map(|name| reader.interface("interfaces", name)).collect(),
         xdp: raw.xdp.unwrap_or_default(),
-        tun: raw
-            .tun
-            .as_ref()
-            .map_or_else(|| "jvpn0".into(), |tun| reader.interface("tun", tun)),
+        tun: raw.tun.as_ref().map_or_else(|| "jvpn0".into(), |tun| reader.interface("tun", tun)),
         addresses: addresses.into_iter().map(Spanned::into_inner).collect(),
         masquerade: raw.masquerade.unwrap_or(true),
         // A million sessions is 900 MB of kernel memory, allocated whole at load.
-        max_sessions: number(
-            reader,
-            "max_sessions",
-            &raw.max_sessions,
-            1..=1_048_576,
-            4_096,
-        ),
+        max_sessions: number(reader, "max_sessions", &raw.max_sessions, 1..=1_048_576, 4_096),
         // Below 1,368 no IPv6 fits inside; above 1,500 nothing is promised by the paths clients use.
         mtu: u16::try_from(number(reader, "mtu", &raw.mtu, 1_368..=1_500, 1_500)).unwrap_or(1_500),
         peers: Vec::new(),
@@ -339,20 +283,12 @@ fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
 /// The directory of one-peer files that belongs to a gateway's file.
 #[must_use]
 pub fn peers_dir(config: &Path) -> PathBuf {
-    config
-        .parent()
-        .unwrap_or_else(|| Path::new(""))
-        .join("peers.d")
+    config.parent().unwrap_or_else(|| Path::new("")).join("peers.d")
 }
 
 fn peer_files(config: &Path) -> Result<Vec<PathBuf>, Report> {
     let dir = peers_dir(config);
-    let fail = |error: std::io::Error| {
-        Report::from(Problem::without_place(format!(
-            "cannot read {}: {error}",
-            dir.display()
-        )))
-    };
+    let fail = |error: std::io::Error| Report::from(Problem::without_place(format!("cannot read {}: {error}", dir.display())));
     let entries = match std::fs::read_dir(&dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(fail)?,
@@ -360,10 +296,7 @@ fn peer_files(config: &Path) -> Result<Vec<PathBuf>, Report> {
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(fail)?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
+        if path.extension().is_some_and(|extension| extension == "toml") {
             files.push(path);
         }
     }
@@ -383,34 +316,17 @@ impl Claims {
     fn of_gateway(reader: &Reader<'_>, raw: &RawGateway, config: &GatewayConfig) -> Self {
         let place = (reader.source.clone(), raw.addresses.span());
         let host = |net: &IpNet| IpNet::from(net.addr());
-        let prefixes = config
-            .addresses
-            .iter()
-            .map(|net| (host(net), place.0.clone(), place.1.clone()))
-            .collect();
-        Self {
-            words: BTreeMap::new(),
-            prefixes,
-            own: config.addresses.clone(),
-            own_place: place,
-        }
+        let prefixes = config.addresses.iter().map(|net| (host(net), place.0.clone(), place.1.clone())).collect();
+        Self { words: BTreeMap::new(), prefixes, own: config.addresses.clone(), own_place: place }
     }
 
-    fn once(
-        &mut self,
-        reader: &mut Reader<'_>,
-        kind: &'static str,
-        word: String,
-        at: &Spanned<String>,
-    ) {
+    fn once(&mut self, reader: &mut Reader<'_>, kind: &'static str, word: String, at: &Spanned<String>) {
         let title = format!("the {kind} `{word}` is used twice");
         if let Some((source, span)) = self.words.get(&(kind, word.clone())) {
-            let problem = Problem::at(title, reader.source.mark(at.span(), "again here"))
-                .and(source.mark(span.clone(), "first here"));
+            let problem = Problem::at(title, reader.source.mark(at.span(), "again here")).and(source.mark(span.clone(), "first here"));
             reader.report.push(problem);
         } else {
-            self.words
-                .insert((kind, word), (reader.source.clone(), at.span()));
+            self.words.insert((kind, word), (reader.source.clone(), at.span()));
         }
     }
 
@@ -418,26 +334,17 @@ impl Claims {
         let net = address.as_ref();
         if !self.own.is_empty() && !self.own.iter().any(|own| own.contains(net)) {
             let title = format!("{net} lies outside the gateway's `addresses`");
-            let mark = self
-                .own_place
-                .0
-                .mark(self.own_place.1.clone(), "the prefixes peers live in");
-            reader.report.push(
-                Problem::at(title, reader.source.mark(address.span(), "not inside")).and(mark),
-            );
+            let mark = self.own_place.0.mark(self.own_place.1.clone(), "the prefixes peers live in");
+            reader.report.push(Problem::at(title, reader.source.mark(address.span(), "not inside")).and(mark));
         }
     }
 
     fn prefix(&mut self, reader: &mut Reader<'_>, net: &Spanned<IpNet>) {
         let new = net.as_ref().trunc();
-        let clash = self
-            .prefixes
-            .iter()
-            .find(|(taken, ..)| taken.contains(&new) || new.contains(taken));
+        let clash = self.prefixes.iter().find(|(taken, ..)| taken.contains(&new) || new.contains(taken));
         if let Some((taken, source, span)) = clash {
             let title = format!("{new} overlaps {taken}");
-            let problem = Problem::at(title, reader.source.mark(net.span(), "this one"))
-                .and(source.mark(span.clone(), "is taken here"));
+            let problem = Problem::at(title, reader.source.mark(net.span(), "this one")).and(source.mark(span.clone(), "is taken here"));
             reader.report.push(problem);
         }
         self.prefixes.push((new, reader.source.clone(), net.span()));

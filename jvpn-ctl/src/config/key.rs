@@ -62,18 +62,10 @@ impl KeyError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Missing(path) => Some(format!(
-                "make one: (umask 077; jvpn-ctl genkey > {})",
-                path.display()
-            )),
+            Self::Missing(path) => Some(format!("make one: (umask 077; jvpn-ctl genkey > {})", path.display())),
             Self::Denied(_) => Some("run as the user the file belongs to, or as root".into()),
-            Self::Exposed { path, .. } => Some(format!(
-                "chmod 600 {}, and make a new key if others may have read it",
-                path.display()
-            )),
-            Self::NotText(_) | Self::Length { .. } => {
-                Some("a key is what `jvpn-ctl genkey` or `wg genkey` prints: 44 characters".into())
-            }
+            Self::Exposed { path, .. } => Some(format!("chmod 600 {}, and make a new key if others may have read it", path.display())),
+            Self::NotText(_) | Self::Length { .. } => Some("a key is what `jvpn-ctl genkey` or `wg genkey` prints: 44 characters".into()),
             Self::NotAFile(_) | Self::Io { .. } => None,
         }
     }
@@ -88,35 +80,23 @@ pub fn read(path: &Path) -> Result<Zeroizing<[u8; KEY_LEN]>, KeyError> {
     let file = File::open(path).map_err(|cause| match cause.kind() {
         std::io::ErrorKind::NotFound => KeyError::Missing(path.into()),
         std::io::ErrorKind::PermissionDenied => KeyError::Denied(path.into()),
-        _ => KeyError::Io {
-            path: path.into(),
-            cause,
-        },
+        _ => KeyError::Io { path: path.into(), cause },
     })?;
-    let io = |cause| KeyError::Io {
-        path: path.into(),
-        cause,
-    };
+    let io = |cause| KeyError::Io { path: path.into(), cause };
     let meta = file.metadata().map_err(io)?;
     if !meta.is_file() {
         return Err(KeyError::NotAFile(path.into()));
     }
     let mode = meta.mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(KeyError::Exposed {
-            path: path.into(),
-            mode,
-        });
+        return Err(KeyError::Exposed { path: path.into(), mode });
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(128));
     file.take(FILE_MAX).read_to_end(&mut bytes).map_err(io)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| KeyError::NotText(path.into()))?;
     decode(text.trim()).map_err(|fault| match fault {
         Fault::NotText => KeyError::NotText(path.into()),
-        Fault::Length(length) => KeyError::Length {
-            path: path.into(),
-            length,
-        },
+        Fault::Length(length) => KeyError::Length { path: path.into(), length },
     })
 }
 
@@ -129,10 +109,7 @@ enum Fault {
 
 fn decode(text: &str) -> Result<Zeroizing<[u8; KEY_LEN]>, Fault> {
     let bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| Fault::NotText)?);
-    let key = bytes
-        .as_slice()
-        .try_into()
-        .map_err(|_| Fault::Length(bytes.len()))?;
+    let key = bytes.as_slice().try_into().map_err(|_| Fault::Length(bytes.len()))?;
     Ok(Zeroizing::new(key))
 }
 
@@ -151,14 +128,10 @@ impl std::str::FromStr for PublicText {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match decode(text) {
-            Ok(key) if key.iter().all(|byte| *byte == 0) => {
-                Err("the zero key belongs to nobody".into())
-            }
+            Ok(key) if key.iter().all(|byte| *byte == 0) => Err("the zero key belongs to nobody".into()),
             Ok(key) => Ok(Self(*key)),
             Err(Fault::NotText) => Err("not base64".into()),
-            Err(Fault::Length(length)) => {
-                Err(format!("{length} bytes; a public key has {KEY_LEN}"))
-            }
+            Err(Fault::Length(length)) => Err(format!("{length} bytes; a public key has {KEY_LEN}")),
         }
     }
 }
@@ -192,8 +165,7 @@ pub fn generate_private() -> std::io::Result<Zeroizing<[u8; KEY_LEN]>> {
 /// The system has no randomness.
 pub fn generate_shared() -> std::io::Result<Zeroizing<[u8; KEY_LEN]>> {
     let mut key = Zeroizing::new([0; KEY_LEN]);
-    getrandom::fill(key.as_mut_slice())
-        .map_err(|error| std::io::Error::other(error.to_string()))?;
+    getrandom::fill(key.as_mut_slice()).map_err(|error| std::io::Error::other(error.to_string()))?;
     Ok(key)
 }
 
@@ -220,11 +192,7 @@ pub fn parse(text: &str) -> Result<Zeroizing<[u8; KEY_LEN]>, String> {
 /// # Errors
 /// The file exists, or cannot be written.
 pub fn write_new(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
@@ -236,12 +204,7 @@ mod tests {
     fn file(text: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("k");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&path)
-            .expect("a file");
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).expect("a file");
         file.write_all(text).expect("written");
         (dir, path)
     }
@@ -253,10 +216,7 @@ mod tests {
         let key = read(&path).expect("a key");
         assert_eq!(encode(&key).as_str(), text);
         let zero = public_of(&[0; 32]);
-        assert_eq!(
-            zero.to_string(),
-            "L+V9o0fNYkMVKNqsX7spBzD/9oSvxM/C7ZCZX1jLO3Q="
-        );
+        assert_eq!(zero.to_string(), "L+V9o0fNYkMVKNqsX7spBzD/9oSvxM/C7ZCZX1jLO3Q=");
     }
 
     #[test]
@@ -264,39 +224,20 @@ mod tests {
         for mode in [0o604, 0o640, 0o601] {
             let (_dir, path) = file(b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", mode);
             let error = read(&path).expect_err("refused");
-            assert_eq!(
-                error.to_string(),
-                format!(
-                    "key file {} has mode {mode:04o}: only its owner may have access",
-                    path.display()
-                )
-            );
-            assert!(
-                error
-                    .hint()
-                    .is_some_and(|hint| hint.starts_with("chmod 600 "))
-            );
+            assert_eq!(error.to_string(), format!("key file {} has mode {mode:04o}: only its owner may have access", path.display()));
+            assert!(error.hint().is_some_and(|hint| hint.starts_with("chmod 600 ")));
         }
     }
 
     #[test]
     fn a_missing_binary_or_short_key_file_is_refused_without_its_content() {
-        assert!(matches!(
-            read(Path::new("/nonexistent/key")),
-            Err(KeyError::Missing(_))
-        ));
+        assert!(matches!(read(Path::new("/nonexistent/key")), Err(KeyError::Missing(_))));
         let (_dir, path) = file(&[0xff; 32], 0o600);
         assert!(matches!(read(&path), Err(KeyError::NotText(_))));
         let (_dir, path) = file(b"c2hvcnQ=", 0o600);
         let error = read(&path).expect_err("refused");
-        assert!(
-            error.to_string().ends_with("holds 5 bytes; a key has 32"),
-            "{error}"
-        );
-        assert!(
-            !error.to_string().contains("c2hv"),
-            "the content is not repeated"
-        );
+        assert!(error.to_string().ends_with("holds 5 bytes; a key has 32"), "{error}");
+        assert!(!error.to_string().contains("c2hv"), "the content is not repeated");
         let (dir, _) = file(b"", 0o600);
         assert!(matches!(read(dir.path()), Err(KeyError::NotAFile(_))));
     }

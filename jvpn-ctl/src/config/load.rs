@@ -14,21 +14,13 @@ const FILE_MAX: u64 = 1 << 20;
 
 /// Reads a configuration file as text.
 pub(super) fn read(path: &Path) -> Result<Source, Report> {
-    let fail = |cause: &dyn Display| {
-        Report::from(Problem::without_place(format!(
-            "cannot read {}: {cause}",
-            path.display()
-        )))
-    };
+    let fail = |cause: &dyn Display| Report::from(Problem::without_place(format!("cannot read {}: {cause}", path.display())));
     let meta = std::fs::metadata(path).map_err(|error| fail(&error))?;
     if !meta.is_file() {
         return Err(fail(&"not a file"));
     }
     if meta.len() > FILE_MAX {
-        return Err(fail(&format!(
-            "{} bytes; a configuration has at most {FILE_MAX}",
-            meta.len()
-        )));
+        return Err(fail(&format!("{} bytes; a configuration has at most {FILE_MAX}", meta.len())));
     }
     let bytes = std::fs::read(path).map_err(|error| fail(&error))?;
     match String::from_utf8(bytes) {
@@ -49,10 +41,7 @@ fn from_toml(source: &Source, error: &toml::de::Error) -> Problem {
     if message.starts_with("unknown field") {
         let unknown = names.first().copied().unwrap_or_default();
         let known: Vec<&str> = names.iter().skip(1).copied().collect();
-        let problem = Problem::at(
-            format!("unknown key `{unknown}`"),
-            source.mark(span, "not a key of this table"),
-        );
+        let problem = Problem::at(format!("unknown key `{unknown}`"), source.mark(span, "not a key of this table"));
         return match did_you_mean(unknown, known.iter().copied()) {
             Some(guess) => problem.hint(format!("did you mean `{guess}`?")),
             None => problem.hint(format!("keys of this table: {}", known.join(", "))),
@@ -60,16 +49,12 @@ fn from_toml(source: &Source, error: &toml::de::Error) -> Problem {
     }
     if let Some(missing) = message.strip_prefix("missing field ") {
         let line = source.line_of(span.start);
-        return Problem::at(
-            format!("missing key {missing}"),
-            source.mark(line, "in this table"),
-        );
+        return Problem::at(format!("missing key {missing}"), source.mark(line, "in this table"));
     }
     let mut lines = message.lines();
     let title = lines.next().unwrap_or("not TOML").to_owned();
     let rest: Vec<_> = lines.map(str::to_owned).collect();
-    rest.into_iter()
-        .fold(Problem::at(title, source.mark(span, "")), Problem::hint)
+    rest.into_iter().fold(Problem::at(title, source.mark(span, "")), Problem::hint)
 }
 
 /// Collects problems while raw values become typed ones.
@@ -81,30 +66,16 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(source: &'a Source) -> Self {
-        Self {
-            source,
-            report: Report::default(),
-        }
+        Self { source, report: Report::default() }
     }
 
     /// A problem at a value.
-    pub(super) fn wrong<T>(
-        &mut self,
-        value: &Spanned<T>,
-        title: impl Into<String>,
-        label: impl Into<String>,
-    ) {
-        self.report
-            .push(Problem::at(title, self.source.mark(value.span(), label)));
+    pub(super) fn wrong<T>(&mut self, value: &Spanned<T>, title: impl Into<String>, label: impl Into<String>) {
+        self.report.push(Problem::at(title, self.source.mark(value.span(), label)));
     }
 
     /// Parses a text value; on failure reports it and gives `None`.
-    pub(super) fn parsed<T>(
-        &mut self,
-        key: &str,
-        value: &Spanned<String>,
-        example: &str,
-    ) -> Option<T>
+    pub(super) fn parsed<T>(&mut self, key: &str, value: &Spanned<String>, example: &str) -> Option<T>
     where
         T: FromStr<Err: Display>,
     {
@@ -112,11 +83,8 @@ impl<'a> Reader<'a> {
             Ok(parsed) => Some(parsed),
             Err(error) => {
                 self.report.push(
-                    Problem::at(
-                        format!("`{key}`: {error}"),
-                        self.source.mark(value.span(), "cannot be read"),
-                    )
-                    .hint(format!("write it like {example}")),
+                    Problem::at(format!("`{key}`: {error}"), self.source.mark(value.span(), "cannot be read"))
+                        .hint(format!("write it like {example}")),
                 );
                 None
             }
@@ -124,40 +92,21 @@ impl<'a> Reader<'a> {
     }
 
     /// Parses each text of a list.
-    pub(super) fn all<T>(
-        &mut self,
-        key: &str,
-        values: &[Spanned<String>],
-        example: &str,
-    ) -> Vec<Spanned<T>>
+    pub(super) fn all<T>(&mut self, key: &str, values: &[Spanned<String>], example: &str) -> Vec<Spanned<T>>
     where
         T: FromStr<Err: Display>,
     {
-        let parse = |value: &Spanned<String>| {
-            Some(Spanned::new(
-                value.span(),
-                self.parsed(key, value, example)?,
-            ))
-        };
+        let parse = |value: &Spanned<String>| Some(Spanned::new(value.span(), self.parsed(key, value, example)?));
         values.iter().filter_map(parse).collect()
     }
 
     /// Checks that a number lies in its range.
-    pub(super) fn within(
-        &mut self,
-        key: &str,
-        value: &Spanned<i64>,
-        range: std::ops::RangeInclusive<u32>,
-    ) -> u32 {
+    pub(super) fn within(&mut self, key: &str, value: &Spanned<i64>, range: std::ops::RangeInclusive<u32>) -> u32 {
         match u32::try_from(*value.as_ref()) {
             Ok(number) if range.contains(&number) => number,
             _ => {
                 let title = format!("`{key}` is outside its range");
-                self.wrong(
-                    value,
-                    title,
-                    format!("must be {} to {}", range.start(), range.end()),
-                );
+                self.wrong(value, title, format!("must be {} to {}", range.start(), range.end()));
                 *range.start()
             }
         }
@@ -174,16 +123,9 @@ impl<'a> Reader<'a> {
     /// An interface name as the kernel takes it.
     pub(super) fn interface(&mut self, key: &str, value: &Spanned<String>) -> String {
         let text = value.as_ref();
-        let fine = !text.is_empty()
-            && text.len() <= 15
-            && !text.contains(['/', ':'])
-            && !text.contains(char::is_whitespace);
+        let fine = !text.is_empty() && text.len() <= 15 && !text.contains(['/', ':']) && !text.contains(char::is_whitespace);
         if !fine || text == "." || text == ".." {
-            self.wrong(
-                value,
-                format!("`{key}` is no interface name"),
-                "1 to 15 bytes without `/`, `:` and spaces",
-            );
+            self.wrong(value, format!("`{key}` is no interface name"), "1 to 15 bytes without `/`, `:` and spaces");
         }
         text.clone()
     }
@@ -205,10 +147,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
         return Err(format!("must have 1 to {NAME_MAX} characters"));
     }
     if !name.chars().all(fine) || name.starts_with(['.', '-']) {
-        return Err(
-            "must consist of letters, digits, `-`, `_` and `.`, and start with a letter or digit"
-                .into(),
-        );
+        return Err("must consist of letters, digits, `-`, `_` and `.`, and start with a letter or digit".into());
     }
     Ok(())
 }

@@ -19,47 +19,21 @@ pub struct FilePaths {
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Places {
     /// Configuration file [default: /etc/jvpn/gateway.toml, or client.toml for a client's verbs]
-    #[arg(
-        long,
-        env = "JVPN_CONFIG",
-        value_name = "FILE",
-        global = true,
-        hide_env_values = true
-    )]
+    #[arg(long, env = "JVPN_CONFIG", value_name = "FILE", global = true, hide_env_values = true)]
     pub config: Option<PathBuf>,
     /// Directory of the store and the audit record [default: /var/lib/jvpn]
-    #[arg(
-        long,
-        env = "JVPN_STATE_DIR",
-        value_name = "DIR",
-        global = true,
-        hide_env_values = true
-    )]
+    #[arg(long, env = "JVPN_STATE_DIR", value_name = "DIR", global = true, hide_env_values = true)]
     pub state_dir: Option<PathBuf>,
     /// Directory of the API sockets [default: /run/jvpn]
-    #[arg(
-        long,
-        env = "JVPN_RUN_DIR",
-        value_name = "DIR",
-        global = true,
-        hide_env_values = true
-    )]
+    #[arg(long, env = "JVPN_RUN_DIR", value_name = "DIR", global = true, hide_env_values = true)]
     pub run_dir: Option<PathBuf>,
     /// Directory of the pinned programs and maps [default: /sys/fs/bpf/jvpn]
-    #[arg(
-        long,
-        env = "JVPN_PIN_ROOT",
-        value_name = "DIR",
-        global = true,
-        hide_env_values = true
-    )]
+    #[arg(long, env = "JVPN_PIN_ROOT", value_name = "DIR", global = true, hide_env_values = true)]
     pub pin_root: Option<PathBuf>,
 }
 
 /// Which of the two daemons a path belongs to.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// `serve`.
@@ -104,27 +78,18 @@ impl Places {
     #[must_use]
     pub fn resolve(&self, role: Role, name: &str, file: &FilePaths) -> Paths {
         let pick = |flag: &Option<PathBuf>, file: &Option<PathBuf>, default: &Path| {
-            flag.clone()
-                .or_else(|| file.clone())
-                .unwrap_or_else(|| default.to_path_buf())
+            flag.clone().or_else(|| file.clone()).unwrap_or_else(|| default.to_path_buf())
         };
         // A client beside a gateway on one host has a directory of its own inside the gateway's.
         let (state, socket) = match role {
             Role::Gateway => (PathBuf::from("/var/lib/jvpn"), "gateway.sock".to_owned()),
-            Role::Client => (
-                PathBuf::from(format!("/var/lib/jvpn/client-{name}")),
-                format!("client-{name}.sock"),
-            ),
+            Role::Client => (PathBuf::from(format!("/var/lib/jvpn/client-{name}")), format!("client-{name}.sock")),
         };
         let run_dir = pick(&self.run_dir, &file.run_dir, Path::new("/run/jvpn"));
         Paths {
             config: self.config_of(role),
             state_dir: pick(&self.state_dir, &file.state_dir, &state),
-            pin_root: pick(
-                &self.pin_root,
-                &file.pin_root,
-                Path::new("/sys/fs/bpf/jvpn"),
-            ),
+            pin_root: pick(&self.pin_root, &file.pin_root, Path::new("/sys/fs/bpf/jvpn")),
             socket: run_dir.join(socket),
             run_dir,
         }
@@ -137,15 +102,8 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let file = FilePaths {
-            run_dir: Some("/file/run".into()),
-            state_dir: Some("/file/state".into()),
-            pin_root: None,
-        };
-        let places = Places {
-            run_dir: Some("/flag/run".into()),
-            ..Places::default()
-        };
+        let file = FilePaths { run_dir: Some("/file/run".into()), state_dir: Some("/file/state".into()), pin_root: None };
+        let places = Places { run_dir: Some("/flag/run".into()), ..Places::default() };
         let paths = places.resolve(Role::Gateway, "gw", &file);
         assert_eq!(paths.run_dir, Path::new("/flag/run"));
         assert_eq!(paths.socket, Path::new("/flag/run/gateway.sock"));

@@ -28,14 +28,7 @@ pub struct PolicyText {
 pub(super) fn read(reader: &mut Reader<'_>, raw: &RawPolicies) -> BTreeMap<String, PolicyText> {
     let mut policies = BTreeMap::new();
     for &name in SHIPPED {
-        policies.insert(
-            name.to_owned(),
-            PolicyText {
-                name: name.into(),
-                base: name.into(),
-                keys: BTreeMap::new(),
-            },
-        );
+        policies.insert(name.to_owned(), PolicyText { name: name.into(), base: name.into(), keys: BTreeMap::new() });
     }
     for (name, table) in raw {
         if let Err(cause) = check_name(name.as_ref()) {
@@ -48,48 +41,29 @@ pub(super) fn read(reader: &mut Reader<'_>, raw: &RawPolicies) -> BTreeMap<Strin
     policies
 }
 
-fn one(
-    reader: &mut Reader<'_>,
-    name: &Spanned<String>,
-    table: &BTreeMap<Spanned<String>, Spanned<Value>>,
-) -> PolicyText {
+fn one(reader: &mut Reader<'_>, name: &Spanned<String>, table: &BTreeMap<Spanned<String>, Spanned<Value>>) -> PolicyText {
     let own = name.as_ref().as_str();
     let mut base = if SHIPPED.contains(&own) { own } else { "field" }.to_owned();
     let mut keys = BTreeMap::new();
     for (key, value) in table {
         let Some(text) = text_of(value.as_ref()) else {
-            reader.wrong(
-                value,
-                format!("`{key}` is not a value a policy can have"),
-                "write a text, a number, or a list of texts",
-            );
+            reader.wrong(value, format!("`{key}` is not a value a policy can have"), "write a text, a number, or a list of texts");
             continue;
         };
         if key.as_ref() == "base" {
             if !SHIPPED.contains(&text.as_str()) {
-                let problem = Problem::at(
-                    format!("no shipped policy is called `{text}`"),
-                    reader.source.mark(value.span(), "unknown"),
-                );
-                reader
-                    .report
-                    .push(match did_you_mean(&text, SHIPPED.iter().copied()) {
-                        Some(guess) => problem.hint(format!("did you mean `{guess}`?")),
-                        None => {
-                            problem.hint(format!("a policy can build on: {}", SHIPPED.join(", ")))
-                        }
-                    });
+                let problem = Problem::at(format!("no shipped policy is called `{text}`"), reader.source.mark(value.span(), "unknown"));
+                reader.report.push(match did_you_mean(&text, SHIPPED.iter().copied()) {
+                    Some(guess) => problem.hint(format!("did you mean `{guess}`?")),
+                    None => problem.hint(format!("a policy can build on: {}", SHIPPED.join(", "))),
+                });
             }
             base = text;
         } else {
             keys.insert(key.as_ref().clone(), text);
         }
     }
-    PolicyText {
-        name: own.to_owned(),
-        base,
-        keys,
-    }
+    PolicyText { name: own.to_owned(), base, keys }
 }
 
 /// The text of a value: the core reads all of them as text, so that a unit is never lost.
@@ -98,11 +72,7 @@ fn text_of(value: &Value) -> Option<String> {
         Value::String(text) => Some(text.clone()),
         Value::Integer(number) => Some(number.to_string()),
         Value::Boolean(flag) => Some(flag.to_string()),
-        Value::Array(items) => items
-            .iter()
-            .map(text_of)
-            .collect::<Option<Vec<_>>>()
-            .map(|texts| texts.join(",")),
+        Value::Array(items) => items.iter().map(text_of).collect::<Option<Vec<_>>>().map(|texts| texts.join(",")),
         Value::Float(_) | Value::Datetime(_) | Value::Table(_) => None,
     }
 }

@@ -18,9 +18,7 @@ impl Source {
     /// A text that was read from `path`.
     #[must_use]
     pub fn new(path: &Path, text: String) -> Self {
-        Self {
-            inner: Arc::new((path.to_path_buf(), text)),
-        }
+        Self { inner: Arc::new((path.to_path_buf(), text)) }
     }
 
     /// Where the text comes from.
@@ -38,11 +36,7 @@ impl Source {
     /// A place in this text.
     #[must_use]
     pub fn mark(&self, span: Range<usize>, label: impl Into<String>) -> Mark {
-        Mark {
-            source: self.clone(),
-            span,
-            label: label.into(),
-        }
+        Mark { source: self.clone(), span, label: label.into() }
     }
 
     /// The whole line that starts at, or contains, a byte; what a missing key points at.
@@ -50,14 +44,8 @@ impl Source {
     pub fn line_of(&self, at: usize) -> Range<usize> {
         let text = self.text();
         let at = at.min(text.len());
-        let start = text
-            .get(..at)
-            .and_then(|head| head.rfind('\n'))
-            .map_or(0, |newline| newline + 1);
-        let end = text
-            .get(start..)
-            .and_then(|tail| tail.find('\n'))
-            .map_or(text.len(), |length| start + length);
+        let start = text.get(..at).and_then(|head| head.rfind('\n')).map_or(0, |newline| newline + 1);
+        let end = text.get(start..).and_then(|tail| tail.find('\n')).map_or(text.len(), |length| start + length);
         start..end
     }
 
@@ -86,21 +74,13 @@ impl Problem {
     /// A problem at one place.
     #[must_use]
     pub fn at(title: impl Into<String>, mark: Mark) -> Self {
-        Self {
-            title: title.into(),
-            marks: vec![mark],
-            hints: Vec::new(),
-        }
+        Self { title: title.into(), marks: vec![mark], hints: Vec::new() }
     }
 
     /// A problem without a place in a text, such as a file that cannot be read.
     #[must_use]
     pub fn without_place(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            marks: Vec::new(),
-            hints: Vec::new(),
-        }
+        Self { title: title.into(), marks: Vec::new(), hints: Vec::new() }
     }
 
     /// The other side of a contradiction.
@@ -125,19 +105,13 @@ impl Problem {
                 continue;
             }
             seen.push(&mark.source);
-            let mut snippet =
-                Snippet::source(mark.source.text()).path(mark.source.path().display().to_string());
+            let mut snippet = Snippet::source(mark.source.text()).path(mark.source.path().display().to_string());
             for (other, place) in self.marks.iter().enumerate().skip(index) {
                 if !place.source.same_as(&mark.source) {
                     continue;
                 }
-                let kind = if other == 0 {
-                    AnnotationKind::Primary
-                } else {
-                    AnnotationKind::Context
-                };
-                snippet =
-                    snippet.annotation(kind.span(place.span.clone()).label(place.label.as_str()));
+                let kind = if other == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+                snippet = snippet.annotation(kind.span(place.span.clone()).label(place.label.as_str()));
             }
             group = group.element(snippet);
         }
@@ -176,35 +150,21 @@ impl Report {
     /// # Errors
     /// The report itself.
     pub fn into_result<T>(self, value: T) -> Result<T, Self> {
-        if self.is_empty() {
-            Ok(value)
-        } else {
-            Err(self)
-        }
+        if self.is_empty() { Ok(value) } else { Err(self) }
     }
 
     /// The report as text for a terminal, coloured or not.
     #[must_use]
     pub fn render(&self, styled: bool) -> String {
-        let renderer = if styled {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
-        let parts: Vec<_> = self
-            .problems
-            .iter()
-            .map(|problem| problem.render(&renderer))
-            .collect();
+        let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
+        let parts: Vec<_> = self.problems.iter().map(|problem| problem.render(&renderer)).collect();
         parts.join("\n\n")
     }
 }
 
 impl From<Problem> for Report {
     fn from(problem: Problem) -> Self {
-        Self {
-            problems: vec![problem],
-        }
+        Self { problems: vec![problem] }
     }
 }
 
@@ -218,10 +178,7 @@ impl std::error::Error for Report {}
 
 /// The candidate a mistyped word most likely meant.
 #[must_use]
-pub fn did_you_mean<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A third of the word may be wrong: more, and the guess is noise.
     let bound = (word.chars().count() / 3).max(1);
     candidates
@@ -240,11 +197,7 @@ fn distance(left: &str, right: &str) -> usize {
         let mut next = vec![index + 1];
         for ((to, diagonal), above) in right.iter().zip(&row).zip(row.iter().skip(1)) {
             let left = next.last().copied().unwrap_or(0);
-            next.push(
-                (diagonal + usize::from(from != *to))
-                    .min(above + 1)
-                    .min(left + 1),
-            );
+            next.push((diagonal + usize::from(from != *to)).min(above + 1).min(left + 1));
         }
         row = next;
     }
@@ -258,28 +211,16 @@ mod tests {
     #[test]
     fn a_contradiction_names_file_line_column_and_both_keys() {
         let source = Source::new(Path::new("gateway.toml"), "a = 1\nb = 2\n".into());
-        let problem = Problem::at("a is below b", source.mark(0..5, "this"))
-            .and(source.mark(6..11, "and this"));
+        let problem = Problem::at("a is below b", source.mark(0..5, "this")).and(source.mark(6..11, "and this"));
         let text = Report::from(problem.hint("raise a")).to_string();
-        for part in [
-            "error: a is below b",
-            "gateway.toml:1:1",
-            "a = 1",
-            "b = 2",
-            "this",
-            "and this",
-            "help: raise a",
-        ] {
+        for part in ["error: a is below b", "gateway.toml:1:1", "a = 1", "b = 2", "this", "and this", "help: raise a"] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
     }
 
     #[test]
     fn a_near_miss_is_guessed_and_a_far_one_is_not() {
-        assert_eq!(
-            did_you_mean("interfces", ["interfaces", "listen"]),
-            Some("interfaces")
-        );
+        assert_eq!(did_you_mean("interfces", ["interfaces", "listen"]), Some("interfaces"));
         assert_eq!(did_you_mean("colour", ["interfaces", "listen"]), None);
     }
 }

@@ -61,14 +61,8 @@ fn a_minimal_gateway_has_the_documented_defaults() {
     let dir = Dir::new();
     let path = dir.file("gateway.toml", &gateway("", ""));
     let config = GatewayConfig::load(&path).expect("fine");
-    assert_eq!(
-        (config.listen, config.max_sessions, config.mtu),
-        (51821, 4096, 1500)
-    );
-    assert_eq!(
-        (config.tun.as_str(), config.xdp, config.masquerade),
-        ("jvpn0", XdpMode::Auto, true)
-    );
+    assert_eq!((config.listen, config.max_sessions, config.mtu), (51821, 4096, 1500));
+    assert_eq!((config.tun.as_str(), config.xdp, config.masquerade), ("jvpn0", XdpMode::Auto, true));
     assert_eq!(config.private_key_file, dir.0.path().join("gateway.key"));
     assert!(config.policies.contains_key("field") && config.policies.contains_key("fast"));
 }
@@ -78,53 +72,23 @@ fn peers_come_from_the_file_and_from_the_directory_beside_it() {
     let dir = Dir::new();
     dir.file("peers.d/b.toml", &peer("b", KEY_2, "10.77.0.3/32"));
     dir.file("peers.d/ignored.toml.bak", "not toml");
-    let path = dir.file(
-        "gateway.toml",
-        &gateway("", &peer("a", KEY, "10.77.0.2/32")),
-    );
-    let names: Vec<_> = GatewayConfig::load(&path)
-        .expect("fine")
-        .peers
-        .into_iter()
-        .map(|peer| peer.name)
-        .collect();
+    let path = dir.file("gateway.toml", &gateway("", &peer("a", KEY, "10.77.0.2/32")));
+    let names: Vec<_> = GatewayConfig::load(&path).expect("fine").peers.into_iter().map(|peer| peer.name).collect();
     assert_eq!(names, ["a", "b"]);
 }
 
 #[test]
 fn an_unknown_key_is_refused_with_its_place_and_a_guess() {
     let text = refused(&gateway("lisen = 51821", ""));
-    says(
-        &text,
-        &[
-            "unknown key `lisen`",
-            "gateway.toml:6:1",
-            "lisen = 51821",
-            "did you mean `listen`?",
-        ],
-    );
+    says(&text, &["unknown key `lisen`", "gateway.toml:6:1", "lisen = 51821", "did you mean `listen`?"]);
     let text = refused(&gateway("", "[[peer]]\nname = \"a\"\ncolour = 3\n"));
-    says(
-        &text,
-        &[
-            "unknown key `colour`",
-            "gateway.toml:9:1",
-            "keys of this table: name, public_key",
-        ],
-    );
+    says(&text, &["unknown key `colour`", "gateway.toml:9:1", "keys of this table: name, public_key"]);
 }
 
 #[test]
 fn a_missing_key_names_its_table() {
     let text = refused("[gateway]\nname = \"gw\"\n");
-    says(
-        &text,
-        &[
-            "missing key `private_key_file`",
-            "gateway.toml:1:1",
-            "[gateway]",
-        ],
-    );
+    says(&text, &["missing key `private_key_file`", "gateway.toml:1:1", "[gateway]"]);
 }
 
 #[test]
@@ -138,95 +102,42 @@ fn a_wrong_type_points_at_the_value() {
     let text = refused(&gateway("listen = \"51821\"", ""));
     says(&text, &["invalid type: string", "gateway.toml:6:10"]);
     let text = refused(&gateway("xdp = \"fastest\"", ""));
-    says(
-        &text,
-        &["unknown variant `fastest`", "gateway.toml:6:7", "native"],
-    );
+    says(&text, &["unknown variant `fastest`", "gateway.toml:6:7", "native"]);
 }
 
 #[test]
 fn a_number_outside_its_range_says_the_range() {
-    for (line, range) in [
-        ("listen = 0", "1 to 65535"),
-        ("listen = 70000", "1 to 65535"),
-        ("max_sessions = -1", "1 to 1048576"),
-        ("mtu = 1280", "1368 to 1500"),
-    ] {
-        says(
-            &refused(&gateway(line, "")),
-            &["is outside its range", "gateway.toml:6:", line, range],
-        );
+    for (line, range) in [("listen = 0", "1 to 65535"), ("listen = 70000", "1 to 65535"), ("max_sessions = -1", "1 to 1048576"), ("mtu = 1280", "1368 to 1500")] {
+        says(&refused(&gateway(line, "")), &["is outside its range", "gateway.toml:6:", line, range]);
     }
 }
 
 #[test]
 fn an_address_that_is_none_says_how_to_write_it() {
     let text = refused(&gateway("", &peer("a", KEY, "10.77.0.300/32")));
-    says(
-        &text,
-        &[
-            "`addresses`: invalid IP address",
-            "gateway.toml:10:14",
-            "write it like \"10.77.0.17/32\"",
-        ],
-    );
+    says(&text, &["`addresses`: invalid IP address", "gateway.toml:10:14", "write it like \"10.77.0.17/32\""]);
 }
 
 #[test]
 fn a_public_key_of_another_length_is_refused() {
     let text = refused(&gateway("", &peer("a", "c2hvcnQ=", "10.77.0.2/32")));
-    says(
-        &text,
-        &[
-            "`public_key`: 5 bytes; a public key has 32",
-            "gateway.toml:9:14",
-        ],
-    );
+    says(&text, &["`public_key`: 5 bytes; a public key has 32", "gateway.toml:9:14"]);
 }
 
 #[test]
 fn two_peers_with_one_name_key_or_prefix_name_both_places() {
-    let twice = |second: &str| {
-        refused(&gateway(
-            "",
-            &format!("{}{second}", peer("a", KEY, "10.77.0.2/32")),
-        ))
-    };
-    says(
-        &twice(&peer("a", KEY_2, "10.77.0.3/32")),
-        &[
-            "the peer name `a` is used twice",
-            "first here",
-            "again here",
-            "gateway.toml:12:8",
-        ],
-    );
-    says(
-        &twice(&peer("b", KEY, "10.77.0.3/32")),
-        &["public key", "is used twice", "first here"],
-    );
-    says(
-        &twice(&peer("b", KEY_2, "10.77.0.2/32")),
-        &[
-            "10.77.0.2/32 overlaps 10.77.0.2/32",
-            "is taken here",
-            "this one",
-        ],
-    );
-    says(
-        &refused(&gateway("", &peer("a", KEY, "10.77.0.1/32"))),
-        &["overlaps 10.77.0.1/32"],
-    );
+    let twice = |second: &str| refused(&gateway("", &format!("{}{second}", peer("a", KEY, "10.77.0.2/32"))));
+    says(&twice(&peer("a", KEY_2, "10.77.0.3/32")), &["the peer name `a` is used twice", "first here", "again here", "gateway.toml:12:8"]);
+    says(&twice(&peer("b", KEY, "10.77.0.3/32")), &["public key", "is used twice", "first here"]);
+    says(&twice(&peer("b", KEY_2, "10.77.0.2/32")), &["10.77.0.2/32 overlaps 10.77.0.2/32", "is taken here", "this one"]);
+    says(&refused(&gateway("", &peer("a", KEY, "10.77.0.1/32"))), &["overlaps 10.77.0.1/32"]);
 }
 
 #[test]
 fn a_clash_between_two_files_shows_both_files() {
     let dir = Dir::new();
     dir.file("peers.d/b.toml", &peer("b", KEY_2, "10.77.0.2/32"));
-    let path = dir.file(
-        "gateway.toml",
-        &gateway("", &peer("a", KEY, "10.77.0.2/32")),
-    );
+    let path = dir.file("gateway.toml", &gateway("", &peer("a", KEY, "10.77.0.2/32")));
     let text = GatewayConfig::load(&path).expect_err("refused").to_string();
     says(&text, &["peers.d/b.toml:4:14", "gateway.toml:10:14"]);
 }
@@ -234,101 +145,47 @@ fn a_clash_between_two_files_shows_both_files() {
 #[test]
 fn a_peer_outside_the_gateways_prefixes_shows_both() {
     let text = refused(&gateway("", &peer("a", KEY, "10.78.0.2/32")));
-    says(
-        &text,
-        &[
-            "10.78.0.2/32 lies outside the gateway's `addresses`",
-            "not inside",
-            "the prefixes peers live in",
-        ],
-    );
+    says(&text, &["10.78.0.2/32 lies outside the gateway's `addresses`", "not inside", "the prefixes peers live in"]);
 }
 
 #[test]
 fn a_policy_nobody_defined_is_refused_with_a_guess() {
-    let text = refused(&gateway(
-        "",
-        &format!("{}policy = \"feild\"\n", peer("a", KEY, "10.77.0.2/32")),
-    ));
-    says(
-        &text,
-        &["no policy is called `feild`", "gateway.toml:11:10"],
-    );
+    let text = refused(&gateway("", &format!("{}policy = \"feild\"\n", peer("a", KEY, "10.77.0.2/32"))));
+    says(&text, &["no policy is called `feild`", "gateway.toml:11:10"]);
     let text = refused(&gateway("", "[policy.mine]\nbase = \"fats\"\n"));
-    says(
-        &text,
-        &["no shipped policy is called `fats`", "gateway.toml:8:8"],
-    );
+    says(&text, &["no shipped policy is called `fats`", "gateway.toml:8:8"]);
 }
 
 #[test]
 fn a_client_has_defaults_and_keeps_the_order_of_its_endpoints() {
     let dir = Dir::new();
-    let path = dir.file(
-        "client.toml",
-        &client(
-            "routes = [\"0.0.0.0/0\", \"::/0\"]",
-            "[[transport]]\nname = \"wifi\"\ninterface = \"wlan0\"\n",
-        ),
-    );
+    let path = dir.file("client.toml", &client("routes = [\"0.0.0.0/0\", \"::/0\"]", "[[transport]]\nname = \"wifi\"\ninterface = \"wlan0\"\n"));
     let config = ClientConfig::load(&path).expect("fine");
     assert_eq!(config.tun, "jvpn0");
     assert_eq!(config.routes.len(), 2);
-    let wifi = TransportConfig {
-        name: "wifi".into(),
-        via: Via::Interface("wlan0".into()),
-        class: TransportClass::Primary,
-        metered: false,
-    };
+    let wifi = TransportConfig { name: "wifi".into(), via: Via::Interface("wlan0".into()), class: TransportClass::Primary, metered: false };
     assert_eq!(config.transports, [wifi]);
     assert!(config.warnings.is_empty());
 }
 
 #[test]
 fn a_transport_with_interface_and_address_names_both_keys() {
-    let text = refused_client(&client(
-        "",
-        "[[transport]]\nname = \"wifi\"\ninterface = \"wlan0\"\naddress = \"192.0.2.1\"\n",
-    ));
-    says(
-        &text,
-        &[
-            "`interface` and `address` contradict each other",
-            "either this",
-            "or this",
-            "client.toml:10:13",
-        ],
-    );
-    says(
-        &refused_client(&client("", "[[transport]]\nname = \"wifi\"\n")),
-        &["needs `interface` or `address`", "client.toml:9:8"],
-    );
+    let text = refused_client(&client("", "[[transport]]\nname = \"wifi\"\ninterface = \"wlan0\"\naddress = \"192.0.2.1\"\n"));
+    says(&text, &["`interface` and `address` contradict each other", "either this", "or this", "client.toml:10:13"]);
+    says(&refused_client(&client("", "[[transport]]\nname = \"wifi\"\n")), &["needs `interface` or `address`", "client.toml:9:8"]);
 }
 
 #[test]
 fn an_endpoint_without_a_port_says_how_to_write_it() {
     let text = refused_client(&client("", "").replace("198.51.100.7:51821", "198.51.100.7"));
-    says(
-        &text,
-        &[
-            "`endpoints`:",
-            "client.toml:7:14",
-            "write it like \"198.51.100.7:51821\"",
-        ],
-    );
+    says(&text, &["`endpoints`:", "client.toml:7:14", "write it like \"198.51.100.7:51821\""]);
 }
 
 #[test]
 fn lockdown_is_refused_while_nothing_enforces_it() {
-    says(
-        &refused_client(&client("lockdown = true", "")),
-        &["`lockdown` is not enforced", "client.toml:4:12"],
-    );
+    says(&refused_client(&client("lockdown = true", "")), &["`lockdown` is not enforced", "client.toml:4:12"]);
     let dir = Dir::new();
-    let path = dir.file(
-        "client.toml",
-        &client("lockdown = false\ndns = [\"10.77.0.1\"]", ""),
-    );
+    let path = dir.file("client.toml", &client("lockdown = false\ndns = [\"10.77.0.1\"]", ""));
     assert_eq!(ClientConfig::load(&path).expect("fine").warnings.len(), 1);
 }
 
@@ -336,24 +193,9 @@ fn lockdown_is_refused_while_nothing_enforces_it() {
 fn a_file_that_is_missing_binary_or_a_directory_is_refused_by_name() {
     let dir = Dir::new();
     let missing = dir.0.path().join("nothing.toml");
-    says(
-        &GatewayConfig::load(&missing)
-            .expect_err("refused")
-            .to_string(),
-        &["cannot read", "nothing.toml", "No such file"],
-    );
+    says(&GatewayConfig::load(&missing).expect_err("refused").to_string(), &["cannot read", "nothing.toml", "No such file"]);
     let binary = dir.0.path().join("binary.toml");
     std::fs::write(&binary, [0, 159, 146, 150]).expect("written");
-    says(
-        &GatewayConfig::load(&binary)
-            .expect_err("refused")
-            .to_string(),
-        &["binary.toml: not a text file"],
-    );
-    says(
-        &GatewayConfig::load(dir.0.path())
-            .expect_err("refused")
-            .to_string(),
-        &["not a file"],
-    );
+    says(&GatewayConfig::load(&binary).expect_err("refused").to_string(), &["binary.toml: not a text file"]);
+    says(&GatewayConfig::load(dir.0.path()).expect_err("refused").to_string(), &["not a file"]);
 }

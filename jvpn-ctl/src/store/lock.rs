@@ -45,19 +45,10 @@ impl DirLock {
             let path = path.to_path_buf();
             move |cause| LockError::Io { path, cause }
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(io(dir))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io(dir))?;
         let path = dir.join("lock");
         let options = &mut OpenOptions::new();
-        let options = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
+        let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(io(&path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -65,15 +56,8 @@ impl DirLock {
                 let mut holder = String::new();
                 // The holder may be between locking and writing; then its number is not known yet.
                 let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
-                let holder = if known {
-                    holder.trim().to_owned()
-                } else {
-                    "(starting)".to_owned()
-                };
-                return Err(LockError::Held {
-                    dir: dir.into(),
-                    holder,
-                });
+                let holder = if known { holder.trim().to_owned() } else { "(starting)".to_owned() };
+                return Err(LockError::Held { dir: dir.into(), holder });
             }
             Err(error) => return Err(io(&path)(error.into())),
         }
@@ -97,14 +81,7 @@ mod tests {
         let state = dir.path().join("state");
         let first = DirLock::take(&state).expect("free");
         let refused = DirLock::take(&state).expect_err("held").to_string();
-        assert_eq!(
-            refused,
-            format!(
-                "{} is in use by process {}",
-                state.display(),
-                std::process::id()
-            )
-        );
+        assert_eq!(refused, format!("{} is in use by process {}", state.display(), std::process::id()));
         drop(first);
         DirLock::take(&state).expect("free again");
     }

@@ -104,17 +104,10 @@ impl StoreError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Lock(LockError::Held { .. }) => {
-                "stop that process, or give this one its own --state-dir".into()
-            }
-            Self::Lock(LockError::Io { .. }) | Self::Io { .. } => {
-                "check the directory's owner and free space".into()
-            }
+            Self::Lock(LockError::Held { .. }) => "stop that process, or give this one its own --state-dir".into(),
+            Self::Lock(LockError::Io { .. }) | Self::Io { .. } => "check the directory's owner and free space".into(),
             Self::Damaged { path, .. } => {
-                format!(
-                    "restore a backup, or move {} away: clients then start new sessions",
-                    path.display()
-                )
+                format!("restore a backup, or move {} away: clients then start new sessions", path.display())
             }
             Self::Format { .. } => "start the program that wrote it, or move the file away".into(),
         }
@@ -138,11 +131,7 @@ impl Store {
         let lock = DirLock::take(state_dir)?;
         let path = state_dir.join("state.redb");
         let database = guarded(&path, || open_database(&path))?;
-        let store = Self {
-            database,
-            path,
-            _lock: lock,
-        };
+        let store = Self { database, path, _lock: lock };
         store.check_format()?;
         Ok(store)
     }
@@ -229,13 +218,8 @@ impl Store {
                             sessions.remove(id.0)?;
                         }
                         Change::RaiseCeiling(id, ceiling) => {
-                            let stored = sessions
-                                .get(id.0)?
-                                .map(|value| decode(value.value()))
-                                .transpose()?;
-                            if let Some(mut session) =
-                                stored.filter(|session| session.ceiling < *ceiling)
-                            {
+                            let stored = sessions.get(id.0)?.map(|value| decode(value.value())).transpose()?;
+                            if let Some(mut session) = stored.filter(|session| session.ceiling < *ceiling) {
                                 session.ceiling = *ceiling;
                                 sessions.insert(id.0, encode(&session)?.as_slice())?;
                             }
@@ -269,10 +253,7 @@ impl Store {
     fn check_format(&self) -> Result<(), StoreError> {
         let found = self.number("format", |now| if now == 0 { FORMAT } else { now })?;
         if found != FORMAT {
-            return Err(StoreError::Format {
-                path: self.path.clone(),
-                found,
-            });
+            return Err(StoreError::Format { path: self.path.clone(), found });
         }
         // Both tables exist from here on, so that reading never meets a missing one.
         self.apply(&[])
@@ -282,13 +263,7 @@ impl Store {
 fn open_database(path: &Path) -> Result<Database, Fault> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let options = &mut std::fs::OpenOptions::new();
-    let file = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path);
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.map_err(|cause| Fault::Redb(Box::new(redb::Error::Io(cause))))?;
     Ok(redb::Builder::new().create_file(file)?)
 }
@@ -321,27 +296,12 @@ fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, Fault>) -> Result<T, 
         Ok(Ok(value)) => Ok(value),
         Ok(Err(Fault::Record(cause))) => Err(StoreError::Damaged { path, cause }),
         Ok(Err(Fault::Redb(error))) => Err(match *error {
-            redb::Error::Io(ref cause)
-                if cause.kind() != std::io::ErrorKind::InvalidData
-                    && cause.kind() != std::io::ErrorKind::UnexpectedEof =>
-            {
-                StoreError::Io {
-                    path,
-                    cause: error.to_string(),
-                }
+            redb::Error::Io(ref cause) if cause.kind() != std::io::ErrorKind::InvalidData && cause.kind() != std::io::ErrorKind::UnexpectedEof => {
+                StoreError::Io { path, cause: error.to_string() }
             }
-            redb::Error::DatabaseAlreadyOpen => StoreError::Io {
-                path,
-                cause: error.to_string(),
-            },
-            _ => StoreError::Damaged {
-                path,
-                cause: error.to_string(),
-            },
+            redb::Error::DatabaseAlreadyOpen => StoreError::Io { path, cause: error.to_string() },
+            _ => StoreError::Damaged { path, cause: error.to_string() },
         }),
-        Err(_) => Err(StoreError::Damaged {
-            path,
-            cause: "its structure contradicts itself".into(),
-        }),
+        Err(_) => Err(StoreError::Damaged { path, cause: "its structure contradicts itself".into() }),
     }
 }

@@ -22,17 +22,13 @@ impl fmt::Debug for DataAead {
 impl DataAead {
     /// Takes a key over; its bytes are wiped here.
     #[must_use]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the key is used up: its bytes are wiped here"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "the key is used up: its bytes are wiped here")]
     pub fn new(suite: Suite, key: Secret<32>) -> Self {
         let algorithm = match suite {
             Suite::Aes256Gcm => &AES_256_GCM,
             Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
-        let key =
-            UnboundKey::new(algorithm, key.expose()).expect("both suites take keys of 32 bytes");
+        let key = UnboundKey::new(algorithm, key.expose()).expect("both suites take keys of 32 bytes");
         Self(Some(LessSafeKey::new(key)))
     }
 
@@ -46,23 +42,17 @@ impl DataAead {
 
 impl Aead for DataAead {
     fn seal_in_place(&self, nonce: &NonceBytes, aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
-        let Some(key) = &self.0 else {
-            return [0; TAG_LEN];
-        };
+        let Some(key) = &self.0 else { return [0; TAG_LEN] };
         let tag = key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), text)
             .expect("a datagram is far below the 64 GiB of one nonce");
-        tag.as_ref()
-            .try_into()
-            .expect("both suites have tags of 16 bytes")
+        tag.as_ref().try_into().expect("both suites have tags of 16 bytes")
     }
 
     fn open_in_place(&self, nonce: &NonceBytes, aad: &[u8], sealed: &mut [u8]) -> Option<usize> {
         match &self.0 {
             Some(key) => {
-                let text = key
-                    .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), sealed)
-                    .ok()?;
+                let text = key.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), sealed).ok()?;
                 Some(text.len())
             }
             None => sealed.len().checked_sub(TAG_LEN),
@@ -91,14 +81,8 @@ mod tests {
             text.extend_from_slice(&tag);
             let mut other = NONCE;
             other[0] = 2;
-            assert_eq!(
-                key.open_in_place(&other, b"header", &mut text.clone()),
-                None
-            );
-            assert_eq!(
-                key.open_in_place(&NONCE, b"Header", &mut text.clone()),
-                None
-            );
+            assert_eq!(key.open_in_place(&other, b"header", &mut text.clone()), None);
+            assert_eq!(key.open_in_place(&NONCE, b"Header", &mut text.clone()), None);
             let mut damaged = text.clone();
             damaged[0] ^= 1;
             assert_eq!(key.open_in_place(&NONCE, b"header", &mut damaged), None);
@@ -110,20 +94,13 @@ mod tests {
     #[test]
     fn it_seals_as_the_other_implementation_does() {
         let (mut ours, mut theirs) = (*b"one text", *b"one text");
-        let tag = DataAead::new(Suite::ChaCha20Poly1305, secret())
-            .seal_in_place(&NONCE, b"header", &mut ours);
-        assert_eq!(
-            tag,
-            ChaCha::new(secret()).seal_in_place(&NONCE, b"header", &mut theirs)
-        );
+        let tag = DataAead::new(Suite::ChaCha20Poly1305, secret()).seal_in_place(&NONCE, b"header", &mut ours);
+        assert_eq!(tag, ChaCha::new(secret()).seal_in_place(&NONCE, b"header", &mut theirs));
         assert_eq!(ours, theirs);
     }
 
     #[test]
     fn a_key_never_prints() {
-        assert_eq!(
-            format!("{:?}", DataAead::new(Suite::Aes256Gcm, secret())),
-            "DataAead(..)"
-        );
+        assert_eq!(format!("{:?}", DataAead::new(Suite::Aes256Gcm, secret())), "DataAead(..)");
     }
 }

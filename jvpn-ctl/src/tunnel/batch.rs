@@ -95,9 +95,7 @@ impl Batch {
         let (count, bytes) = (self.count, self.buffer.get(..self.len).unwrap_or(&[]));
         let target = self.target.take();
         (self.len, self.count, self.closed) = (0, 0, true);
-        let Some(target) = target.filter(|_| count > 0) else {
-            return;
-        };
+        let Some(target) = target.filter(|_| count > 0) else { return };
         let Some(port) = ports.find(target.socket) else {
             tally.add(Counter::DropSend, count as u64);
             return;
@@ -107,13 +105,9 @@ impl Batch {
             send_each(port, &target, bytes, self.stride, tally);
             return;
         }
-        match patiently(port, tally, || {
-            port.send_segments(target.remote, target.local, bytes, self.stride)
-        }) {
+        match patiently(port, tally, || port.send_segments(target.remote, target.local, bytes, self.stride)) {
             Ok(()) => self.refusals = 0,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                tally.add(Counter::DropSend, count as u64)
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tally.add(Counter::DropSend, count as u64),
             Err(_) => {
                 self.refusals += 1;
                 tally.one(Counter::GsoSendFallback);
@@ -126,22 +120,14 @@ impl Batch {
 /// Sends datagram by datagram.
 fn send_each(port: &UdpPort, target: &Target, bytes: &[u8], stride: usize, tally: &mut Tally) {
     for datagram in bytes.chunks(stride.max(1)) {
-        if patiently(port, tally, || {
-            port.send(target.remote, target.local, datagram)
-        })
-        .is_err()
-        {
+        if patiently(port, tally, || port.send(target.remote, target.local, datagram)).is_err() {
             tally.one(Counter::DropSend);
         }
     }
 }
 
 /// Sends; again if the error was about an earlier datagram, or once there is room.
-fn patiently(
-    port: &UdpPort,
-    tally: &mut Tally,
-    send: impl Fn() -> io::Result<()>,
-) -> io::Result<()> {
+fn patiently(port: &UdpPort, tally: &mut Tally, send: impl Fn() -> io::Result<()>) -> io::Result<()> {
     match send() {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             tally.one(Counter::SocketErrors);
@@ -149,10 +135,7 @@ fn patiently(
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             tally.one(Counter::SendWaits);
-            let wait = Timespec {
-                tv_sec: 0,
-                tv_nsec: i64::from(ROOM_WAIT.subsec_nanos()),
-            };
+            let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(ROOM_WAIT.subsec_nanos()) };
             let fd = port.as_fd();
             poll(&mut [PollFd::new(&fd, PollFlags::OUT)], Some(&wait))?;
             send()

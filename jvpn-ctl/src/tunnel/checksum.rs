@@ -101,9 +101,7 @@ mod tests {
 
     #[test]
     fn a_sum_of_every_length_agrees_with_the_definition() {
-        let bytes: Vec<u8> = (0..3_000u32)
-            .map(|n| ((n * 167) >> 3) as u8 | 0xc0)
-            .collect();
+        let bytes: Vec<u8> = (0..3_000u32).map(|n| ((n * 167) >> 3) as u8 | 0xc0).collect();
         for len in (0..200).chain([1_371, 1_372, 2_999, 3_000]) {
             let ours = u16::from_be_bytes(Sum::default().bytes(&bytes[..len]).finish());
             assert_eq!(ours, oracle(&bytes[..len]), "{len}");
@@ -115,9 +113,6 @@ mod tests {
         let mut bytes = [0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc];
         let before = Sum::default().bytes(&bytes).finish();
         bytes[2..4].copy_from_slice(&[0xff, 0x01]);
-        assert_eq!(
-            updated(before, [0x56, 0x78], [0xff, 0x01]),
-            Sum::default().bytes(&bytes).finish()
-        );
+        assert_eq!(updated(before, [0x56, 0x78], [0xff, 0x01]), Sum::default().bytes(&bytes).finish());
     }
 }

@@ -7,9 +7,7 @@ use std::io::{self, IoSlice};
 
 use super::inner::{Inner, TCP, UDP};
 use super::split::seal_v4_header;
-use super::vnet::{
-    DATA_VALID, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_LEN, Vnet,
-};
+use super::vnet::{DATA_VALID, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_LEN, Vnet};
 
 /// Packets in one write; more segments than this the kernel refuses for UDP.
 const PARTS_MAX: usize = 64;
@@ -83,17 +81,8 @@ impl Default for Coalescer {
 
 impl Coalescer {
     /// Adds the packet at `at`, or writes the group and starts one with it.
-    pub(super) fn push(
-        &mut self,
-        buffer: &mut [u8],
-        at: usize,
-        inner: Inner,
-        partial: bool,
-        sink: &mut impl Sink,
-    ) {
-        let Some(packet) = buffer.get(at..at + inner.len) else {
-            return;
-        };
+    pub(super) fn push(&mut self, buffer: &mut [u8], at: usize, inner: Inner, partial: bool, sink: &mut impl Sink) {
+        let Some(packet) = buffer.get(at..at + inner.len) else { return };
         let candidate = Candidate::of(packet, inner, partial);
         if let Some(candidate) = &candidate
             && self.follows(buffer, packet, &inner, candidate)
@@ -108,11 +97,7 @@ impl Coalescer {
         self.first = Some(inner);
         self.total = inner.len;
         self.closed = candidate.as_ref().is_none_or(|candidate| candidate.last);
-        self.vouched = if partial {
-            Vouched::Carried
-        } else {
-            Vouched::No
-        };
+        self.vouched = if partial { Vouched::Carried } else { Vouched::No };
         if let Some(candidate) = candidate {
             self.vouched = candidate.vouched;
             (self.headers, self.size) = (candidate.headers, candidate.payload);
@@ -121,9 +106,7 @@ impl Coalescer {
 
     /// Whether `packet` continues the group.
     fn follows(&self, buffer: &[u8], packet: &[u8], inner: &Inner, next: &Candidate) -> bool {
-        let (Some(first), Some(&part)) = (&self.first, self.parts.first()) else {
-            return false;
-        };
+        let (Some(first), Some(&part)) = (&self.first, self.parts.first()) else { return false };
         if self.closed
             || self.parts.len() >= PARTS_MAX
             || self.total + next.payload > super::inner::INNER_MAX
@@ -134,12 +117,9 @@ impl Coalescer {
         {
             return false;
         }
-        let Some(head) = buffer.get(part.at..part.at + self.headers) else {
-            return false;
-        };
+        let Some(head) = buffer.get(part.at..part.at + self.headers) else { return false };
         let count = self.parts.len();
-        same_network(head, packet, first, count)
-            && same_transport(head, packet, first, self.total - first.len)
+        same_network(head, packet, first, count) && same_transport(head, packet, first, self.total - first.len)
     }
 
     /// Writes the group.
@@ -155,27 +135,11 @@ impl Coalescer {
     fn write(&mut self, buffer: &mut [u8], first: &Inner, sink: &mut impl Sink) -> Option<()> {
         let &[lead, .., last] = self.parts.as_slice() else {
             let part = self.parts.first()?;
-            return one(
-                buffer.get(part.at..part.at + part.len)?,
-                first,
-                self.vouched,
-                sink,
-            );
+            return one(buffer.get(part.at..part.at + part.len)?, first, self.vouched, sink);
         };
-        self.saved
-            .get_mut(..self.headers)?
-            .copy_from_slice(buffer.get(lead.at..lead.at + self.headers)?);
-        let tail_flags = buffer
-            .get(last.at + first.transport + 13)
-            .copied()
-            .unwrap_or(0);
-        let vnet = self
-            .merge_headers(
-                buffer.get_mut(lead.at..lead.at + self.headers)?,
-                first,
-                tail_flags,
-            )?
-            .to_bytes();
+        self.saved.get_mut(..self.headers)?.copy_from_slice(buffer.get(lead.at..lead.at + self.headers)?);
+        let tail_flags = buffer.get(last.at + first.transport + 13).copied().unwrap_or(0);
+        let vnet = self.merge_headers(buffer.get_mut(lead.at..lead.at + self.headers)?, first, tail_flags)?.to_bytes();
 
         let mut slices = [IoSlice::new(&[]); PARTS_MAX + 1];
         *slices.first_mut()? = IoSlice::new(&vnet);
@@ -188,20 +152,10 @@ impl Coalescer {
         }
         // The kernel refused the merged packet: it gets what arrived, packet by packet.
         sink.fell_back();
-        buffer
-            .get_mut(lead.at..lead.at + self.headers)?
-            .copy_from_slice(self.saved.get(..self.headers)?);
+        buffer.get_mut(lead.at..lead.at + self.headers)?.copy_from_slice(self.saved.get(..self.headers)?);
         for part in &self.parts {
             let packet = buffer.get(part.at..part.at + part.len)?;
-            one(
-                packet,
-                &Inner {
-                    len: part.len,
-                    ..*first
-                },
-                self.vouched,
-                sink,
-            )?;
+            one(packet, &Inner { len: part.len, ..*first }, self.vouched, sink)?;
         }
         Some(())
     }
@@ -211,22 +165,17 @@ impl Coalescer {
         let transport = first.transport;
         let length = self.total - transport;
         if first.is_v6() {
-            head.get_mut(4..6)?
-                .copy_from_slice(&((self.total - 40) as u16).to_be_bytes());
+            head.get_mut(4..6)?.copy_from_slice(&((self.total - 40) as u16).to_be_bytes());
         } else {
             let network = head.get_mut(..transport)?;
-            network
-                .get_mut(2..4)?
-                .copy_from_slice(&(self.total as u16).to_be_bytes());
+            network.get_mut(2..4)?.copy_from_slice(&(self.total as u16).to_be_bytes());
             seal_v4_header(network)?;
         }
         let pseudo = first.pseudo(head, length).partial();
         let offset = first.checksum_offset()?;
-        head.get_mut(transport + offset..transport + offset + 2)?
-            .copy_from_slice(&pseudo);
+        head.get_mut(transport + offset..transport + offset + 2)?.copy_from_slice(&pseudo);
         let gso_type = if first.protocol == UDP {
-            head.get_mut(transport + 4..transport + 6)?
-                .copy_from_slice(&(length as u16).to_be_bytes());
+            head.get_mut(transport + 4..transport + 6)?.copy_from_slice(&(length as u16).to_be_bytes());
             GSO_UDP_L4
         } else {
             let flags = head.get_mut(transport + 13)?;
@@ -254,15 +203,11 @@ fn one(packet: &[u8], inner: &Inner, vouched: Vouched, sink: &mut impl Sink) -> 
             csum_offset: offset as u16,
             ..Vnet::default()
         },
-        (Vouched::Verified, _) => Vnet {
-            flags: DATA_VALID,
-            ..Vnet::default()
-        },
+        (Vouched::Verified, _) => Vnet { flags: DATA_VALID, ..Vnet::default() },
         _ => Vnet::default(),
     };
     let head: [u8; VNET_LEN] = vnet.to_bytes();
-    sink.write(&[IoSlice::new(&head), IoSlice::new(packet)])
-        .ok()
+    sink.write(&[IoSlice::new(&head), IoSlice::new(packet)]).ok()
 }
 
 /// A packet that could be part of a group.
@@ -293,11 +238,7 @@ impl Candidate {
             if header < 20 {
                 return None;
             }
-            (
-                inner.transport + header,
-                flags & (FIN | PSH) != 0,
-                flags & CWR == 0,
-            )
+            (inner.transport + header, flags & (FIN | PSH) != 0, flags & CWR == 0)
         } else {
             // A datagram whose own length is another one, or without checksum, is passed on as it is.
             let length = usize::from(u16::from_be_bytes(*transport.get(4..6)?.first_chunk()?));
@@ -306,10 +247,7 @@ impl Candidate {
             }
             (inner.transport + 8, false, true)
         };
-        let payload = inner
-            .len
-            .checked_sub(headers)
-            .filter(|&payload| payload > 0)?;
+        let payload = inner.len.checked_sub(headers).filter(|&payload| payload > 0)?;
         let vouched = if partial {
             Vouched::Carried
         } else if inner.checksum_intact(packet) == Some(true) {
@@ -317,13 +255,7 @@ impl Candidate {
         } else {
             return None;
         };
-        Some(Self {
-            headers,
-            payload,
-            vouched,
-            last,
-            may_follow,
-        })
+        Some(Self { headers, payload, vouched, last, may_follow })
     }
 }
 
@@ -333,15 +265,8 @@ fn same_network(head: &[u8], packet: &[u8], first: &Inner, count: usize) -> bool
     if first.is_v6() {
         return same(0..4) && same(6..40);
     }
-    let id = |bytes: &[u8]| {
-        bytes
-            .get(4..6)
-            .and_then(|id| id.first_chunk())
-            .map(|id| u16::from_be_bytes(*id))
-    };
-    let (Some(a), Some(b)) = (id(head), id(packet)) else {
-        return false;
-    };
+    let id = |bytes: &[u8]| bytes.get(4..6).and_then(|id| id.first_chunk()).map(|id| u16::from_be_bytes(*id));
+    let (Some(a), Some(b)) = (id(head), id(packet)) else { return false };
     // Systems that set DF on every packet may leave the identification alone (RFC 6864).
     let fixed = head.get(6).is_some_and(|flags| flags & 0x40 != 0) && a == b;
     same(0..2) && same(6..10) && same(12..20) && (fixed || b == a.wrapping_add(count as u16))
@@ -349,9 +274,7 @@ fn same_network(head: &[u8], packet: &[u8], first: &Inner, count: usize) -> bool
 
 /// Whether transport headers are those of one flow, `sent` payload bytes beyond the first packet apart.
 fn same_transport(head: &[u8], packet: &[u8], first: &Inner, sent: usize) -> bool {
-    let (Some(a), Some(b)) = (head.get(first.transport..), packet.get(first.transport..)) else {
-        return false;
-    };
+    let (Some(a), Some(b)) = (head.get(first.transport..), packet.get(first.transport..)) else { return false };
     let same = |range: std::ops::Range<usize>| a.get(range.clone()) == b.get(range);
     if !same(0..4) {
         return false;
@@ -359,14 +282,8 @@ fn same_transport(head: &[u8], packet: &[u8], first: &Inner, sent: usize) -> boo
     if first.protocol == UDP {
         return true;
     }
-    let sequence = |tcp: &[u8]| {
-        tcp.get(4..8)
-            .and_then(|n| n.first_chunk())
-            .map(|n| u32::from_be_bytes(*n))
-    };
-    let (Some(x), Some(y)) = (sequence(a), sequence(b)) else {
-        return false;
-    };
+    let sequence = |tcp: &[u8]| tcp.get(4..8).and_then(|n| n.first_chunk()).map(|n| u32::from_be_bytes(*n));
+    let (Some(x), Some(y)) = (sequence(a), sequence(b)) else { return false };
     let flags = |tcp: &[u8]| tcp.get(13).map(|flags| flags & !(FIN | PSH | CWR));
     let first_payload = first.len - head.len();
     y == x.wrapping_add((sent + first_payload) as u32)

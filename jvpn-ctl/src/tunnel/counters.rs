@@ -141,15 +141,11 @@ impl Counters {
     /// The value last published.
     #[must_use]
     pub fn value(&self, counter: Counter) -> u64 {
-        self.0
-            .get(counter as usize)
-            .map_or(0, |value| value.load(Relaxed))
+        self.0.get(counter as usize).map_or(0, |value| value.load(Relaxed))
     }
 
     /// Names and values of everything counted so far.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        Counter::ALL
-            .iter()
-            .map(|&counter| (counter.name(), self.value(counter)))
+        Counter::ALL.iter().map(|&counter| (counter.name(), self.value(counter)))
     }
 }

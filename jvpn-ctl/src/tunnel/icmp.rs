@@ -39,19 +39,14 @@ pub(super) fn too_big(
     match (inner.source, inner.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let silent = source.is_unspecified() || source.is_multicast() || source.is_broadcast();
-            if silent
-                || destination.is_multicast()
-                || is_v4_error(packet, inner)
-                || is_later_fragment(packet)
-            {
+            if silent || destination.is_multicast() || is_v4_error(packet, inner) || is_later_fragment(packet) {
                 return None;
             }
             v4(packet, source, from.v4?, mtu, out)
         }
         (IpAddr::V6(source), IpAddr::V6(_)) => {
             // Packet Too Big is the one error that may answer a group address (RFC 4443, 2.4 e.3).
-            let error =
-                inner.protocol == ICMP_V6 && packet.get(40).is_none_or(|kind| kind & 0x80 == 0);
+            let error = inner.protocol == ICMP_V6 && packet.get(40).is_none_or(|kind| kind & 0x80 == 0);
             if source.is_unspecified() || source.is_multicast() || error {
                 return None;
             }
@@ -62,34 +57,21 @@ pub(super) fn too_big(
 }
 
 fn is_v4_error(packet: &[u8], inner: &Inner) -> bool {
-    inner.protocol == ICMP
-        && packet
-            .get(inner.transport)
-            .is_none_or(|kind| matches!(kind, 3 | 4 | 5 | 11 | 12))
+    inner.protocol == ICMP && packet.get(inner.transport).is_none_or(|kind| matches!(kind, 3 | 4 | 5 | 11 | 12))
 }
 
 fn is_later_fragment(packet: &[u8]) -> bool {
-    packet
-        .get(6..8)
-        .and_then(|b| b.first_chunk())
-        .is_none_or(|b| u16::from_be_bytes(*b) & 0x1fff != 0)
+    packet.get(6..8).and_then(|b| b.first_chunk()).is_none_or(|b| u16::from_be_bytes(*b) & 0x1fff != 0)
 }
 
-fn v4(
-    packet: &[u8],
-    to: Ipv4Addr,
-    from: Ipv4Addr,
-    mtu: u16,
-    out: &mut [u8; TOO_BIG_MAX],
-) -> Option<usize> {
+fn v4(packet: &[u8], to: Ipv4Addr, from: Ipv4Addr, mtu: u16, out: &mut [u8; TOO_BIG_MAX]) -> Option<usize> {
     let quoted = packet.get(..packet.len().min(MAX_V4 - 28))?;
     let len = 28 + quoted.len();
     let out = out.get_mut(..len)?;
     let (head, icmp) = out.split_at_mut_checked(20)?;
     head.fill(0);
     *head.first_mut()? = 0x45;
-    head.get_mut(2..4)?
-        .copy_from_slice(&(len as u16).to_be_bytes());
+    head.get_mut(2..4)?.copy_from_slice(&(len as u16).to_be_bytes());
     head.get_mut(8..10)?.copy_from_slice(&[64, ICMP]);
     head.get_mut(12..16)?.copy_from_slice(&from.octets());
     head.get_mut(16..20)?.copy_from_slice(&to.octets());
@@ -102,31 +84,21 @@ fn v4(
     Some(len)
 }
 
-fn v6(
-    packet: &[u8],
-    to: Ipv6Addr,
-    from: Ipv6Addr,
-    mtu: u16,
-    out: &mut [u8; TOO_BIG_MAX],
-) -> Option<usize> {
+fn v6(packet: &[u8], to: Ipv6Addr, from: Ipv6Addr, mtu: u16, out: &mut [u8; TOO_BIG_MAX]) -> Option<usize> {
     let quoted = packet.get(..packet.len().min(MAX_V6 - 48))?;
     let len = 48 + quoted.len();
     let out = out.get_mut(..len)?;
     let (head, icmp) = out.split_at_mut_checked(40)?;
     head.fill(0);
     *head.first_mut()? = 0x60;
-    head.get_mut(4..6)?
-        .copy_from_slice(&((len - 40) as u16).to_be_bytes());
+    head.get_mut(4..6)?.copy_from_slice(&((len - 40) as u16).to_be_bytes());
     head.get_mut(6..8)?.copy_from_slice(&[ICMP_V6, 64]);
     head.get_mut(8..24)?.copy_from_slice(&from.octets());
     head.get_mut(24..40)?.copy_from_slice(&to.octets());
     icmp.get_mut(..6)?.copy_from_slice(&[2, 0, 0, 0, 0, 0]);
     icmp.get_mut(6..8)?.copy_from_slice(&mtu.to_be_bytes());
     icmp.get_mut(8..)?.copy_from_slice(quoted);
-    let sum = super::checksum::pseudo(head.get(8..40)?, ICMP_V6)
-        .number(icmp.len() as u16)
-        .bytes(icmp)
-        .finish();
+    let sum = super::checksum::pseudo(head.get(8..40)?, ICMP_V6).number(icmp.len() as u16).bytes(icmp).finish();
     icmp.get_mut(2..4)?.copy_from_slice(&sum);
     Some(len)
 }

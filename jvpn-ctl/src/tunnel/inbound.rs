@@ -36,11 +36,7 @@ struct Run {
 
 /// What an opened datagram turned out to be.
 enum Opened {
-    Packet {
-        at: usize,
-        inner: Inner,
-        partial: bool,
-    },
+    Packet { at: usize, inner: Inner, partial: bool },
     Ping(Ping),
     Nothing,
 }
@@ -56,44 +52,25 @@ pub(super) fn batch<R: Role>(
     now: Instant,
 ) {
     io.tally.one(Counter::RxBatches);
-    let origin = Origin {
-        socket,
-        remote: received.remote,
-        local: received.local,
-    };
+    let origin = Origin { socket, remote: received.remote, local: received.local };
     let mut run: Option<Run> = None;
     for at in (0..received.len).step_by(received.stride) {
         let end = received.len.min(at + received.stride);
-        let Some(datagram) = buffer.get_mut(at..end) else {
-            break;
-        };
+        let Some(datagram) = buffer.get_mut(at..end) else { break };
         let mut ping = None;
         match role.inbound(&origin, datagram) {
-            Inbound::Open { session, k } => {
-                match open::<R>(&mut run, io, session, k, datagram, now) {
-                    Opened::Packet {
-                        at: offset,
-                        inner,
-                        partial,
-                    } => {
-                        let mut sink = TunSink {
-                            tun: &io.tun,
-                            tally: &mut io.tally,
-                        };
-                        merge.push(buffer, at + offset, inner, partial, &mut sink);
-                    }
-                    Opened::Ping(found) => ping = Some((session.id(), found)),
-                    Opened::Nothing => {}
+            Inbound::Open { session, k } => match open::<R>(&mut run, io, session, k, datagram, now) {
+                Opened::Packet { at: offset, inner, partial } => {
+                    let mut sink = TunSink { tun: &io.tun, tally: &mut io.tally };
+                    merge.push(buffer, at + offset, inner, partial, &mut sink);
                 }
-            }
+                Opened::Ping(found) => ping = Some((session.id(), found)),
+                Opened::Nothing => {}
+            },
             Inbound::Reply(len) => reply(io, &origin, datagram, len),
             Inbound::Control => {
                 io.tally.one(Counter::ToController);
-                io.tell(FromWorker::Datagram {
-                    origin,
-                    at: now,
-                    bytes: datagram.to_vec(),
-                });
+                io.tell(FromWorker::Datagram { origin, at: now, bytes: datagram.to_vec() });
             }
             Inbound::Drop => io.tally.one(Counter::DropRole),
         }
@@ -107,23 +84,13 @@ pub(super) fn batch<R: Role>(
                 // Whoever hears of the pong finds its transport heard from.
                 finish(run.take(), io, now);
                 io.tally.one(Counter::Pings);
-                io.tell(FromWorker::Pong {
-                    session,
-                    id,
-                    at: now,
-                });
+                io.tell(FromWorker::Pong { session, id, at: now });
             }
             None => {}
         }
     }
     finish(run.take(), io, now);
-    merge.flush(
-        buffer,
-        &mut TunSink {
-            tun: &io.tun,
-            tally: &mut io.tally,
-        },
-    );
+    merge.flush(buffer, &mut TunSink { tun: &io.tun, tally: &mut io.tally });
 }
 
 /// Opens one datagram in place and judges what was in it.
@@ -140,32 +107,19 @@ fn open<R: Role>(
     };
     let header = Header::from_bytes(head);
     let direction = header.flags & FLAG_DOWN;
-    let ours = header.kind == Kind::Data as u8
-        && header.flags & FLAGS_RESERVED == 0
-        && direction != R::DIRECTION;
+    let ours = header.kind == Kind::Data as u8 && header.flags & FLAGS_RESERVED == 0 && direction != R::DIRECTION;
     if !ours || sealed.len() <= TAG_LEN {
         return dropped(io, Counter::DropFrame);
     }
-    let same = |run: &Run| {
-        Arc::ptr_eq(&run.session, session) && run.k == k && run.key.epoch().wire() == header.epoch
-    };
+    let same = |run: &Run| Arc::ptr_eq(&run.session, session) && run.k == k && run.key.epoch().wire() == header.epoch;
     if !run.as_ref().is_some_and(same) {
         finish(run.take(), io, now);
         let Some(key) = session.opening(header.epoch).filter(|key| key.alive(now)) else {
             return dropped(io, Counter::DropEpoch);
         };
-        *run = Some(Run {
-            session: Arc::clone(session),
-            key,
-            k,
-            opened: 0,
-            packets: 0,
-            bytes: 0,
-        });
+        *run = Some(Run { session: Arc::clone(session), key, k, opened: 0, packets: 0, bytes: 0 });
     }
-    let Some(run) = run else {
-        return Opened::Nothing;
-    };
+    let Some(run) = run else { return Opened::Nothing };
     match run.key.opening().open(k, head, sealed) {
         Ok(len) => {
             run.opened += 1;
@@ -183,9 +137,7 @@ fn judge(run: &mut Run, io: &mut Io, plain: &mut [u8], partial: bool) -> Opened 
     if plain.first().is_some_and(|first| first >> 4 == 0) {
         return Ping::parse(plain).map_or_else(|| dropped(io, Counter::DropInner), Opened::Ping);
     }
-    let Some(inner) = Inner::parse(plain) else {
-        return dropped(io, Counter::DropInner);
-    };
+    let Some(inner) = Inner::parse(plain) else { return dropped(io, Counter::DropInner) };
     if !run.session.allows(inner.source) {
         return dropped(io, Counter::DropInnerSpoof);
     }
@@ -196,11 +148,7 @@ fn judge(run: &mut Run, io: &mut Io, plain: &mut [u8], partial: bool) -> Opened 
     clamp_mss(plain, &inner, io.options.inner_mtu, partial);
     run.packets += 1;
     run.bytes += inner.len as u64;
-    Opened::Packet {
-        at: HEADER_LEN,
-        inner,
-        partial,
-    }
+    Opened::Packet { at: HEADER_LEN, inner, partial }
 }
 
 fn dropped(io: &mut Io, reason: Counter) -> Opened {
@@ -210,29 +158,19 @@ fn dropped(io: &mut Io, reason: Counter) -> Opened {
 
 /// Books a run.
 fn finish(run: Option<Run>, io: &mut Io, now: Instant) {
-    let Some(run) = run.filter(|run| run.opened > 0) else {
-        return;
-    };
+    let Some(run) = run.filter(|run| run.opened > 0) else { return };
     run.session.opened(run.k, run.packets, run.bytes, now);
     io.tally.add(Counter::RxPackets, run.packets);
     io.tally.add(Counter::RxBytes, run.bytes);
     if run.session.proven(run.key.epoch()) {
-        io.tell(FromWorker::EpochProven {
-            session: run.session.id(),
-            epoch: run.key.epoch(),
-        });
+        io.tell(FromWorker::EpochProven { session: run.session.id(), epoch: run.key.epoch() });
     }
 }
 
 /// Sends an answer that stands where its question stood, and is never longer.
 fn reply(io: &mut Io, origin: &Origin, datagram: &[u8], len: usize) {
-    let Some(answer) = datagram.get(..len) else {
-        return io.tally.one(Counter::DropReplyTooLong);
-    };
-    let sent = io
-        .ports
-        .find(origin.socket)
-        .map(|port| port.send(origin.remote, origin.local, answer));
+    let Some(answer) = datagram.get(..len) else { return io.tally.one(Counter::DropReplyTooLong) };
+    let sent = io.ports.find(origin.socket).map(|port| port.send(origin.remote, origin.local, answer));
     match sent {
         Some(Ok(())) => io.tally.one(Counter::Replies),
         _ => io.tally.one(Counter::DropSend),

@@ -50,28 +50,7 @@ impl Inner {
         if transport < 20 || len < transport || len > packet.len() {
             return None;
         }
-        let [
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            f0,
-            f1,
-            _,
-            protocol,
-            _,
-            _,
-            s0,
-            s1,
-            s2,
-            s3,
-            d0,
-            d1,
-            d2,
-            d3,
-        ] = *head;
+        let [_, _, _, _, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *head;
         Some(Self {
             source: Ipv4Addr::new(s0, s1, s2, s3).into(),
             destination: Ipv4Addr::new(d0, d1, d2, d3).into(),
@@ -134,11 +113,7 @@ impl Inner {
         if self.protocol == UDP && transport.get(offset..offset + 2)? == [0, 0] {
             return Some(!self.is_v6());
         }
-        Some(
-            self.pseudo(packet, transport.len())
-                .bytes(transport)
-                .is_intact(),
-        )
+        Some(self.pseudo(packet, transport.len()).bytes(transport).is_intact())
     }
 }
 
@@ -149,22 +124,14 @@ pub(super) fn clamp_mss(packet: &mut [u8], inner: &Inner, mtu: u16, partial: boo
     if inner.protocol != TCP || inner.checksum_offset().is_none() {
         return;
     }
-    let Some(tcp) = packet.get_mut(inner.transport..inner.len) else {
-        return;
-    };
+    let Some(tcp) = packet.get_mut(inner.transport..inner.len) else { return };
     if tcp.get(13).is_none_or(|flags| flags & SYN == 0) {
         return;
     }
     let limit = mtu - if inner.is_v6() { 60 } else { 40 };
-    let end = tcp
-        .len()
-        .min(usize::from(tcp.get(12).copied().unwrap_or(0) >> 4) * 4);
-    let Some(at) = mss_at(tcp.get(..end).unwrap_or(&[])) else {
-        return;
-    };
-    let Some(&[o0, o1]) = tcp.get(at..at + 2).and_then(|b| b.first_chunk::<2>()) else {
-        return;
-    };
+    let end = tcp.len().min(usize::from(tcp.get(12).copied().unwrap_or(0) >> 4) * 4);
+    let Some(at) = mss_at(tcp.get(..end).unwrap_or(&[])) else { return };
+    let Some(&[o0, o1]) = tcp.get(at..at + 2).and_then(|b| b.first_chunk::<2>()) else { return };
     if u16::from_be_bytes([o0, o1]) <= limit {
         return;
     }
@@ -177,11 +144,7 @@ pub(super) fn clamp_mss(packet: &mut [u8], inner: &Inner, mtu: u16, partial: boo
     }
     // The option may stand at an odd offset: then its bytes are the halves of two words, which RFC 1624
     // sums just as well once both values are swapped.
-    let (old, new) = if at % 2 == 0 {
-        ([o0, o1], new)
-    } else {
-        ([o1, o0], [new[1], new[0]])
-    };
+    let (old, new) = if at % 2 == 0 { ([o0, o1], new) } else { ([o1, o0], [new[1], new[0]]) };
     if let Some(field) = tcp.get_mut(16..18).and_then(|b| b.first_chunk_mut::<2>()) {
         *field = checksum::updated(*field, old, new);
     }

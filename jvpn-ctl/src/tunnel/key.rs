@@ -25,13 +25,7 @@ pub struct DataKey {
 impl DataKey {
     /// Takes the keys of `epoch` over, born at `now`: one to seal with, one to open with.
     #[must_use]
-    pub fn new(
-        suite: Suite,
-        epoch: Epoch,
-        seal: Secret<32>,
-        open: Secret<32>,
-        now: Instant,
-    ) -> Self {
+    pub fn new(suite: Suite, epoch: Epoch, seal: Secret<32>, open: Secret<32>, now: Instant) -> Self {
         let limits = suite.limits();
         let (seal, open) = (DataAead::new(suite, seal), DataAead::new(suite, open));
         Self::with(epoch, limits, seal, open, now)
@@ -41,22 +35,11 @@ impl DataKey {
     #[doc(hidden)]
     #[must_use]
     pub fn null(epoch: Epoch, now: Instant) -> Self {
-        Self::with(
-            epoch,
-            Suite::Aes256Gcm.limits(),
-            DataAead::null(),
-            DataAead::null(),
-            now,
-        )
+        Self::with(epoch, Suite::Aes256Gcm.limits(), DataAead::null(), DataAead::null(), now)
     }
 
     fn with(epoch: Epoch, limits: Limits, seal: DataAead, open: DataAead, born: Instant) -> Self {
-        Self {
-            epoch,
-            born,
-            seal: SealingKey::new(seal, limits),
-            open: OpeningKey::new(open, limits),
-        }
+        Self { epoch, born, seal: SealingKey::new(seal, limits), open: OpeningKey::new(open, limits) }
     }
 
     /// The epoch these keys belong to.
@@ -99,10 +82,7 @@ impl KeySet {
     /// The key whose epoch has this wire byte.
     #[must_use]
     pub fn by_wire(&self, epoch: u8) -> Option<&Arc<DataKey>> {
-        [&self.current, &self.next, &self.previous]
-            .into_iter()
-            .flatten()
-            .find(|key| key.epoch.wire() == epoch)
+        [&self.current, &self.next, &self.previous].into_iter().flatten().find(|key| key.epoch.wire() == epoch)
     }
 
     /// Makes `next` current if it is `epoch`; says whether anything changed.
@@ -124,22 +104,12 @@ mod tests {
 
     fn key(epoch: u32) -> Option<Arc<DataKey>> {
         let secret = || Secret::take(&mut [1; 32]);
-        Some(Arc::new(DataKey::new(
-            Suite::Aes256Gcm,
-            Epoch(epoch),
-            secret(),
-            secret(),
-            Instant(0),
-        )))
+        Some(Arc::new(DataKey::new(Suite::Aes256Gcm, Epoch(epoch), secret(), secret(), Instant(0))))
     }
 
     #[test]
     fn only_the_next_epoch_is_promoted() {
-        let mut set = KeySet {
-            previous: key(1),
-            current: key(2),
-            next: key(3),
-        };
+        let mut set = KeySet { previous: key(1), current: key(2), next: key(3) };
         assert!(!set.promote(Epoch(1)) && !set.promote(Epoch(2)));
         assert!(set.promote(Epoch(3)) && !set.promote(Epoch(3)));
         assert_eq!(set.current.as_ref().map(|key| key.epoch()), Some(Epoch(3)));

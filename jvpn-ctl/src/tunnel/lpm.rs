@@ -24,10 +24,7 @@ struct Level<T> {
 
 impl<T> Default for Lpm<T> {
     fn default() -> Self {
-        Self {
-            v4: Vec::new(),
-            v6: Vec::new(),
-        }
+        Self { v4: Vec::new(), v6: Vec::new() }
     }
 }
 
@@ -40,31 +37,14 @@ impl<T> Lpm<T> {
         let mut table = Self::default();
         for (net, value) in entries {
             let (levels, key, mask) = match net {
-                IpNet::V4(v4) => (
-                    &mut table.v4,
-                    u128::from(u32::from(v4.network())),
-                    u128::from(u32::from(v4.netmask())),
-                ),
-                IpNet::V6(v6) => (
-                    &mut table.v6,
-                    u128::from(v6.network()),
-                    u128::from(v6.netmask()),
-                ),
+                IpNet::V4(v4) => (&mut table.v4, u128::from(u32::from(v4.network())), u128::from(u32::from(v4.netmask()))),
+                IpNet::V6(v6) => (&mut table.v6, u128::from(v6.network()), u128::from(v6.netmask())),
             };
             let place = levels.partition_point(|level| level.mask > mask);
             if levels.get(place).is_none_or(|level| level.mask != mask) {
-                levels.insert(
-                    place,
-                    Level {
-                        mask,
-                        of: HashMap::new(),
-                    },
-                );
+                levels.insert(place, Level { mask, of: HashMap::new() });
             }
-            if levels
-                .get_mut(place)
-                .is_some_and(|level| level.of.insert(key, value).is_some())
-            {
+            if levels.get_mut(place).is_some_and(|level| level.of.insert(key, value).is_some()) {
                 return Err(net);
             }
         }
@@ -78,9 +58,7 @@ impl<T> Lpm<T> {
             IpAddr::V4(v4) => (&self.v4, u128::from(u32::from(v4))),
             IpAddr::V6(v6) => (&self.v6, u128::from(v6)),
         };
-        levels
-            .iter()
-            .find_map(|level| level.of.get(&(bits & level.mask)))
+        levels.iter().find_map(|level| level.of.get(&(bits & level.mask)))
     }
 }
 
@@ -89,38 +67,16 @@ mod tests {
     use super::*;
 
     fn table() -> Lpm<u8> {
-        let nets = [
-            "0.0.0.0/0",
-            "10.0.0.0/8",
-            "10.1.0.0/16",
-            "10.1.2.3/32",
-            "fd00::/8",
-            "fd00::1/128",
-        ];
-        Lpm::new(
-            nets.iter()
-                .zip(0..)
-                .map(|(net, n)| (net.parse().unwrap(), n)),
-        )
-        .unwrap()
+        let nets = ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "fd00::/8", "fd00::1/128"];
+        Lpm::new(nets.iter().zip(0..).map(|(net, n)| (net.parse().unwrap(), n))).unwrap()
     }
 
     #[test]
     fn the_longest_prefix_wins() {
-        let cases = [
-            ("10.1.2.3", 3),
-            ("10.1.2.4", 2),
-            ("10.2.0.0", 1),
-            ("9.9.9.9", 0),
-            ("fd00::1", 5),
-            ("fd00::2", 4),
-        ];
+        let cases =
+            [("10.1.2.3", 3), ("10.1.2.4", 2), ("10.2.0.0", 1), ("9.9.9.9", 0), ("fd00::1", 5), ("fd00::2", 4)];
         for (address, expected) in cases {
-            assert_eq!(
-                table().find(address.parse().unwrap()),
-                Some(&expected),
-                "{address}"
-            );
+            assert_eq!(table().find(address.parse().unwrap()), Some(&expected), "{address}");
         }
         assert_eq!(table().find("2001:db8::1".parse().unwrap()), None);
     }

@@ -11,12 +11,12 @@ use jvpn_common::time::{Duration, Instant};
 use jvpn_common::wire::Kind;
 use jvpn_common::wire::header::{FLAG_PARTIAL_CHECKSUM, Header};
 
-use super::aead::DataAead;
 use super::batch::Target;
 use super::coalesce::Sink;
 use super::counters::Counter;
 use super::icmp::{TOO_BIG_MAX, too_big};
 use super::inner::{Inner, clamp_mss};
+use super::aead::DataAead;
 use super::ping::{PING_LEN, Ping};
 use super::queue::FromWorker;
 use super::role::{Role, Route};
@@ -37,12 +37,8 @@ pub(super) fn super_packet<R: Role>(
 ) {
     io.tally.one(Counter::TunReads);
     let vnet = Vnet::from_bytes(vnet);
-    let Some(inner) = Inner::parse(packet) else {
-        return io.tally.one(Counter::DropInner);
-    };
-    let Some(route) = role.outbound(&inner) else {
-        return io.tally.one(Counter::DropNoRoute);
-    };
+    let Some(inner) = Inner::parse(packet) else { return io.tally.one(Counter::DropInner) };
+    let Some(route) = role.outbound(&inner) else { return io.tally.one(Counter::DropNoRoute) };
     let mtu = inner_mtu(&route, io.options.inner_mtu);
     clamp_mss(packet, &inner, mtu, vnet.flags & NEEDS_CSUM != 0);
     let Some(split) = Split::new(&vnet, packet, inner, io.options.carry_checksum) else {
@@ -56,11 +52,7 @@ pub(super) fn super_packet<R: Role>(
 
 /// The largest inner packet a route carries.
 fn inner_mtu(route: &Route<'_>, configured: u16) -> u16 {
-    let overhead = if route.remote.is_ipv4() {
-        OVERHEAD_V4
-    } else {
-        OVERHEAD_V6
-    };
+    let overhead = if route.remote.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 };
     configured.min(route.path_mtu.saturating_sub(overhead))
 }
 
@@ -75,19 +67,10 @@ fn seal_all<R: Role>(route: &Route<'_>, io: &mut Io, mut split: Split<'_>, now: 
     let target = target(route);
     let (mut packets, mut bytes) = (0, 0);
     while let Some(len) = split.next_len() {
-        let Some(room) = io.batch.room(target, len, &io.ports, &mut io.tally) else {
-            break;
-        };
+        let Some(room) = io.batch.room(target, len, &io.ports, &mut io.tally) else { break };
         let (head, rest) = room.split_at_mut(HEADER_LEN);
-        let Some(piece) = split.next_into(rest) else {
-            break;
-        };
-        let flags = R::DIRECTION
-            | if piece.partial {
-                FLAG_PARTIAL_CHECKSUM
-            } else {
-                0
-            };
+        let Some(piece) = split.next_into(rest) else { break };
+        let flags = R::DIRECTION | if piece.partial { FLAG_PARTIAL_CHECKSUM } else { 0 };
         if seal(route, &mut numbers, key.epoch(), flags, head, rest).is_none() {
             break;
         }
@@ -100,10 +83,7 @@ fn seal_all<R: Role>(route: &Route<'_>, io: &mut Io, mut split: Split<'_>, now: 
     io.tally.add(Counter::DropVnet, count - packets);
     let before = route.session.sealed(packets, bytes, now);
     if now.since(before) >= IDLE_AFTER {
-        io.tell(FromWorker::Busy {
-            session: route.session.id(),
-            at: now,
-        });
+        io.tell(FromWorker::Busy { session: route.session.id(), at: now });
     }
 }
 
@@ -119,15 +99,7 @@ fn seal(
     let (kind, epoch) = (Kind::Data as u8, epoch.wire());
     let header = |counter| {
         let tag = steering_tag(route.steering, counter, kind, epoch, flags, route.k, None);
-        Header {
-            kind,
-            epoch,
-            flags,
-            tag,
-            locator: route.locator.0,
-            counter,
-        }
-        .to_bytes()
+        Header { kind, epoch, flags, tag, locator: route.locator.0, counter }.to_bytes()
     };
     let (text, room) = rest.split_last_chunk_mut::<TAG_LEN>()?;
     let sealed = numbers.seal_next(header, text)?;
@@ -137,28 +109,18 @@ fn seal(
 }
 
 fn target(route: &Route<'_>) -> Target {
-    Target {
-        socket: route.socket,
-        remote: route.remote,
-        local: route.local,
-    }
+    Target { socket: route.socket, remote: route.remote, local: route.local }
 }
 
 /// Sends a ping or its answer on a session's active transport, at once.
 pub(super) fn send_ping<R: Role>(route: &Route<'_>, io: &mut Io, ping: Ping, now: Instant) {
-    let sealed = route
-        .session
-        .sealing()
-        .filter(|key| key.alive(now))
-        .and_then(|key| {
-            let mut number = key.sealing().reserve(route.k, 1).ok()?;
-            let room = io
-                .batch
-                .room(target(route), PING_LEN, &io.ports, &mut io.tally)?;
-            let (head, rest) = room.split_at_mut_checked(HEADER_LEN)?;
-            rest.get_mut(..PING_LEN)?.copy_from_slice(&ping.to_bytes());
-            seal(route, &mut number, key.epoch(), R::DIRECTION, head, rest)
-        });
+    let sealed = route.session.sealing().filter(|key| key.alive(now)).and_then(|key| {
+        let mut number = key.sealing().reserve(route.k, 1).ok()?;
+        let room = io.batch.room(target(route), PING_LEN, &io.ports, &mut io.tally)?;
+        let (head, rest) = room.split_at_mut_checked(HEADER_LEN)?;
+        rest.get_mut(..PING_LEN)?.copy_from_slice(&ping.to_bytes());
+        seal(route, &mut number, key.epoch(), R::DIRECTION, head, rest)
+    });
     if sealed.is_none() {
         return io.tally.one(Counter::DropNoKey);
     }
@@ -174,13 +136,8 @@ fn tell_too_big(io: &mut Io, packet: &[u8], inner: &Inner, mtu: u16, now: Instan
         return;
     }
     let mut message = [0; TOO_BIG_MAX];
-    let Some(len) = too_big(packet, inner, mtu, &io.options.addresses, &mut message) else {
-        return;
-    };
-    let mut sink = TunSink {
-        tun: &io.tun,
-        tally: &mut io.tally,
-    };
+    let Some(len) = too_big(packet, inner, mtu, &io.options.addresses, &mut message) else { return };
+    let mut sink = TunSink { tun: &io.tun, tally: &mut io.tally };
     let head = Vnet::default().to_bytes();
     let message = message.get(..len).unwrap_or(&[]);
     match sink.write(&[std::io::IoSlice::new(&head), std::io::IoSlice::new(message)]) {

@@ -43,9 +43,7 @@ impl Ping {
         let mut bytes = [0; PING_LEN];
         if let Some((first, rest)) = bytes.split_first_mut() {
             *first = kind;
-            rest.iter_mut()
-                .zip(number.to_le_bytes())
-                .for_each(|(to, from)| *to = from);
+            rest.iter_mut().zip(number.to_le_bytes()).for_each(|(to, from)| *to = from);
         }
         bytes
     }

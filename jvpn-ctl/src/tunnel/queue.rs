@@ -82,10 +82,7 @@ struct Bell {
 impl Bell {
     fn new() -> io::Result<Arc<Self>> {
         let fd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Arc::new(Self {
-            fd,
-            rung: AtomicBool::new(false),
-        }))
+        Ok(Arc::new(Self { fd, rung: AtomicBool::new(false) }))
     }
 
     fn ring(&self) {

@@ -55,13 +55,7 @@ impl SessionData {
     /// gateway may send from: the client's routes.
     #[must_use]
     pub fn new(id: SessionId, allowed: Vec<IpNet>) -> Self {
-        Self {
-            id,
-            allowed,
-            keys: RwLock::default(),
-            seen: Default::default(),
-            traffic: Traffic::default(),
-        }
+        Self { id, allowed, keys: RwLock::default(), seen: Default::default(), traffic: Traffic::default() }
     }
 
     /// Which session this is.
@@ -73,10 +67,7 @@ impl SessionData {
     /// A copy of the key set.
     #[must_use]
     pub fn keys(&self) -> KeySet {
-        self.keys
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes the key set in one step: install, promote, wipe.
@@ -87,19 +78,11 @@ impl SessionData {
     /// The key that data is sealed with.
     #[must_use]
     pub fn sealing(&self) -> Option<Arc<DataKey>> {
-        self.keys
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .current
-            .clone()
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).current.clone()
     }
 
     pub(super) fn opening(&self, epoch: u8) -> Option<Arc<DataKey>> {
-        self.keys
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .by_wire(epoch)
-            .cloned()
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).by_wire(epoch).cloned()
     }
 
     /// `key` opened a packet: if it was `next`, it is proven and becomes current.

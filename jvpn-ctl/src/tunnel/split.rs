@@ -62,16 +62,7 @@ impl<'a> Split<'a> {
         } else {
             Checksum::Computed { start, offset }
         };
-        let whole = Self {
-            packet,
-            inner,
-            headers: packet.len(),
-            size: 0,
-            done: 0,
-            index: 0,
-            count: 1,
-            checksum,
-        };
+        let whole = Self { packet, inner, headers: packet.len(), size: 0, done: 0, index: 0, count: 1, checksum };
         match vnet.gso_type & !GSO_ECN {
             GSO_NONE => Some(whole),
             GSO_TCPV4 | GSO_TCPV6 | GSO_UDP_L4 => whole.segmented(vnet),
@@ -81,38 +72,24 @@ impl<'a> Split<'a> {
 
     fn segmented(self, vnet: &Vnet) -> Option<Self> {
         let transport = self.inner.transport;
-        let protocol = if vnet.gso_type & !GSO_ECN == GSO_UDP_L4 {
-            UDP
-        } else {
-            TCP
-        };
+        let protocol = if vnet.gso_type & !GSO_ECN == GSO_UDP_L4 { UDP } else { TCP };
         let size = usize::from(vnet.gso_size);
         if self.inner.protocol != protocol || self.checksum == Checksum::Untouched || size == 0 {
             return None;
         }
-        if usize::from(vnet.csum_start) != transport
-            || self.inner.checksum_offset()? != usize::from(vnet.csum_offset)
-        {
+        if usize::from(vnet.csum_start) != transport || self.inner.checksum_offset()? != usize::from(vnet.csum_offset) {
             return None;
         }
         let headers = match protocol {
             TCP => transport + usize::from(self.packet.get(transport + 12)? >> 4) * 4,
             _ => transport + 8,
         };
-        if headers < transport + 8
-            || (protocol == TCP && headers < transport + 20)
-            || headers > self.packet.len()
-        {
+        if headers < transport + 8 || (protocol == TCP && headers < transport + 20) || headers > self.packet.len() {
             return None;
         }
         let payload = self.packet.len() - headers;
         let count = u16::try_from(payload.div_ceil(size).max(1)).ok()?;
-        Some(Self {
-            headers,
-            size,
-            count,
-            ..self
-        })
+        Some(Self { headers, size, count, ..self })
     }
 
     /// How many packets there are.
@@ -127,8 +104,7 @@ impl<'a> Split<'a> {
 
     /// Length of the next one; none at the end.
     pub(super) fn next_len(&self) -> Option<usize> {
-        (self.index < self.count)
-            .then(|| self.headers + self.size.min(self.packet.len() - self.headers - self.done))
+        (self.index < self.count).then(|| self.headers + self.size.min(self.packet.len() - self.headers - self.done))
     }
 
     /// Writes the next packet to the start of `out`, which holds at least its length.
@@ -148,36 +124,29 @@ impl<'a> Split<'a> {
         }
         self.done += len - self.headers;
         self.index += 1;
-        Some(Piece {
-            len,
-            partial: self.checksum == Checksum::Carried,
-        })
+        Some(Piece { len, partial: self.checksum == Checksum::Carried })
     }
 
     /// Makes copied headers those of segment `index`: lengths, identification, sequence, flags, partial sum.
     fn rewrite(&self, out: &mut [u8], len: usize) -> Option<()> {
         let transport = self.inner.transport;
         if self.inner.is_v6() {
-            out.get_mut(4..6)?
-                .copy_from_slice(&((len - 40) as u16).to_be_bytes());
+            out.get_mut(4..6)?.copy_from_slice(&((len - 40) as u16).to_be_bytes());
         } else {
             let head = out.get_mut(..transport)?;
             let id = u16::from_be_bytes(*head.get(4..6)?.first_chunk()?).wrapping_add(self.index);
-            head.get_mut(2..4)?
-                .copy_from_slice(&(len as u16).to_be_bytes());
+            head.get_mut(2..4)?.copy_from_slice(&(len as u16).to_be_bytes());
             head.get_mut(4..6)?.copy_from_slice(&id.to_be_bytes());
             seal_v4_header(head)?;
         }
         let pseudo = self.inner.pseudo(self.packet, len - transport).partial();
         let head = out.get_mut(transport..)?;
         if self.inner.protocol == UDP {
-            head.get_mut(4..6)?
-                .copy_from_slice(&((len - transport) as u16).to_be_bytes());
+            head.get_mut(4..6)?.copy_from_slice(&((len - transport) as u16).to_be_bytes());
             head.get_mut(6..8)?.copy_from_slice(&pseudo);
             return Some(());
         }
-        let sequence =
-            u32::from_be_bytes(*head.get(4..8)?.first_chunk()?).wrapping_add(self.done as u32);
+        let sequence = u32::from_be_bytes(*head.get(4..8)?.first_chunk()?).wrapping_add(self.done as u32);
         head.get_mut(4..8)?.copy_from_slice(&sequence.to_be_bytes());
         let flags = head.get_mut(13)?;
         if self.index + 1 < self.count {

@@ -13,13 +13,7 @@ pub(super) fn tun_offloads(tun: BorrowedFd<'_>) -> io::Result<libc::c_uint> {
     for offloads in OFFLOADS {
         // SAFETY: TUNSETOFFLOAD takes its argument by value and touches no memory of ours; the descriptor
         // is borrowed and so open.
-        let result = unsafe {
-            libc::ioctl(
-                tun.as_raw_fd(),
-                libc::TUNSETOFFLOAD as _,
-                libc::c_ulong::from(offloads),
-            )
-        };
+        let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as _, libc::c_ulong::from(offloads)) };
         if result == 0 {
             return Ok(offloads);
         }
@@ -30,10 +24,7 @@ pub(super) fn tun_offloads(tun: BorrowedFd<'_>) -> io::Result<libc::c_uint> {
 /// Sets both buffers of a socket, beyond the system's limit when privileged and up to it otherwise.
 pub(super) fn force_buffers(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
-    for (forced, plain) in [
-        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
-        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
-    ] {
+    for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
         if set_int(socket, forced, bytes).is_err() {
             set_int(socket, plain, bytes)?;
         }
@@ -49,18 +40,7 @@ pub(super) fn no_timestamps(socket: BorrowedFd<'_>) -> io::Result<()> {
 fn set_int(socket: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the pointer and length describe `value`, which lives across the call; the kernel only reads it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw const value).cast(),
-            length,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -8,9 +8,7 @@ use super::coalesce::{Coalescer, Sink};
 use super::icmp::{TOO_BIG_MAX, TunnelAddresses, too_big};
 use super::inner::{Inner, TCP, UDP, clamp_mss};
 use super::split::Split;
-use super::vnet::{
-    GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_LEN, Vnet,
-};
+use super::vnet::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_LEN, Vnet};
 
 const FIN: u8 = 1;
 const PSH: u8 = 8;
@@ -37,22 +35,10 @@ struct Shape {
 }
 
 const SHAPES: [Shape; 4] = [
-    Shape {
-        v6: false,
-        tcp: true,
-    },
-    Shape {
-        v6: true,
-        tcp: true,
-    },
-    Shape {
-        v6: false,
-        tcp: false,
-    },
-    Shape {
-        v6: true,
-        tcp: false,
-    },
+    Shape { v6: false, tcp: true },
+    Shape { v6: true, tcp: true },
+    Shape { v6: false, tcp: false },
+    Shape { v6: true, tcp: false },
 ];
 
 impl Shape {
@@ -205,10 +191,7 @@ impl Sink for Kept {
         if self.refuse_merged && vnet.gso_type != GSO_NONE {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        self.written.push((
-            vnet,
-            parts[1..].iter().flat_map(|part| part.to_vec()).collect(),
-        ));
+        self.written.push((vnet, parts[1..].iter().flat_map(|part| part.to_vec()).collect()));
         Ok(())
     }
 
@@ -231,10 +214,7 @@ fn merge(packets: &[(Vec<u8>, bool)], refuse_merged: bool) -> Kept {
         places.push((buffer.len(), *partial));
         buffer.extend_from_slice(packet);
     }
-    let mut kept = Kept {
-        refuse_merged,
-        ..Kept::default()
-    };
+    let mut kept = Kept { refuse_merged, ..Kept::default() };
     let mut coalescer = Coalescer::default();
     for (at, partial) in places {
         let inner = Inner::parse(&buffer[at..]).unwrap();
@@ -251,23 +231,12 @@ fn whole(packets: Vec<Vec<u8>>) -> Vec<(Vec<u8>, bool)> {
 #[test]
 fn segments_are_the_packets_somebody_would_have_sent_one_by_one() {
     for shape in SHAPES {
-        for (len, size) in [
-            (10_000, 1_372),
-            (2_744, 1_372),
-            (1, 1_372),
-            (1_373, 1_372),
-            (61_000, 1_000),
-            (64, 1),
-        ] {
+        for (len, size) in [(10_000, 1_372), (2_744, 1_372), (1, 1_372), (1_373, 1_372), (61_000, 1_000), (64, 1)] {
             let flags = if shape.tcp { ACK | PSH | FIN | CWR } else { 0 };
             let data = payload(len);
             let (vnet, packet) = shape.super_packet(flags, &data, size as u16);
             let pieces = split(&vnet, &packet, false).unwrap();
-            assert_eq!(
-                pieces,
-                whole(expected(shape, flags, &data, size)),
-                "{shape:?} {len} {size}"
-            );
+            assert_eq!(pieces, whole(expected(shape, flags, &data, size)), "{shape:?} {len} {size}");
         }
     }
 }
@@ -278,15 +247,10 @@ fn a_carried_checksum_is_the_pseudo_header_of_each_segment_alone() {
         let data = payload(5_000);
         let (vnet, packet) = shape.super_packet(ACK, &data, 1_372);
         let carried = split(&vnet, &packet, true).unwrap();
-        for ((mut piece, partial), full) in
-            carried.into_iter().zip(expected(shape, ACK, &data, 1_372))
-        {
+        for ((mut piece, partial), full) in carried.into_iter().zip(expected(shape, ACK, &data, 1_372)) {
             assert!(partial);
             let at = shape.offset();
-            assert_eq!(
-                piece[at..at + 2],
-                (!oracle(&[&shape.pseudo(&piece)])).to_be_bytes()
-            );
+            assert_eq!(piece[at..at + 2], (!oracle(&[&shape.pseudo(&piece)])).to_be_bytes());
             shape.seal(&mut piece);
             assert_eq!(piece, full);
         }
@@ -297,15 +261,9 @@ fn a_carried_checksum_is_the_pseudo_header_of_each_segment_alone() {
 fn a_single_packet_passes_as_it_is_or_with_its_checksum_finished() {
     for shape in SHAPES {
         let full = shape.packet(100, 1_000, ACK, &payload(33));
-        assert_eq!(
-            split(&Vnet::default(), &full, true),
-            Some(vec![(full.clone(), false)])
-        );
+        assert_eq!(split(&Vnet::default(), &full, true), Some(vec![(full.clone(), false)]));
         let (vnet, partial) = shape.super_packet(ACK, &payload(33), 0);
-        let vnet = Vnet {
-            gso_type: GSO_NONE,
-            ..vnet
-        };
+        let vnet = Vnet { gso_type: GSO_NONE, ..vnet };
         assert_eq!(split(&vnet, &partial, false), Some(vec![(full, false)]));
         assert_eq!(split(&vnet, &partial, true), Some(vec![(partial, true)]));
     }
@@ -316,31 +274,13 @@ fn a_virtio_header_that_does_not_fit_is_refused_whole() {
     for shape in SHAPES {
         let (vnet, packet) = shape.super_packet(ACK, &payload(3_000), 1_000);
         let wrong = [
-            Vnet {
-                gso_size: 0,
-                ..vnet
-            },
+            Vnet { gso_size: 0, ..vnet },
             Vnet { flags: 0, ..vnet },
-            Vnet {
-                gso_type: 3,
-                ..vnet
-            },
-            Vnet {
-                gso_type: if shape.tcp { GSO_UDP_L4 } else { GSO_TCPV4 },
-                ..vnet
-            },
-            Vnet {
-                csum_start: u16::MAX,
-                ..vnet
-            },
-            Vnet {
-                csum_start: vnet.csum_start + 2,
-                ..vnet
-            },
-            Vnet {
-                csum_offset: 2,
-                ..vnet
-            },
+            Vnet { gso_type: 3, ..vnet },
+            Vnet { gso_type: if shape.tcp { GSO_UDP_L4 } else { GSO_TCPV4 }, ..vnet },
+            Vnet { csum_start: u16::MAX, ..vnet },
+            Vnet { csum_start: vnet.csum_start + 2, ..vnet },
+            Vnet { csum_offset: 2, ..vnet },
         ];
         for vnet in wrong {
             assert_eq!(split(&vnet, &packet, false), None, "{shape:?} {vnet:?}");
@@ -357,17 +297,7 @@ fn merged_segments_are_the_super_packet_they_came_from() {
             let pieces = split(&vnet, &packet, carry).unwrap();
             let kept = merge(&pieces, false);
             let headers = shape.headers() as u16;
-            assert_eq!(
-                kept.written,
-                [(
-                    Vnet {
-                        hdr_len: headers,
-                        ..vnet
-                    },
-                    packet
-                )],
-                "{shape:?} {carry}"
-            );
+            assert_eq!(kept.written, [(Vnet { hdr_len: headers, ..vnet }, packet)], "{shape:?} {carry}");
         }
     }
 }
@@ -379,11 +309,7 @@ fn a_refused_merged_write_is_repeated_packet_by_packet() {
         let pieces = split(&vnet, &packet, false).unwrap();
         let kept = merge(&pieces, true);
         assert_eq!(kept.fallbacks, 1);
-        let written: Vec<_> = kept
-            .written
-            .into_iter()
-            .map(|(_, packet)| (packet, false))
-            .collect();
+        let written: Vec<_> = kept.written.into_iter().map(|(_, packet)| (packet, false)).collect();
         assert_eq!(written, pieces);
     }
 }
@@ -424,26 +350,11 @@ fn what_does_not_belong_together_is_written_apart() {
     ];
     for (what, second) in apart {
         let kept = merge(&whole(vec![first.clone(), second.clone()]), false);
-        let written: Vec<_> = kept
-            .written
-            .iter()
-            .map(|(_, packet)| packet.clone())
-            .collect();
+        let written: Vec<_> = kept.written.iter().map(|(_, packet)| packet.clone()).collect();
         assert_eq!(written, [first.clone(), second], "{what}");
-        assert!(
-            kept.written
-                .iter()
-                .all(|(vnet, _)| vnet.gso_type == GSO_NONE),
-            "{what}"
-        );
+        assert!(kept.written.iter().all(|(vnet, _)| vnet.gso_type == GSO_NONE), "{what}");
     }
-    let kept = merge(
-        &[
-            (first.clone(), false),
-            (tcp.packet(2, 100, ACK, &data), true),
-        ],
-        false,
-    );
+    let kept = merge(&[(first.clone(), false), (tcp.packet(2, 100, ACK, &data), true)], false);
     assert_eq!(kept.written.len(), 2, "carried and whole checksums");
 }
 
@@ -456,11 +367,7 @@ fn nothing_follows_a_short_or_pushed_segment() {
             tcp.packet(2, 100, flags, &payload(len)),
             tcp.packet(3, 100 + len as u32, ACK, &payload(100)),
         ];
-        let lengths: Vec<_> = merge(&whole(packets), false)
-            .written
-            .iter()
-            .map(|(_, packet)| packet.len())
-            .collect();
+        let lengths: Vec<_> = merge(&whole(packets), false).written.iter().map(|(_, packet)| packet.len()).collect();
         assert_eq!(lengths, [52 + 100 + len, 152]);
     }
 }
@@ -487,10 +394,7 @@ fn inner_headers_that_lie_are_refused() {
         for first in [0x00, 0x10, 0x55, 0x70, 0xff, 0x44] {
             let mut other = packet.clone();
             other[0] = first;
-            assert!(
-                Inner::parse(&other)
-                    .is_none_or(|inner| first >> 4 == 4 && inner.transport >= 20 && !shape.v6)
-            );
+            assert!(Inner::parse(&other).is_none_or(|inner| first >> 4 == 4 && inner.transport >= 20 && !shape.v6));
         }
     }
 }
@@ -519,10 +423,7 @@ fn a_syn_that_offers_too_much_is_lowered_with_its_checksum() {
 
 #[test]
 fn too_big_names_the_mtu_and_quotes_the_packet() {
-    let from = TunnelAddresses {
-        v4: "10.0.0.254".parse().ok(),
-        v6: "fd00::254".parse().ok(),
-    };
+    let from = TunnelAddresses { v4: "10.0.0.254".parse().ok(), v6: "fd00::254".parse().ok() };
     for shape in SHAPES {
         let packet = shape.packet(1, 0, ACK, &payload(1_400));
         let inner = Inner::parse(&packet).unwrap();
@@ -533,34 +434,16 @@ fn too_big_names_the_mtu_and_quotes_the_packet() {
         assert_eq!(Inner::parse(message).unwrap().len, len);
         assert_eq!(message[quoted..], packet[..len - quoted]);
         if shape.v6 {
-            assert_eq!(
-                (message[icmp], &message[icmp + 4..icmp + 8]),
-                (2, &1_300u32.to_be_bytes()[..])
-            );
-            let pseudo = [
-                &message[8..40],
-                &[0, 58],
-                &((len - 40) as u16).to_be_bytes(),
-            ]
-            .concat();
+            assert_eq!((message[icmp], &message[icmp + 4..icmp + 8]), (2, &1_300u32.to_be_bytes()[..]));
+            let pseudo = [&message[8..40], &[0, 58], &((len - 40) as u16).to_be_bytes()].concat();
             assert_eq!(oracle(&[&pseudo, &message[40..]]), 0);
         } else {
-            assert_eq!(
-                (&message[icmp..icmp + 2], &message[icmp + 6..icmp + 8]),
-                (&[3, 4][..], &1_300u16.to_be_bytes()[..])
-            );
-            assert_eq!(
-                (oracle(&[&message[..20]]), oracle(&[&message[20..]])),
-                (0, 0)
-            );
+            assert_eq!((&message[icmp..icmp + 2], &message[icmp + 6..icmp + 8]), (&[3, 4][..], &1_300u16.to_be_bytes()[..]));
+            assert_eq!((oracle(&[&message[..20]]), oracle(&[&message[20..]])), (0, 0));
         }
         let about = message.to_vec();
         let inner = Inner::parse(&about).unwrap();
-        assert_eq!(
-            too_big(&about, &inner, 1_300, &from, &mut out),
-            None,
-            "no error about an error"
-        );
+        assert_eq!(too_big(&about, &inner, 1_300, &from, &mut out), None, "no error about an error");
     }
 }
 

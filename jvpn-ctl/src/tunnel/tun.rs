@@ -40,10 +40,7 @@ pub struct Tun {
 
 impl std::fmt::Debug for Tun {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tun")
-            .field("fd", &self.device.as_raw_fd())
-            .field("offloads", &self.offloads)
-            .finish()
+        f.debug_struct("Tun").field("fd", &self.device.as_raw_fd()).field("offloads", &self.offloads).finish()
     }
 }
 
@@ -62,16 +59,11 @@ impl Tun {
             .build_sync()
             .with_context(|| format!("cannot make the TUN device {}", options.name))?;
         device.set_nonblocking(true)?;
-        let tun = Self {
-            offloads: 0,
-            device,
-        };
+        let tun = Self { offloads: 0, device };
         let offloads = sys::tun_offloads(tun.as_fd()).context("TUNSETOFFLOAD")?;
         let tun = Self { offloads, ..tun };
         let index = tun.device.if_index()?;
-        configure(index, options)
-            .await
-            .with_context(|| format!("cannot configure {}", options.name))?;
+        configure(index, options).await.with_context(|| format!("cannot configure {}", options.name))?;
         Ok(tun)
     }
 
@@ -90,11 +82,7 @@ impl Tun {
     }
 
     /// Reads one super-packet and its virtio header; none when nothing is there.
-    pub(super) fn read(
-        &self,
-        vnet: &mut [u8; VNET_LEN],
-        packet: &mut [u8],
-    ) -> io::Result<Option<usize>> {
+    pub(super) fn read(&self, vnet: &mut [u8; VNET_LEN], packet: &mut [u8]) -> io::Result<Option<usize>> {
         match rustix::io::readv(self, &mut [IoSliceMut::new(vnet), IoSliceMut::new(packet)]) {
             Ok(len) => Ok(len.checked_sub(VNET_LEN)),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
@@ -122,28 +110,17 @@ async fn configure(index: u32, options: &TunOptions) -> Result<()> {
         .index(index)
         .append_extra_attribute(LinkAttribute::GsoMaxSize(GSO_MAX_SIZE))
         .build();
-    handle
-        .link()
-        .set(size)
-        .execute()
-        .await
-        .context("gso_max_size")?;
+    handle.link().set(size).execute().await.context("gso_max_size")?;
     for net in &options.addresses {
         // Duplicate address detection on a point-to-point device only delays the first packet.
         let request = handle.address().add(index, net.addr(), net.prefix_len());
-        request
-            .execute()
-            .await
-            .with_context(|| format!("address {net}"))?;
+        request.execute().await.with_context(|| format!("address {net}"))?;
     }
     // ICMP errors of the worker come through the device from its own address, which the kernel takes for a
     // forgery without this. What peers send is checked against their own addresses long before.
     let accept_local = format!("/proc/sys/net/ipv4/conf/{}/accept_local", options.name);
     std::fs::write(&accept_local, "1").with_context(|| format!("cannot write {accept_local}"))?;
-    let up = LinkMessageBuilder::<LinkUnspec>::new()
-        .index(index)
-        .up()
-        .build();
+    let up = LinkMessageBuilder::<LinkUnspec>::new().index(index).up().build();
     handle.link().set(up).execute().await.context("link up")?;
     drop(handle);
     connection.abort();

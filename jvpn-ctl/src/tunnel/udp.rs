@@ -36,12 +36,7 @@ impl UdpOptions {
     /// A plain socket at `bind`.
     #[must_use]
     pub fn new(bind: SocketAddr) -> Self {
-        Self {
-            bind,
-            device: None,
-            mark: None,
-            reuse_port: false,
-        }
+        Self { bind, device: None, mark: None, reuse_port: false }
     }
 }
 
@@ -69,11 +64,7 @@ impl UdpPort {
     /// # Errors
     /// When the kernel refuses one of the options or the address.
     pub fn open(options: &UdpOptions) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(options.bind),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
+        let socket = Socket::new(Domain::for_address(options.bind), Type::DGRAM, Some(Protocol::UDP))?;
         if options.bind.is_ipv6() {
             socket.set_only_v6(true)?;
         }
@@ -99,22 +90,14 @@ impl UdpPort {
     /// # Errors
     /// When the kernel does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket
-            .local_addr()?
-            .as_socket()
-            .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+        self.socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
     }
 
     /// Sends one datagram.
     ///
     /// # Errors
     /// What `sendmsg` says; `ConnectionRefused` is about an earlier one.
-    pub fn send(
-        &self,
-        remote: SocketAddr,
-        local: Option<IpAddr>,
-        datagram: &[u8],
-    ) -> io::Result<()> {
+    pub fn send(&self, remote: SocketAddr, local: Option<IpAddr>, datagram: &[u8]) -> io::Result<()> {
         self.transmit(remote, local, datagram, None)
     }
 
@@ -136,43 +119,19 @@ impl UdpPort {
         contents: &[u8],
         segment_size: Option<usize>,
     ) -> io::Result<()> {
-        let transmit = Transmit {
-            destination,
-            ecn: None,
-            contents,
-            segment_size,
-            src_ip,
-        };
-        self.state
-            .try_send(UdpSockRef::from(&self.socket), &transmit)
+        let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip };
+        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
     }
 
     /// Receives one batch; none when nothing is there.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let mut meta = [RecvMeta::default()];
-        match self.state.recv(
-            UdpSockRef::from(&self.socket),
-            &mut [IoSliceMut::new(buffer)],
-            &mut meta,
-        ) {
+        match self.state.recv(UdpSockRef::from(&self.socket), &mut [IoSliceMut::new(buffer)], &mut meta) {
             Ok(0) => Ok(None),
             Ok(_) => {
-                let [
-                    RecvMeta {
-                        len,
-                        stride,
-                        addr,
-                        dst_ip,
-                        ..
-                    },
-                ] = meta;
+                let [RecvMeta { len, stride, addr, dst_ip, .. }] = meta;
                 let remote = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-                Ok(Some(Received {
-                    len,
-                    stride: stride.max(1),
-                    remote,
-                    local: dst_ip.map(|ip| ip.to_canonical()),
-                }))
+                Ok(Some(Received { len, stride: stride.max(1), remote, local: dst_ip.map(|ip| ip.to_canonical()) }))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),

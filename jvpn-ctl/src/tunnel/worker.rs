@@ -69,10 +69,7 @@ pub(super) struct Ports(Vec<(SocketId, Arc<UdpPort>)>);
 
 impl Ports {
     pub(super) fn find(&self, id: SocketId) -> Option<&UdpPort> {
-        self.0
-            .iter()
-            .find(|(known, _)| *known == id)
-            .map(|(_, port)| port.as_ref())
+        self.0.iter().find(|(known, _)| *known == id).map(|(_, port)| port.as_ref())
     }
 }
 
@@ -156,12 +153,7 @@ impl<R: Role> Worker<R> {
     ///
     /// # Errors
     /// When the process has no descriptors left.
-    pub fn new(
-        role: R,
-        tun: Tun,
-        controller: ToController,
-        options: WorkerOptions,
-    ) -> io::Result<(Self, WorkerHandle)> {
+    pub fn new(role: R, tun: Tun, controller: ToController, options: WorkerOptions) -> io::Result<(Self, WorkerHandle)> {
         let (sender, inbox) = to_worker()?;
         let io = Io {
             tun,
@@ -248,20 +240,12 @@ impl<R: Role> Worker<R> {
         let mut worked = false;
         for index in 0..self.io.ports.0.len() {
             for _ in 0..TURN {
-                let Some((id, port)) = self.io.ports.0.get(index) else {
-                    break;
-                };
+                let Some((id, port)) = self.io.ports.0.get(index) else { break };
                 let id = *id;
                 match port.receive(&mut self.buffer) {
                     Ok(Some(received)) => {
                         worked = true;
-                        let Self {
-                            role,
-                            io,
-                            merge,
-                            buffer,
-                            ..
-                        } = self;
+                        let Self { role, io, merge, buffer, .. } = self;
                         inbound::batch(role, io, merge, id, &received, buffer, now);
                     }
                     Ok(None) => break,
@@ -284,13 +268,9 @@ impl<R: Role> Worker<R> {
         let mut worked = false;
         let mut bytes = 0;
         for _ in 0..TUN_READS {
-            let Some(len) = self.io.tun.read(&mut self.vnet, &mut self.buffer)? else {
-                break;
-            };
+            let Some(len) = self.io.tun.read(&mut self.vnet, &mut self.buffer)? else { break };
             worked = true;
-            let Some(packet) = self.buffer.get_mut(..len) else {
-                break;
-            };
+            let Some(packet) = self.buffer.get_mut(..len) else { break };
             outbound::super_packet(&mut self.role, &mut self.io, &self.vnet, packet, now);
             bytes += len;
             if bytes > TURN * INNER_MAX {
@@ -313,29 +293,15 @@ impl<R: Role> Worker<R> {
 
     /// Sleeps until a descriptor is ready, or the lease wants refreshing.
     fn sleep(&mut self, now: Instant) -> io::Result<()> {
-        let holding = self
-            .held_since
-            .is_some_and(|since| now.since(since) < HOLD_MAX);
+        let holding = self.held_since.is_some_and(|since| now.since(since) < HOLD_MAX);
         let (tun, inbox) = (self.io.tun.as_fd(), self.inbox.as_fd());
-        let sockets: Vec<_> = self
-            .io
-            .ports
-            .0
-            .iter()
-            .map(|(_, port)| port.as_fd())
-            .collect();
-        let mut fds: Vec<PollFd<'_>> = sockets
-            .iter()
-            .map(|fd| PollFd::new(fd, PollFlags::IN))
-            .collect();
+        let sockets: Vec<_> = self.io.ports.0.iter().map(|(_, port)| port.as_fd()).collect();
+        let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         fds.push(PollFd::new(&inbox, PollFlags::IN));
         if !holding {
             fds.push(PollFd::new(&tun, PollFlags::IN));
         }
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: i64::try_from(nanos(SLEEP_MAX)).unwrap_or(0),
-        };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(nanos(SLEEP_MAX)).unwrap_or(0) };
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
