@@ -9,7 +9,7 @@ use super::keys::KeySet;
 use super::paths::Link;
 use super::probes::MtuSearch;
 use super::session::Session;
-use super::timing::ENDED_PAUSE;
+use super::timing::{COMMIT_PAUSE, ENDED_PAUSE};
 use super::Engine;
 use crate::crypto::noise::Split;
 use crate::crypto::{EpochKeys, Suite};
@@ -89,10 +89,19 @@ impl Engine {
         self.tell(event);
     }
 
-    /// Something sealed under the unconfirmed set: only its acknowledgement counts.
+    /// Something sealed under the unconfirmed set: its acknowledgement or its refusal.
     pub(super) fn on_pending_control(&mut self, message: &Message) {
-        if message.body == Control::Done && message.id == CONFIRM_ID {
-            self.promote();
+        match &message.body {
+            Control::Done if message.id == CONFIRM_ID => self.promote(),
+            Control::Reject(reject) if message.id == CONFIRM_ID => {
+                let gone = matches!(reject.reason, Reason::SessionNotFound | Reason::SessionExpired);
+                self.pause_until = self.pause_until.max(self.now + COMMIT_PAUSE);
+                self.drop_confirm();
+                if gone && self.session.is_some() {
+                    self.end_session(reject.reason);
+                }
+            }
+            _ => {}
         }
     }
 
