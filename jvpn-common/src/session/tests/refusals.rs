@@ -147,7 +147,7 @@ fn a_due_timer_fires_before_any_input() {
 #[test]
 fn terminated_absorbs_everything() {
     let (policy, now) = (Policy::field(), at(11_000));
-    for input in super::answers::inputs(now) {
+    for input in inputs(now) {
         let refusal = terminated().step(&input, &policy, now).expect_err("nothing follows");
         assert!(matches!(refusal.kind, RefusalKind::NoOp | RefusalKind::Invalid), "{input:?}: {refusal:?}");
     }
