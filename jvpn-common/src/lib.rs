@@ -23,7 +23,12 @@ pub mod event;
 pub mod ids;
 pub mod limits;
 #[cfg(feature = "engine")]
+pub mod gateway;
+#[cfg(feature = "engine")]
+pub mod mapop;
+#[cfg(feature = "engine")]
 pub mod message;
+pub mod net;
 pub mod reason;
 #[cfg(feature = "engine")]
 pub mod replay;
@@ -31,6 +36,8 @@ pub mod replay;
 pub mod secret;
 #[cfg(feature = "engine")]
 pub mod session;
+pub mod steer;
 pub mod tag;
 pub mod time;
+pub mod verdict;
 pub mod wire;

@@ -85,13 +85,18 @@ pub struct View {
     pub pending: usize,
     /// What was dropped.
     pub drops: BTreeMap<Drop, u64>,
+    /// Rows of the transition table taken, by index.
+    pub rows: BTreeMap<usize, u64>,
+    /// Messages opened, by kind.
+    pub seen: BTreeMap<&'static str, u64>,
 }
 
 impl Engine {
     /// Counts.
     #[must_use]
     pub fn view(&self) -> View {
-        let mut view = View { drops: self.drops.clone(), ..View::default() };
+        let (drops, rows, seen) = (self.drops.clone(), self.rows.clone(), self.seen.clone());
+        let mut view = View { drops, rows, seen, ..View::default() };
         for live in self.table.sessions.values() {
             *view.states.entry(live.core.state()).or_default() += 1;
         }

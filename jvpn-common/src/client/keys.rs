@@ -1,0 +1,198 @@
+//! One key set: what a BIRTH or RESUME gave, and the epochs REKEY added.
+//!
+//! Owns the control keys, the steering keys and the locators of a set. Must never keep a data key: those go
+//! to the worker at once. Everything it opens has passed tag, window and AEAD, in this order.
+
+use super::command::{DataKeys, SetId};
+use crate::abi::SteeringKeys;
+use crate::crypto::seal::{control_opener, control_sealer};
+use crate::crypto::{ControlOpener, ControlSealer, EpochKeys, Suite};
+use crate::ids::{Epoch, Locator, TransportIndex};
+use crate::limits::{HEADER_LEN, LOCATORS_MAX, PREVIOUS_KEYS_LIFE};
+use crate::message::Message;
+use crate::tag::steering_tag;
+use crate::time::Instant;
+use crate::wire::header::FLAG_DOWN;
+use crate::wire::probe::{self, BODY_LEN, Body};
+use crate::wire::{Header, Kind};
+use std::collections::BTreeMap;
+
+/// Epochs that can be opened at once: the current one and the one before.
+const EPOCHS_MAX: usize = 2;
+
+/// Locators of a set that are remembered, given-up ones included until the gateway retires them.
+const LOCATORS_KNOWN_MAX: usize = 4 * LOCATORS_MAX;
+
+/// Control keys of one epoch.
+#[derive(Debug)]
+struct EpochControl {
+    epoch: Epoch,
+    seal: ControlSealer,
+    open: ControlOpener,
+    made: Instant,
+    wipe_at: Option<Instant>,
+}
+
+/// A key set.
+#[derive(Debug)]
+pub(super) struct KeySet {
+    pub(super) id: SetId,
+    pub(super) steering: SteeringKeys,
+    epochs: Vec<EpochControl>,
+    locators: BTreeMap<Locator, TransportIndex>,
+    spare: BTreeMap<TransportIndex, Locator>,
+}
+
+impl KeySet {
+    /// The set of a handshake, and the keys for the worker.
+    pub(super) fn new(id: SetId, epoch: Epoch, suite: Suite, keys: EpochKeys, now: Instant) -> (Self, DataKeys) {
+        let steering = keys.steering_words();
+        let mut set =
+            Self { id, steering, epochs: Vec::new(), locators: BTreeMap::new(), spare: BTreeMap::new() };
+        let data = set.add_epoch(epoch, suite, keys, now);
+        (set, data)
+    }
+
+    /// The epoch of a REKEY; from now on everything is sealed under it.
+    pub(super) fn add_epoch(&mut self, epoch: Epoch, suite: Suite, keys: EpochKeys, now: Instant) -> DataKeys {
+        if let Some(previous) = self.epochs.last_mut() {
+            previous.wipe_at = Some(now + PREVIOUS_KEYS_LIFE);
+        }
+        let control = EpochControl {
+            epoch,
+            seal: control_sealer(keys.control.up),
+            open: control_opener(keys.control.down),
+            made: now,
+            wipe_at: None,
+        };
+        self.epochs.push(control);
+        if self.epochs.len() > EPOCHS_MAX {
+            self.epochs.remove(0);
+        }
+        DataKeys { set: self.id, epoch, suite, up: keys.data.up, down: keys.data.down }
+    }
+
+    /// The epoch everything is sealed under.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epochs.last().map_or(Epoch(0), |current| current.epoch)
+    }
+
+    /// When the current epoch was made.
+    pub(super) fn made(&self) -> Instant {
+        self.epochs.last().map_or(Instant(0), |current| current.made)
+    }
+
+    /// Whether the control key has done all it may, or failed too often.
+    pub(super) fn rekey_due(&self) -> bool {
+        self.epochs.last().is_some_and(|current| current.seal.rekey_due() || current.open.rekey_due())
+    }
+
+    /// When the previous epoch is wiped.
+    pub(super) fn wipe_due(&self) -> Option<Instant> {
+        self.epochs.first().and_then(|oldest| oldest.wipe_at)
+    }
+
+    /// Wipes the previous epoch when its time has come, and names it.
+    pub(super) fn wipe(&mut self, now: Instant) -> Option<Epoch> {
+        let due = self.epochs.first()?.wipe_at.is_some_and(|at| at <= now);
+        due.then(|| self.epochs.remove(0).epoch)
+    }
+
+    /// Takes locators from message 2 or an ACK; gives those that were new.
+    pub(super) fn add_locators(&mut self, given: &[(TransportIndex, Locator)]) -> Vec<(TransportIndex, Locator)> {
+        let mut new = Vec::new();
+        for &(k, locator) in given {
+            let known = self.locators.contains_key(&locator) || self.locators.values().any(|&other| other == k);
+            if !known && locator != Locator(0) && self.locators.len() < LOCATORS_KNOWN_MAX {
+                self.locators.insert(locator, k);
+                self.spare.insert(k, locator);
+                new.push((k, locator));
+            }
+        }
+        new
+    }
+
+    /// Gives a locator up; whether it was there.
+    pub(super) fn retire(&mut self, k: TransportIndex) -> bool {
+        self.spare.remove(&k);
+        let before = self.locators.len();
+        self.locators.retain(|_, &mut other| other != k);
+        before != self.locators.len()
+    }
+
+    /// A locator no network has seen, lowest index first.
+    pub(super) fn take_locator(&mut self) -> Option<(TransportIndex, Locator)> {
+        self.spare.pop_first()
+    }
+
+    /// Transport index of one of our locators.
+    pub(super) fn index_of(&self, locator: u64) -> Option<TransportIndex> {
+        self.locators.get(&Locator(locator)).copied()
+    }
+
+    /// Seals a control message for a transport.
+    pub(super) fn seal(&self, k: TransportIndex, locator: Locator, message: &Message) -> Option<Vec<u8>> {
+        let current = self.epochs.last()?;
+        let (kind, epoch) = (Kind::Control as u8, current.epoch.wire());
+        let header = |counter| {
+            let tag = steering_tag(self.steering.up, counter, kind, epoch, 0, k.0, None);
+            Header { kind, epoch, flags: 0, tag, locator: locator.0, counter }.to_bytes()
+        };
+        current.seal.seal(k.0, header, &message.encode()).ok()
+    }
+
+    /// Opens a control message.
+    pub(super) fn open(&self, bytes: &mut [u8]) -> Option<(TransportIndex, Message)> {
+        let (head, sealed) = bytes.split_first_chunk_mut::<HEADER_LEN>()?;
+        let header = Header::from_bytes(head);
+        let k = self.index_of(header.locator)?;
+        let tag = steering_tag(
+            self.steering.down,
+            header.counter,
+            header.kind,
+            header.epoch,
+            header.flags,
+            k.0,
+            None,
+        );
+        if header.kind != Kind::Control as u8 || header.flags != FLAG_DOWN || header.tag != tag {
+            return None;
+        }
+        let epoch = self.epochs.iter().rev().find(|known| known.epoch.wire() == header.epoch)?;
+        let len = epoch.open.open(k.0, head, sealed).ok()?;
+        Some((k, Message::decode(sealed.get(..len)?)?))
+    }
+
+    /// A probe of `size` bytes of UDP payload.
+    pub(super) fn probe(&self, k: TransportIndex, locator: Locator, sequence: u64, time: u64, size: usize) -> Vec<u8> {
+        let words = Body { client_time: time, ..Body::default() }.words();
+        let (kind, epoch) = (Kind::Probe as u8, self.epoch().wire());
+        let tag = steering_tag(self.steering.up, sequence, kind, epoch, 0, k.0, Some(&words));
+        let header = Header { kind, epoch, flags: 0, tag, locator: locator.0, counter: sequence };
+        let mut datagram = Vec::with_capacity(size.max(HEADER_LEN + BODY_LEN));
+        datagram.extend_from_slice(&header.to_bytes());
+        datagram.extend_from_slice(&probe::bytes(&words));
+        if datagram.len() < size {
+            datagram.resize(size, 0);
+        }
+        datagram
+    }
+
+    /// Header, transport index and body of an echo or notice whose tag is right.
+    pub(super) fn hint(&self, bytes: &[u8]) -> Option<(Header, TransportIndex, Body)> {
+        let (header, rest) = Header::parse(bytes)?;
+        let body: &[u8; BODY_LEN] = rest.first_chunk()?;
+        let words = probe::words(body);
+        let k = self.index_of(header.locator)?;
+        let tag = steering_tag(
+            self.steering.down,
+            header.counter,
+            header.kind,
+            header.epoch,
+            header.flags,
+            k.0,
+            Some(&words),
+        );
+        (header.tag == tag && header.flags == FLAG_DOWN).then(|| (header, k, Body::from_words(&words)))
+    }
+}
