@@ -186,6 +186,47 @@ fn each_fault_is_in_force_while_held_and_gone_afterwards() {
 }
 
 #[test]
+fn a_slow_path_holds_every_packet_and_loses_none() {
+    let lab = up();
+    for path in Path::BOTH {
+        let delay = Duration::from_millis(60);
+        let slow = lab.delay(path, delay).expect("delay");
+        for v6 in [false, true] {
+            let probe = lab
+                .canary
+                .probe_within(path, v6, 1_400, Duration::from_secs(1))
+                .expect("probe");
+            let took = probe.round_trip.expect("an answer");
+            assert!(
+                took >= delay * 2 && took < delay * 2 + Duration::from_millis(100),
+                "{took:?}"
+            );
+        }
+        let other = lab
+            .canary
+            .probe(path.other(), false, 64)
+            .expect("probe")
+            .round_trip;
+        assert!(
+            other.expect("an answer") < delay,
+            "the other path must not be slow"
+        );
+        let arrived = lab
+            .canary
+            .burst(path, 3_000, 200, Duration::from_secs(3))
+            .expect("burst");
+        assert_eq!(arrived.len(), 3_000);
+        slow.undo().expect("undo");
+        let again = lab.canary.probe(path, false, 64).expect("probe").round_trip;
+        assert!(
+            again.expect("an answer") < delay,
+            "the path must be as fast as before"
+        );
+        lab.canary.prove_both_paths().expect("both paths");
+    }
+}
+
+#[test]
 fn a_nat_that_forgets_shows_the_gateway_another_port_each_time() {
     let lab = up();
     let mut ports = Vec::new();

@@ -18,6 +18,7 @@ pub mod act;
 pub mod canary;
 pub mod chart;
 pub mod clock;
+pub mod delay;
 pub mod demo;
 pub mod fault;
 pub mod flow;
