@@ -217,6 +217,7 @@ fn a_slow_path_holds_every_packet_and_loses_none() {
             .expect("burst");
         assert_eq!(arrived.len(), 3_000);
         slow.undo().expect("undo");
+        lab.canary.prove_both_paths().expect("both paths");
         let again = lab.canary.probe(path, false, 64).expect("probe").round_trip;
         assert!(
             again.expect("an answer") < delay,
