@@ -119,6 +119,39 @@ fn signals_remove_the_lab() {
 }
 
 #[test]
+fn a_signal_while_the_lab_is_being_built_leaves_nothing() {
+    for delay in [0, 20, 60, 120, 200] {
+        let mut child = Command::new(LAB)
+            .arg("up")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("jvpn-lab up");
+        let owner = format!("\"owner_pid\":{},", child.id());
+        let prefix = loop {
+            let found = std::fs::read_dir("/run/jvpn-lab")
+                .into_iter()
+                .flatten()
+                .flatten()
+                .find(|entry| {
+                    std::fs::read_to_string(entry.path()).is_ok_and(|text| text.contains(&owner))
+                });
+            if let Some(entry) = found {
+                break entry.file_name().to_string_lossy().into_owned();
+            }
+            assert!(
+                child.try_wait().expect("its state").is_none(),
+                "it ended without a lab"
+            );
+            thread::yield_now();
+        };
+        thread::sleep(Duration::from_millis(delay));
+        kill(&child, "-TERM");
+        assert_eq!(child.wait().expect("its end").code(), Some(143));
+        assert_eq!(left_of(&prefix), Vec::<String>::new(), "after {delay} ms");
+    }
+}
+
+#[test]
 fn clean_removes_what_a_killed_run_left_and_spares_a_lab_in_use() {
     let (mut killed, left) = held();
     let lab = up();
