@@ -7,5 +7,6 @@ pub mod api;
 pub mod audit;
 pub mod config;
 pub mod dataplane;
+pub mod runtime;
 pub mod store;
 pub mod tunnel;

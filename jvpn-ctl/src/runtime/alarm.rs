@@ -3,6 +3,7 @@
 //! Owns one timerfd. tokio's timers round to a millisecond and stop while the host sleeps; probes are 3 ms
 //! apart, and a session's deadlines do not wait for a lid to open.
 
+use super::sys::watch;
 use jvpn_common::time::Instant;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use std::io;
@@ -23,7 +24,7 @@ impl Alarm {
     /// When the process has no descriptors left.
     pub fn new() -> io::Result<Self> {
         let fd = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Self { fd: AsyncFd::new(fd)?, set: None })
+        Ok(Self { fd: watch(fd)?, set: None })
     }
 
     /// Sets it to `at`; an instant that has passed fires at once.

