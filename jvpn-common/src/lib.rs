@@ -17,6 +17,8 @@ pub mod alarm;
 #[cfg(feature = "engine")]
 pub mod channel;
 #[cfg(feature = "engine")]
+pub mod client;
+#[cfg(feature = "engine")]
 pub mod crypto;
 #[cfg(feature = "engine")]
 pub mod event;

@@ -3,6 +3,7 @@
 //! Owns all input and output of Jumping VPN; what is decided is decided in `jvpn_common`. Must never decide
 //! what a session does.
 
+pub mod api;
 pub mod audit;
 pub mod config;
 pub mod dataplane;

@@ -119,6 +119,39 @@ fn signals_remove_the_lab() {
 }
 
 #[test]
+fn a_signal_while_the_lab_is_being_built_leaves_nothing() {
+    for delay in [0, 20, 60, 120, 200] {
+        let mut child = Command::new(LAB)
+            .arg("up")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("jvpn-lab up");
+        let owner = format!("\"owner_pid\":{},", child.id());
+        let prefix = loop {
+            let found = std::fs::read_dir("/run/jvpn-lab")
+                .into_iter()
+                .flatten()
+                .flatten()
+                .find(|entry| {
+                    std::fs::read_to_string(entry.path()).is_ok_and(|text| text.contains(&owner))
+                });
+            if let Some(entry) = found {
+                break entry.file_name().to_string_lossy().into_owned();
+            }
+            assert!(
+                child.try_wait().expect("its state").is_none(),
+                "it ended without a lab"
+            );
+            thread::yield_now();
+        };
+        thread::sleep(Duration::from_millis(delay));
+        kill(&child, "-TERM");
+        assert_eq!(child.wait().expect("its end").code(), Some(143));
+        assert_eq!(left_of(&prefix), Vec::<String>::new(), "after {delay} ms");
+    }
+}
+
+#[test]
 fn clean_removes_what_a_killed_run_left_and_spares_a_lab_in_use() {
     let (mut killed, left) = held();
     let lab = up();
@@ -182,6 +215,48 @@ fn each_fault_is_in_force_while_held_and_gone_afterwards() {
             .burst(path, 200, 1_400, Duration::from_secs(2))
             .expect("burst");
         assert_eq!(all.len(), 200, "nothing may be lost without a fault");
+    }
+}
+
+#[test]
+fn a_slow_path_holds_every_packet_and_loses_none() {
+    let lab = up();
+    for path in Path::BOTH {
+        let delay = Duration::from_millis(60);
+        let slow = lab.delay(path, delay).expect("delay");
+        for v6 in [false, true] {
+            let probe = lab
+                .canary
+                .probe_within(path, v6, 1_400, Duration::from_secs(1))
+                .expect("probe");
+            let took = probe.round_trip.expect("an answer");
+            assert!(
+                took >= delay * 2 && took < delay * 2 + Duration::from_millis(100),
+                "{took:?}"
+            );
+        }
+        let other = lab
+            .canary
+            .probe(path.other(), false, 64)
+            .expect("probe")
+            .round_trip;
+        assert!(
+            other.expect("an answer") < delay,
+            "the other path must not be slow"
+        );
+        let arrived = lab
+            .canary
+            .burst(path, 3_000, 200, Duration::from_secs(3))
+            .expect("burst");
+        assert_eq!(arrived.len(), 3_000);
+        slow.undo().expect("undo");
+        lab.canary.prove_both_paths().expect("both paths");
+        let again = lab.canary.probe(path, false, 64).expect("probe").round_trip;
+        assert!(
+            again.expect("an answer") < delay,
+            "the path must be as fast as before"
+        );
+        lab.canary.prove_both_paths().expect("both paths");
     }
 }
 

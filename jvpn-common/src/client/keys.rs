@@ -3,10 +3,10 @@
 //! Owns the control keys, the steering keys and the locators of a set. Must never keep a data key: those go
 //! to the worker at once. Everything it opens has passed tag, window and AEAD, in this order.
 
-use super::command::{DataKeys, SetId};
 use crate::abi::SteeringKeys;
-use crate::crypto::seal::{control_opener, control_sealer};
-use crate::crypto::{ControlOpener, ControlSealer, EpochKeys, Suite};
+use super::command::{DataKeys, SetId};
+use crate::channel::{Channel, Side};
+use crate::crypto::{EpochKeys, Suite};
 use crate::ids::{Epoch, Locator, TransportIndex};
 use crate::limits::{HEADER_LEN, LOCATORS_MAX, PREVIOUS_KEYS_LIFE};
 use crate::message::Message;
@@ -17,28 +17,16 @@ use crate::wire::probe::{self, BODY_LEN, Body};
 use crate::wire::{Header, Kind};
 use std::collections::BTreeMap;
 
-/// Epochs that can be opened at once: the current one and the one before.
-const EPOCHS_MAX: usize = 2;
-
 /// Locators of a set that are remembered, given-up ones included until the gateway retires them.
 const LOCATORS_KNOWN_MAX: usize = 4 * LOCATORS_MAX;
-
-/// Control keys of one epoch.
-#[derive(Debug)]
-struct EpochControl {
-    epoch: Epoch,
-    seal: ControlSealer,
-    open: ControlOpener,
-    made: Instant,
-    wipe_at: Option<Instant>,
-}
 
 /// A key set.
 #[derive(Debug)]
 pub(super) struct KeySet {
     pub(super) id: SetId,
-    pub(super) steering: SteeringKeys,
-    epochs: Vec<EpochControl>,
+    channel: Channel,
+    made: Instant,
+    previous: Option<(Epoch, Instant)>,
     locators: BTreeMap<Locator, TransportIndex>,
     spare: BTreeMap<TransportIndex, Locator>,
 }
@@ -47,55 +35,45 @@ impl KeySet {
     /// The set of a handshake, and the keys for the worker.
     pub(super) fn new(id: SetId, epoch: Epoch, suite: Suite, keys: EpochKeys, now: Instant) -> (Self, DataKeys) {
         let steering = keys.steering_words();
-        let mut set =
-            Self { id, steering, epochs: Vec::new(), locators: BTreeMap::new(), spare: BTreeMap::new() };
-        let data = set.add_epoch(epoch, suite, keys, now);
-        (set, data)
+        let channel = Channel::new(Side::Client, epoch, keys.control, steering);
+        let data = DataKeys { set: id, epoch, suite, up: keys.data.up, down: keys.data.down };
+        let (locators, spare) = (BTreeMap::new(), BTreeMap::new());
+        (Self { id, channel, made: now, previous: None, locators, spare }, data)
     }
 
     /// The epoch of a REKEY; from now on everything is sealed under it.
     pub(super) fn add_epoch(&mut self, epoch: Epoch, suite: Suite, keys: EpochKeys, now: Instant) -> DataKeys {
-        if let Some(previous) = self.epochs.last_mut() {
-            previous.wipe_at = Some(now + PREVIOUS_KEYS_LIFE);
-        }
-        let control = EpochControl {
-            epoch,
-            seal: control_sealer(keys.control.up),
-            open: control_opener(keys.control.down),
-            made: now,
-            wipe_at: None,
-        };
-        self.epochs.push(control);
-        if self.epochs.len() > EPOCHS_MAX {
-            self.epochs.remove(0);
-        }
+        self.previous = Some((self.channel.epoch(), now + PREVIOUS_KEYS_LIFE));
+        self.channel.add(epoch, keys.control);
+        self.made = now;
         DataKeys { set: self.id, epoch, suite, up: keys.data.up, down: keys.data.down }
     }
 
+    /// The steering keys.
+    pub(super) fn steering(&self) -> SteeringKeys {
+        *self.channel.steering()
+    }
+
     /// The epoch everything is sealed under.
-    pub(super) fn epoch(&self) -> Epoch {
-        self.epochs.last().map_or(Epoch(0), |current| current.epoch)
+    pub(super) const fn epoch(&self) -> Epoch {
+        self.channel.epoch()
     }
 
     /// When the current epoch was made.
-    pub(super) fn made(&self) -> Instant {
-        self.epochs.last().map_or(Instant(0), |current| current.made)
-    }
-
-    /// Whether the control key has done all it may, or failed too often.
-    pub(super) fn rekey_due(&self) -> bool {
-        self.epochs.last().is_some_and(|current| current.seal.rekey_due() || current.open.rekey_due())
+    pub(super) const fn made(&self) -> Instant {
+        self.made
     }
 
     /// When the previous epoch is wiped.
     pub(super) fn wipe_due(&self) -> Option<Instant> {
-        self.epochs.first().and_then(|oldest| oldest.wipe_at)
+        self.previous.map(|(_, at)| at)
     }
 
     /// Wipes the previous epoch when its time has come, and names it.
     pub(super) fn wipe(&mut self, now: Instant) -> Option<Epoch> {
-        let due = self.epochs.first()?.wipe_at.is_some_and(|at| at <= now);
-        due.then(|| self.epochs.remove(0).epoch)
+        let (epoch, _) = self.previous.take_if(|(_, at)| *at <= now)?;
+        self.channel.wipe(epoch);
+        Some(epoch)
     }
 
     /// Takes locators from message 2 or an ACK; gives those that were new.
@@ -130,44 +108,24 @@ impl KeySet {
         self.locators.get(&Locator(locator)).copied()
     }
 
-    /// Seals a control message for a transport.
+    /// Seals a control message for a transport; `None` when the key has sealed all it may.
     pub(super) fn seal(&self, k: TransportIndex, locator: Locator, message: &Message) -> Option<Vec<u8>> {
-        let current = self.epochs.last()?;
-        let (kind, epoch) = (Kind::Control as u8, current.epoch.wire());
-        let header = |counter| {
-            let tag = steering_tag(self.steering.up, counter, kind, epoch, 0, k.0, None);
-            Header { kind, epoch, flags: 0, tag, locator: locator.0, counter }.to_bytes()
-        };
-        current.seal.seal(k.0, header, &message.encode()).ok()
+        self.channel.seal(k, locator, message)
     }
 
-    /// Opens a control message.
-    pub(super) fn open(&self, bytes: &mut [u8]) -> Option<(TransportIndex, Message)> {
-        let (head, sealed) = bytes.split_first_chunk_mut::<HEADER_LEN>()?;
-        let header = Header::from_bytes(head);
+    /// Opens a control message under one of our locators.
+    pub(super) fn open(&mut self, bytes: &mut [u8]) -> Option<(TransportIndex, Message)> {
+        let (header, _) = Header::parse(bytes)?;
         let k = self.index_of(header.locator)?;
-        let tag = steering_tag(
-            self.steering.down,
-            header.counter,
-            header.kind,
-            header.epoch,
-            header.flags,
-            k.0,
-            None,
-        );
-        if header.kind != Kind::Control as u8 || header.flags != FLAG_DOWN || header.tag != tag {
-            return None;
-        }
-        let epoch = self.epochs.iter().rev().find(|known| known.epoch.wire() == header.epoch)?;
-        let len = epoch.open.open(k.0, head, sealed).ok()?;
-        Some((k, Message::decode(sealed.get(..len)?)?))
+        let (_, message) = self.channel.open(k, bytes).ok()?;
+        Some((k, message))
     }
 
     /// A probe of `size` bytes of UDP payload.
     pub(super) fn probe(&self, k: TransportIndex, locator: Locator, sequence: u64, time: u64, size: usize) -> Vec<u8> {
         let words = Body { client_time: time, ..Body::default() }.words();
         let (kind, epoch) = (Kind::Probe as u8, self.epoch().wire());
-        let tag = steering_tag(self.steering.up, sequence, kind, epoch, 0, k.0, Some(&words));
+        let tag = steering_tag(self.channel.steering().up, sequence, kind, epoch, 0, k.0, Some(&words));
         let header = Header { kind, epoch, flags: 0, tag, locator: locator.0, counter: sequence };
         let mut datagram = Vec::with_capacity(size.max(HEADER_LEN + BODY_LEN));
         datagram.extend_from_slice(&header.to_bytes());
@@ -185,7 +143,7 @@ impl KeySet {
         let words = probe::words(body);
         let k = self.index_of(header.locator)?;
         let tag = steering_tag(
-            self.steering.down,
+            self.channel.steering().down,
             header.counter,
             header.kind,
             header.epoch,

@@ -19,6 +19,7 @@ use crate::limits::{DRAIN_MAX, DRAIN_MIN};
 use crate::mapop::MapOp;
 use crate::secret::PublicKey;
 use crate::session::policy::Audit;
+use crate::session::transition::TABLE;
 use crate::session::{Effect, Policy, Session, Step, Transport, version};
 use crate::time::Duration;
 
@@ -116,6 +117,7 @@ impl Engine {
     /// The session is what was committed.
     pub(super) fn keep(&mut self, stepped: Stepped) {
         let Stepped { id, core, ceiling, word, issued, retired, ended, rows } = stepped;
+        let reason = rows.last().and_then(|&row| TABLE.get(row)).map(|row| row.reason);
         self.count_rows(&rows);
         if let Some((slot, word)) = word {
             self.table.exchange(slot, &issued, &retired);
@@ -128,6 +130,7 @@ impl Engine {
         }
         if let Some(live) = self.table.sessions.get_mut(&id) {
             (live.core, live.ceiling) = (core, ceiling);
+            live.reason = reason.or(live.reason);
         }
         self.arm(id);
     }

@@ -176,7 +176,7 @@ impl Engine {
         if let Some(transport) = stepped.core.transport() {
             attachment.remember(transport.path);
         }
-        let live = Live { core: stepped.core.clone(), peer, slot: Some(slot), ceiling: stepped.ceiling, busy: None };
+        let live = Live { core: stepped.core.clone(), peer, slot: Some(slot), ceiling: stepped.ceiling, reason: None, busy: None };
         self.table.enlist(id, live);
         self.keep(stepped);
     }

@@ -14,7 +14,7 @@ use crate::limits::PREVIOUS_KEYS_LIFE;
 use crate::message::control::PathQuality;
 use crate::message::{Control, Label, Message};
 use crate::reason::Reason;
-use crate::session::{Ender, Input, Report, TransportClass};
+use crate::session::{Ender, Input, Policy, Report, TransportClass};
 use crate::time::{Duration, Instant};
 use crate::wire::Header;
 
@@ -149,10 +149,9 @@ impl Engine {
             self.drop(Drop::Busy);
             return false;
         }
-        let policy = match self.config.peers.get(&live.peer) {
-            Some(peer) => peer.policy.clone(),
-            None => return false,
-        };
+        // A removed peer's session ends under the defaults.
+        let peer = self.config.peers.get(&live.peer);
+        let policy = peer.map_or_else(|| std::sync::Arc::new(Policy::field()), |peer| peer.policy.clone());
         match live.core.step(input, &policy, self.now) {
             Ok(step) if step.transitions.is_empty() && send.is_empty() => {
                 // It only added to what is known: nothing outside depends on it.

@@ -216,6 +216,12 @@ impl Engine {
         Some(Origin { hop: Hop::Local, client: path.remote(), gateway })
     }
 
+    /// The gateway's own addresses, in the order bindings number them.
+    #[must_use]
+    pub fn gateway_addresses(&self) -> Vec<core::net::SocketAddr> {
+        self.gateways.clone()
+    }
+
     /// The gateway's own address of an index in a binding.
     #[must_use]
     pub fn gateway_address(&self, index: u16) -> Option<core::net::SocketAddr> {

@@ -26,6 +26,16 @@ pub struct Restored {
 }
 
 impl Engine {
+    /// Replaces the peers; sessions of those that are gone end.
+    pub fn set_peers(&mut self, peers: std::collections::BTreeMap<PublicKey, super::Peer>) {
+        self.config.peers = peers;
+        let gone = |live: &Live| !self.config.peers.contains_key(&live.peer);
+        let gone: Vec<SessionId> = self.table.sessions.iter().filter(|(_, live)| gone(live)).map(|(&id, _)| id).collect();
+        for id in gone {
+            self.terminate(id, crate::reason::Reason::PolicyTermination);
+        }
+    }
+
     /// Takes sessions of the previous start over; call before the first input.
     pub fn restore(&mut self, restored: Vec<Restored>) {
         for Restored { core, peer, ceiling, gap, slots } in restored {
@@ -38,7 +48,7 @@ impl Engine {
                 let record = crate::event::Record::gap(&self.context(&peer), &core, gap);
                 self.commands.push_back(super::command::Command::Record(Box::new(record)));
             }
-            self.table.enlist(id, Live { core, peer, slot: None, ceiling, busy: None });
+            self.table.enlist(id, Live { core, peer, slot: None, ceiling, reason: None, busy: None });
             // A timer that ran out meanwhile fires instead; the session is over then.
             let input = if removed { Input::PeerRemoved } else { Input::ControllerRestarted };
             let policy = self.policy(&peer);

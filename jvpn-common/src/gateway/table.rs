@@ -9,6 +9,7 @@ use crate::channel::Channel;
 use crate::crypto::{Entropy, Suite};
 use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
 use crate::limits::{LOCATORS_MAX, TRANSPORT_INDEX_MAX};
+use crate::reason::Reason;
 use crate::secret::PublicKey;
 use crate::session::flap::Meter;
 use crate::session::{Path, Session};
@@ -179,6 +180,8 @@ pub(super) struct Live {
     pub(super) slot: Option<Slot>,
     /// Versions up to this one are on disk as a ceiling.
     pub(super) ceiling: Version,
+    /// Reason of the last transition.
+    pub(super) reason: Option<Reason>,
     /// A commit is under way; nothing else may change the session until its outcome is here.
     pub(super) busy: Option<OpId>,
 }

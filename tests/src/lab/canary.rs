@@ -115,6 +115,17 @@ impl Canary {
 
     /// One probe whose IP packet is `size` bytes long.
     pub fn probe(&self, path: Path, v6: bool, size: usize) -> Result<Probe> {
+        self.probe_within(path, v6, size, PATIENCE)
+    }
+
+    /// The same with another patience, for slow paths.
+    pub fn probe_within(
+        &self,
+        path: Path,
+        v6: bool,
+        size: usize,
+        patience: Duration,
+    ) -> Result<Probe> {
         let socket = self.socket(path, v6)?;
         let headers = if v6 { 48 } else { 28 };
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
@@ -125,9 +136,11 @@ impl Canary {
         let refused = socket.send(&packet).is_err();
         let mut round_trip = None;
         let mut buffer = [0u8; 64];
-        while !refused && sent.elapsed() < PATIENCE {
+        while !refused && sent.elapsed() < patience {
             socket.set_read_timeout(Some(
-                (PATIENCE - sent.elapsed()).max(Duration::from_millis(1)),
+                patience
+                    .saturating_sub(sent.elapsed())
+                    .max(Duration::from_millis(1)),
             ))?;
             match socket.recv(&mut buffer) {
                 Ok(length) if length >= HEADER && buffer[..HEADER] == nonce.to_be_bytes() => {

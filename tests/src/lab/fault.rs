@@ -52,6 +52,7 @@ enum Undo {
         space: Netns,
     },
     Continue(Pid),
+    Other(Box<dyn FnOnce() -> Result<()> + Send>),
 }
 
 /// A fault in force. Dropping it undoes it.
@@ -71,6 +72,10 @@ impl std::fmt::Debug for Fault {
 impl Fault {
     fn new(undo: Undo) -> Self {
         Self { undo: Some(undo) }
+    }
+
+    pub(super) fn undone_by(undo: impl FnOnce() -> Result<()> + Send + 'static) -> Self {
+        Self::new(Undo::Other(Box::new(undo)))
     }
 
     /// Ends the fault and says whether that worked.
@@ -99,6 +104,7 @@ fn run_undo(undo: Undo) -> Result<()> {
             }
             Ok(())
         }
+        Undo::Other(undo) => undo(),
         // The process may have been killed meanwhile, which also ends the freeze.
         Undo::Continue(pid) => match kill_process(pid, Signal::CONT) {
             Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),

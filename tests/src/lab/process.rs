@@ -12,9 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::Lab;
 use super::netns::Netns;
 use super::setup::{Setup, write_private};
+use super::{Lab, steady};
 
 /// Start of both processes and the first session; debug builds load a large object.
 const HEALTHY_LIMIT: Duration = Duration::from_secs(20);
@@ -160,6 +160,7 @@ impl Product {
             .stdout(log)
             .stderr(errors)
             .process_group(0);
+        let _steady = steady();
         let child = side
             .space
             .enter(move || command.spawn().context("start jvpn-ctl"))?;
