@@ -175,7 +175,7 @@ impl Document {
                 if done.sha256_right { "right" } else { "WRONG" }
             )),
             (None, error) => {
-                out.push_str(&format!("\ndownload: BROKEN {}\n", error.as_deref().unwrap_or("never finished")))
+                out.push_str(&format!("\ndownload: BROKEN {}\n", error.as_deref().unwrap_or("never finished")));
             }
         }
         for error in &self.errors {
