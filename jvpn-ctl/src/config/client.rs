@@ -3,16 +3,16 @@
 //! Owns the client's keys, their defaults and the contradictions between them. Must never resolve a name:
 //! an endpoint is an address, since what resolves it could lie inside the tunnel.
 
-use super::key::{self, KEY_LEN, KeyError, PublicText};
+use super::key::{self, KeyError};
 use super::load::{self, Reader};
 use super::report::{Problem, Report};
 use ipnet::IpNet;
+use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use toml::Spanned;
-use zeroize::Zeroizing;
 
 /// How much a client likes a transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, schemars::JsonSchema)]
@@ -27,6 +27,20 @@ pub enum TransportClass {
     Backup,
     /// Never used.
     Never,
+}
+
+impl TransportClass {
+    /// What the session core calls it; none for a transport that is never used.
+    #[must_use]
+    pub fn core(self) -> Option<jvpn_common::session::TransportClass> {
+        use jvpn_common::session::TransportClass as Core;
+        match self {
+            Self::Primary => Some(Core::Primary),
+            Self::Secondary => Some(Core::Secondary),
+            Self::Backup => Some(Core::Backup),
+            Self::Never => None,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
@@ -99,7 +113,7 @@ pub struct ClientConfig {
     /// What goes through the tunnel.
     pub routes: Vec<IpNet>,
     /// The gateway's identity.
-    pub gateway_key: PublicText,
+    pub gateway_key: PublicKey,
     /// Where the pre-shared key is, if there is one.
     pub preshared_key_file: Option<PathBuf>,
     /// Where the gateway answers, best first.
@@ -135,17 +149,12 @@ pub enum Via {
 }
 
 /// The secrets of a client, read when it starts.
+#[derive(Debug)]
 pub struct ClientKeys {
     /// The client's own key.
-    pub private: Zeroizing<[u8; KEY_LEN]>,
+    pub private: PrivateKey,
     /// The key it shares with the gateway.
-    pub preshared: Option<Zeroizing<[u8; KEY_LEN]>>,
-}
-
-impl std::fmt::Debug for ClientKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ClientKeys(…)")
-    }
+    pub preshared: Option<PresharedKey>,
 }
 
 impl ClientConfig {
