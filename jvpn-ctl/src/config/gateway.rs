@@ -276,6 +276,12 @@ fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
     }
 }
 
+/// The JSON schema of the raw file, for the test that every key is explained.
+#[cfg(test)]
+pub(super) fn schema() -> schemars::Schema {
+    schemars::schema_for!(RawFile)
+}
+
 /// The directory of one-peer files that belongs to a gateway's file.
 #[must_use]
 pub fn peers_dir(config: &Path) -> PathBuf {
