@@ -6,5 +6,7 @@
 pub mod api;
 pub mod audit;
 pub mod config;
+pub mod dataplane;
+pub mod runtime;
 pub mod store;
 pub mod tunnel;

@@ -1,19 +1,81 @@
-//! The kernel program: owns nothing yet but its entry point, which passes every frame.
-//! Must never decide what policy decides.
+//! The kernel program: verdict to action.
+//!
+//! Owns the two programs and the one match. Everything about a packet is decided by
+//! [`jvpn_common::steer`], which runs in tests and in the tunnel worker too. Must never hold a decision.
 
 #![no_std]
 #![no_main]
+// Stable for hosts only: packets need loads that are not aligned, see `frame`.
+#![feature(asm_experimental_arch)]
+
+mod frame;
+mod tables;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use frame::XdpFrame;
+use jvpn_common::abi::Event;
+use jvpn_common::steer::{Frame, NO_SLOT, describe, steer};
+use jvpn_common::verdict::{Class, Verdict};
+use tables::Maps;
 
+/// The program on an interface towards clients.
 #[xdp]
-fn jvpn_wan(_frame: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
+pub(crate) fn jvpn_wan(ctx: XdpContext) -> u32 {
+    let judgement = steer(&mut XdpFrame { ctx: &ctx }, &Maps);
+    match judgement.verdict.class() {
+        Class::Pass | Class::User => xdp_action::XDP_PASS,
+        Class::Answer => xdp_action::XDP_TX,
+        Class::Drop => {
+            sample(&ctx, judgement.entry.slot, judgement.verdict);
+            xdp_action::XDP_DROP
+        }
+    }
 }
 
+/// Tells the tick to whoever runs it by `BPF_PROG_TEST_RUN`: the first 8 bytes become it.
+#[xdp]
+pub(crate) fn jvpn_clock(ctx: XdpContext) -> u32 {
+    let tick = tables::tick().to_le_bytes();
+    match (XdpFrame { ctx: &ctx }).write(0, &tick) {
+        Some(()) => xdp_action::XDP_PASS,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Reports a drop that concerns a known session, at most once in this many ticks a slot: the record is for
+/// people and for counters of attacks, and a flood must not cost more than it sends.
+const EVENT_EVERY: u64 = 25;
+
+#[inline(always)]
+fn sample(ctx: &XdpContext, slot: u32, verdict: Verdict) {
+    if slot == NO_SLOT || !tables::event_due(slot, EVENT_EVERY) {
+        return;
+    }
+    let Some((source, locator)) = describe(&XdpFrame { ctx }, &Maps) else {
+        return;
+    };
+    let event = Event {
+        tick: tables::tick(),
+        locator,
+        source: source.address,
+        slot,
+        verdict: verdict as u16,
+        port: source.port,
+        ifindex: ctx.ingress_ifindex() as u32,
+        reserved: 0,
+    };
+    tables::report(ctx, event);
+}
+
+#[cfg(not(test))]
 #[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
+
+/// The licence under which the kernel offers its helpers.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,1 +1,3 @@
-//! tests
+//! Tests of Jumping VPN as a library: owns the modules that suites and lab tools share. Never part of the product.
+
+pub mod lab;

@@ -20,4 +20,58 @@ pub struct SessionInfo {
     pub reserved: [u8; 24],
 }
 
+/// Words of a [`SessionInfo`].
+pub const INFO_WORDS: usize = size_of::<SessionInfo>() / 8;
+
+impl SessionInfo {
+    /// The facts as their words in memory.
+    #[must_use]
+    pub fn to_words(&self) -> [u64; INFO_WORDS] {
+        let id = u128::from_le_bytes(self.session_id);
+        let head = u64::from(self.state) | u64::from(self.generation) << 32;
+        [
+            id as u64,
+            (id >> 64) as u64,
+            self.state_version,
+            self.incarnation,
+            head,
+            0,
+            0,
+            0,
+        ]
+    }
+
+    /// The facts of their words; what is reserved reads as zero.
+    #[must_use]
+    pub const fn from_words(words: &[u64; INFO_WORDS]) -> Self {
+        let [id_low, id_high, state_version, incarnation, head, _, _, _] = *words;
+        Self {
+            session_id: (id_low as u128 | (id_high as u128) << 64).to_le_bytes(),
+            state_version,
+            incarnation,
+            state: head as u32,
+            generation: (head >> 32) as u32,
+            reserved: [0; 24],
+        }
+    }
+}
+
 const _: () = assert!(size_of::<SessionInfo>() == 64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_read_back_from_their_words() {
+        let info = SessionInfo {
+            session_id: *b"0123456789abcdef",
+            state_version: 1,
+            incarnation: 2,
+            state: 3,
+            generation: 4,
+            reserved: [0; 24],
+        };
+        assert_eq!(SessionInfo::from_words(&info.to_words()), info);
+    }
+}

@@ -11,13 +11,21 @@ mod locator;
 mod session;
 mod traffic;
 
-pub use config::{Config, ROLE_GATEWAY, ROLE_NONE, WORKERS_MAX};
+pub use config::{
+    CONFIG_WORDS, Config, ROLE_GATEWAY, ROLE_NONE, WORD_ALIVE, WORD_ROLE, WORKERS_MAX,
+};
 pub use event::Event;
-pub use info::SessionInfo;
+pub use info::{INFO_WORDS, SessionInfo};
 pub use keys::SteeringKeys;
 pub use locator::LocatorEntry;
-pub use session::{ACTIVE_NONE, ActiveWord, BINDINGS, Binding, PENDING, SessionEntry, mapped};
-pub use traffic::{Bucket, PATHS_PER_SLOT, PathCounters, Traffic};
+pub use session::{
+    ACTIVE_NONE, ActiveWord, BINDINGS, Binding, PENDING, SESSION_WORDS, SessionEntry, WORD_ACTIVE,
+    WORD_GENERATION, binding_place, mapped,
+};
+pub use traffic::{
+    BUCKET_LANES, BUCKET_SOURCES, Bucket, BucketField, PATHS_PER_SLOT, PathCounters, TRAFFIC_WORDS, Traffic,
+    TrafficField,
+};
 
 /// Names under which the maps are declared, pinned and documented.
 pub mod map {

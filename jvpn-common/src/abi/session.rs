@@ -95,6 +95,75 @@ impl Binding {
     }
 }
 
+impl Binding {
+    /// The binding as its four words in memory.
+    #[must_use]
+    pub const fn to_words(&self) -> [u64; 4] {
+        let [
+            a0,
+            a1,
+            a2,
+            a3,
+            a4,
+            a5,
+            a6,
+            a7,
+            b0,
+            b1,
+            b2,
+            b3,
+            b4,
+            b5,
+            b6,
+            b7,
+        ] = self.address;
+        [
+            u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
+            self.port as u64
+                | (self.gateway as u64) << 16
+                | (self.k as u64) << 32
+                | (self.mtu as u64) << 48,
+            self.drain_until,
+        ]
+    }
+
+    /// The binding of four words loaded one by one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_words(words: [u64; 4]) -> Self {
+        let [a, b, fields, drain_until] = words;
+        let [a0, a1, a2, a3, a4, a5, a6, a7] = a.to_le_bytes();
+        let [b0, b1, b2, b3, b4, b5, b6, b7] = b.to_le_bytes();
+        Self {
+            address: [
+                a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7,
+            ],
+            port: fields as u16,
+            gateway: (fields >> 16) as u16,
+            k: (fields >> 32) as u16,
+            mtu: (fields >> 48) as u16,
+            drain_until,
+        }
+    }
+}
+
+/// Words of a [`SessionEntry`], and the places of those that are not bindings.
+pub const SESSION_WORDS: usize = size_of::<SessionEntry>() / 8;
+/// Place of [`SessionEntry::active`].
+pub const WORD_ACTIVE: usize = 0;
+/// Place of generation (low half) and flags (high half).
+pub const WORD_GENERATION: usize = 1;
+
+/// Place of the first word of binding entry 1 to 3.
+#[must_use]
+pub const fn binding_place(entry: u8) -> Option<usize> {
+    match entry {
+        1..=3 => Some(2 + (entry as usize - 1) * 4),
+        _ => None,
+    }
+}
+
 /// An address as the maps hold it.
 #[must_use]
 pub fn mapped(address: IpAddr) -> [u8; 16] {
@@ -120,6 +189,11 @@ pub struct SessionEntry {
     pub reserved: [u8; 16],
 }
 
+const _: () = assert!(
+    core::mem::offset_of!(SessionEntry, active) == WORD_ACTIVE * 8
+        && core::mem::offset_of!(SessionEntry, generation) == WORD_GENERATION * 8
+        && core::mem::offset_of!(SessionEntry, bindings) == 16
+);
 const _: () = assert!(size_of::<Binding>() == 32 && size_of::<SessionEntry>() == 128);
 
 #[cfg(test)]
@@ -139,6 +213,19 @@ mod tests {
                 assert!((1..=3).contains(&spare) && spare != active && spare != draining);
             }
         }
+    }
+
+    #[test]
+    fn a_binding_reads_back_from_its_words() {
+        let binding = Binding {
+            address: *b"0123456789abcdef",
+            port: 1,
+            gateway: 2,
+            k: 3,
+            mtu: 4,
+            drain_until: 5,
+        };
+        assert_eq!(Binding::from_words(binding.to_words()), binding);
     }
 
     #[test]

@@ -6,9 +6,11 @@
 
 use crate::crypto::Entropy;
 use crate::crypto::cookie::{CookieSecret, MacKeys, ROTATE_EVERY};
+use crate::crypto::frame::{Frame, FrameError, unwrap};
 use crate::limits::HANDSHAKE_LEN;
 use crate::secret::PublicKey;
 use crate::time::{Duration, Instant};
+use crate::wire::Kind;
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -60,7 +62,11 @@ impl Admission {
         }
     }
 
-    /// Keys to fill mac1 of what we send are the receiver's; these are ours.
+    /// A message 1 whose framing and mac1 are right.
+    pub(super) fn frame<'m>(&self, message: &'m [u8]) -> Result<Frame<'m>, FrameError> {
+        unwrap(Kind::Initiation, message, &self.ours)
+    }
+
     pub(super) fn rotate_if_due(&mut self, entropy: &mut dyn Entropy, now: Instant) {
         if now >= self.rotate_at {
             self.cookies.rotate(entropy);
@@ -77,7 +83,7 @@ impl Admission {
         entropy: &mut dyn Entropy,
         now: Instant,
     ) -> Verdict {
-        if message.len() != HANDSHAKE_LEN || !self.ours.verify_mac1(message) {
+        if message.len() != HANDSHAKE_LEN || self.frame(message).is_err() {
             return Verdict::Drop;
         }
         self.rotate_if_due(entropy, now);
@@ -95,8 +101,8 @@ impl Admission {
 
     /// The cookie reply to a message whose mac1 was right.
     pub(super) fn cookie(&mut self, message: &[u8], source: SocketAddr, entropy: &mut dyn Entropy) -> Verdict {
-        let Some(sender) = sender(message) else { return Verdict::Drop };
-        match self.cookies.reply(&self.ours, message, sender, source, entropy) {
+        let Ok(frame) = self.frame(message) else { return Verdict::Drop };
+        match self.cookies.reply(&self.ours, message, frame.index, source, entropy) {
             Some(reply) => Verdict::Cookie(reply.to_vec()),
             None => Verdict::Drop,
         }
@@ -125,9 +131,4 @@ impl Admission {
         }
         true
     }
-}
-
-/// Sender index of a message 1.
-pub(super) fn sender(message: &[u8]) -> Option<u32> {
-    message.get(4..8)?.try_into().ok().map(u32::from_le_bytes)
 }

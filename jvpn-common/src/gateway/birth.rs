@@ -4,25 +4,27 @@
 //! of their own, and only CONFIRM from the address it went to makes a session of it. Must never change an
 //! existing session before that.
 
-use super::admission::{Verdict, sender};
-use super::command::{Command, DataKeys, Input, Origin};
+use super::admission::Verdict;
+use super::command::{Command, Commit, DataKeys, Datagram, Origin};
 use super::commit::{Change, Then};
-use super::handshake::{Job, JobResult, Read, frame_response, noise_of};
-use super::table::{Attachment, Pending};
+use super::handshake::{Job, JobResult, Read};
+use super::table::{Attachment, Pending, Place};
 use super::view::Drop;
 use super::{Due, Engine};
 use crate::channel::{Channel, Side};
+use crate::crypto::cookie::MacKeys;
+use crate::crypto::frame::{Frame, wrap};
 use crate::crypto::noise::ephemeral;
 use crate::crypto::{EpochKeys, Suite};
-use crate::event::Security;
 use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
-use crate::limits::{LOCATORS_MAX, PENDING_PER_PEER_MAX, PENDING_TIMEOUT};
+use crate::limits::{HANDSHAKE_LEN, LOCATORS_MAX, PENDING_PER_PEER_MAX, PENDING_TIMEOUT};
 use crate::mapop::MapOp;
 use crate::message::handshake::Outcome;
 use crate::message::{Accepted, Answer, HandshakePurpose, Hello};
 use crate::reason::Reason;
-use crate::secret::PublicKey;
+use crate::secret::{PresharedKey, PublicKey};
 use crate::session::{Birth, Session};
+use crate::wire::Kind;
 
 /// After how long a refused client should ask again.
 const REFUSED_RETRY_MS: u32 = 5_000;
@@ -50,19 +52,30 @@ pub(super) enum Computing {
     Rekey(super::rekey::Offer),
 }
 
-/// What message 2 will offer.
+/// What a peer is offered.
 #[derive(Debug)]
-pub(super) struct Offer {
-    asked: Asked,
-    peer: PublicKey,
+struct Terms {
+    outcome: Outcome,
     slot: Slot,
     generation: Generation,
     session: SessionId,
     suite: Suite,
     locators: Vec<(TransportIndex, Locator)>,
     timestamp: u64,
+    /// A session in BIRTH, unless it resumes.
     birth: Option<Box<Session>>,
+    /// Version the client has seen.
     claimed: Version,
+    /// Policy snapshot.
+    policy: Vec<u8>,
+}
+
+/// Terms on their way into a message 2.
+#[derive(Debug)]
+pub(super) struct Offer {
+    asked: Asked,
+    peer: PublicKey,
+    terms: Terms,
 }
 
 impl Engine {
@@ -74,7 +87,7 @@ impl Engine {
             Verdict::Cookie(reply) => return self.send_cookie(origin, bytes.len(), reply),
             Verdict::Read { proven } => proven,
         };
-        let (Some(noise), Some(sender)) = (noise_of(bytes), sender(bytes)) else { return self.drop(Drop::Door) };
+        let Ok(Frame { index: sender, noise }) = self.admission.frame(bytes) else { return self.drop(Drop::Door) };
         let Some(&ephemeral) = ephemeral(noise) else { return self.drop(Drop::Door) };
         if self.admission.repeated(&ephemeral) {
             return self.answer_again(origin, bytes.len(), &ephemeral);
@@ -112,15 +125,15 @@ impl Engine {
         match (self.computing.remove(&op), result) {
             (Some(Computing::Read(asked)), JobResult::Read(Ok(read))) => self.on_hello(asked, read),
             (Some(Computing::Refuse { asked, peer }), JobResult::Answered(Ok((noise, _)))) => {
-                let bytes = frame_response(&noise, asked.sender, &peer);
-                self.answer(asked.origin, crate::limits::HANDSHAKE_LEN, bytes);
+                let bytes = response(&noise, asked.sender, &peer);
+                self.answer(asked.origin, HANDSHAKE_LEN, bytes);
             }
             (Some(Computing::Answer(offer)), JobResult::Answered(Ok((noise, keys)))) => {
                 self.on_offer(*offer, &noise, keys);
             }
             (Some(Computing::Rekey(offer)), result) => self.on_rekey_computed(offer, result),
             (Some(Computing::Answer(offer)), _) => {
-                self.table.release(offer.slot);
+                self.table.release(offer.terms.slot);
                 self.drop(Drop::HandshakeForged);
             }
             (Some(_), _) => self.drop(Drop::HandshakeForged),
@@ -142,7 +155,7 @@ impl Engine {
         let responder = read.responder;
         match self.terms(&read.peer, &hello) {
             Ok(terms) => {
-                let payload = Answer::Accepted(Box::new(self.accepted(&terms))).encode();
+                let payload = Answer::Accepted(Box::new(self.accepted(&read.peer, &terms))).encode();
                 let preshared_key = self.preshared_key(&read.peer);
                 self.table.hold(terms.slot);
                 let offer = Box::new(Offer { asked, peer: read.peer, terms });
@@ -196,7 +209,8 @@ impl Engine {
         let locators = self.table.fresh_locators(slot, self.config.workers, &indexes, &mut *self.entropy);
         let born = Birth { id: session, peer: *peer.as_bytes(), owner_epoch: self.config.owner_epoch };
         let birth = is_birth.then(|| Box::new(Session::born(born, &policy, self.now)));
-        Ok(Terms { slot, generation, session, suite, locators, timestamp: hello.timestamp, birth, claimed, outcome, policy })
+        let (timestamp, policy) = (hello.timestamp, policy.encode());
+        Ok(Terms { outcome, slot, generation, session, suite, locators, timestamp, birth, claimed, policy })
     }
 
     /// Whether `peer` may resume this session, or why it has to start anew.
@@ -204,7 +218,7 @@ impl Engine {
         match self.table.sessions.get(&id) {
             None => Err(Reason::SessionNotFound),
             Some(live) if live.peer != *peer => {
-                self.security(Some(id), Reason::SecSessionFixationAttempt);
+                self.security(id, Reason::SecSessionFixationAttempt);
                 Err(Reason::SessionNotFound)
             }
             Some(live) if !live.core.is_live() => Err(Reason::SessionExpired),
@@ -235,29 +249,70 @@ impl Engine {
         Ok(())
     }
 
-    /// Forgets a pending handshake.
-    pub(super) fn abandon(&mut self, slot: Slot) {
-        let Some(attachment) = self.table.attachments.get(&slot) else { return };
-        if attachment.pending.is_some() {
-            let maps = vec![self.remove_locators(slot), MapOp::Free { slot }];
-            self.commit(Change::free(slot), Parts { maps, ..Parts::default() });
-        }
-    }
-
-    fn accepted(&self, terms: &Terms) -> Accepted {
-        let known = self.config.peers.get(&PublicKey::from_bytes(terms.peer_bytes()).unwrap_or_default());
+    fn accepted(&self, peer: &PublicKey, terms: &Terms) -> Accepted {
+        let addresses = self.config.peers.get(peer).map(|peer| peer.addresses.clone()).unwrap_or_default();
+        let known = self.table.sessions.get(&terms.session).map_or(Version(0), |live| live.core.version());
         Accepted {
             outcome: terms.outcome,
             session: terms.session,
-            version: terms.claimed,
+            version: known.max(terms.claimed),
             epoch: Epoch(0),
             owner_epoch: self.config.owner_epoch,
             incarnation: self.config.incarnation,
             suite: terms.suite as u8,
             mtu: self.config.mtu,
-            addresses: known.map(|peer| peer.addresses.clone()).unwrap_or_default(),
+            addresses,
             locators: terms.locators.clone(),
-            policy: terms.policy.encode(),
+            policy: terms.policy.clone(),
         }
     }
+
+    /// Message 2 is made: its keys and locators are installed before it leaves.
+    fn on_offer(&mut self, offer: Offer, noise: &[u8], keys: EpochKeys) {
+        let Offer { asked, peer, terms } = offer;
+        self.table.release(terms.slot);
+        let message2 = response(noise, asked.sender, &peer);
+        let steering = keys.steering_words();
+        let EpochKeys { data, control, .. } = keys;
+        let channel = Channel::new(Side::Gateway, Epoch(0), control, steering);
+        let (slot, generation) = (terms.slot, terms.generation);
+        let maps = vec![MapOp::Install {
+            slot,
+            generation,
+            keys: steering,
+            locators: terms.locators.clone(),
+            pending: true,
+            session: terms.session,
+        }];
+        let place = Place { slot, generation, session: terms.session, peer, suite: terms.suite };
+        let mut attachment = Attachment::new(place, channel, terms.locators, self.now);
+        attachment.pending = Some(Pending {
+            origin: asked.origin,
+            message2: message2.clone(),
+            ephemeral: asked.ephemeral,
+            timestamp: terms.timestamp,
+            birth: terms.birth,
+            claimed: terms.claimed,
+            keys: Some(DataKeys { epoch: Epoch(0), suite: terms.suite, up: data.up, down: data.down }),
+        });
+        self.table.attach(attachment);
+        self.alarms.set(Due::Pending(slot), Some(self.now + PENDING_TIMEOUT));
+        let send = vec![Datagram { origin: asked.origin, bytes: message2 }];
+        self.commit(Change::new(Then::Pending { slot }), Commit { maps, send, ..Commit::default() });
+    }
+
+    /// Forgets a pending handshake: nobody confirmed it, nothing is recorded.
+    pub(super) fn abandon(&mut self, slot: Slot) {
+        if self.table.attachments.get(&slot).is_some_and(|held| held.pending.is_some()) {
+            let maps = self.free_maps(slot);
+            self.alarms.set(Due::Pending(slot), None);
+            self.table.detach(slot);
+            self.commit(Change::new(Then::Nothing), Commit { maps, ..Commit::default() });
+        }
+    }
+}
+
+/// Message 2 in its framing, with mac1 for `peer`.
+fn response(noise: &[u8], receiver: u32, peer: &PublicKey) -> Vec<u8> {
+    wrap(Kind::Response, receiver, noise, &MacKeys::new(peer), None).0
 }

@@ -7,6 +7,7 @@
 //!              admission ── door: mac1, cookies, load
 //!              handshake ── jobs for other threads
 //! datagram ──► birth     ── message 1 → pending slot → message 2 → CONFIRM
+//!              confirm   ── CONFIRM binds the session to its slot
 //!              control   ── opens what is sealed and hands it on
 //!              reattach  ── REATTACH, VALIDATE, PROVE → challenge or commit
 //!              rekey     ── a handshake inside the session
@@ -20,6 +21,7 @@ mod birth;
 pub mod command;
 mod commit;
 pub mod config;
+mod confirm;
 mod control;
 pub mod handshake;
 mod reattach;
@@ -37,8 +39,9 @@ use crate::crypto::Entropy;
 use crate::crypto::challenge::ChallengeSecret;
 use crate::ids::{OpId, SessionId, Slot};
 use crate::message::Message;
+use crate::reason::Reason;
 use crate::session::Path;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::wire::Kind;
 use admission::Admission;
 use birth::Computing;
@@ -84,7 +87,11 @@ pub struct Engine {
     alarms: Alarms<Due>,
     storage: bool,
     drops: BTreeMap<Drop, u64>,
+    /// Rows of the transition table taken, by index.
+    rows: BTreeMap<usize, u64>,
+    /// Messages opened, by kind.
     seen: BTreeMap<&'static str, u64>,
+    security_at: BTreeMap<(SessionId, Reason), Instant>,
 }
 
 impl core::fmt::Debug for Engine {
@@ -114,6 +121,8 @@ impl Engine {
             alarms: Alarms::default(),
             storage: true,
             drops: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            security_at: BTreeMap::new(),
             seen: BTreeMap::new(),
         }
     }
@@ -164,6 +173,10 @@ impl Engine {
         }
     }
 
+    fn see(&mut self, message: &Message) {
+        *self.seen.entry(message.body.name()).or_default() += 1;
+    }
+
     fn op(&mut self) -> OpId {
         let op = OpId(self.next_op);
         self.next_op += 1;
@@ -203,6 +216,12 @@ impl Engine {
         Some(Origin { hop: Hop::Local, client: path.remote(), gateway })
     }
 
+    /// The gateway's own addresses, in the order bindings number them.
+    #[must_use]
+    pub fn gateway_addresses(&self) -> Vec<core::net::SocketAddr> {
+        self.gateways.clone()
+    }
+
     /// The gateway's own address of an index in a binding.
     #[must_use]
     pub fn gateway_address(&self, index: u16) -> Option<core::net::SocketAddr> {
@@ -213,7 +232,7 @@ impl Engine {
     fn push(&mut self, slot: Slot, body: crate::message::Control) {
         let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
         let Some(live) = self.table.sessions.get(&attachment.session) else { return };
-        let Some(transport) = live.core.active().copied() else { return };
+        let Some(transport) = live.core.transport().copied() else { return };
         let Some(issued) = attachment.locators.get(&transport.k).copied() else { return };
         let message = Message { id: attachment.next_id, body };
         attachment.next_id += 1;
@@ -221,11 +240,5 @@ impl Engine {
         if let (Some(bytes), Some(origin)) = (sealed, self.origin(transport.path)) {
             self.commands.push_back(Command::Send(Datagram { origin, bytes }));
         }
-    }
-
-    /// How long a challenged request may take; for tests and documentation.
-    #[must_use]
-    pub const fn challenge_life() -> Duration {
-        crate::limits::COOKIE_LIFE
     }
 }

@@ -9,9 +9,11 @@ use crate::channel::Channel;
 use crate::crypto::{Entropy, Suite};
 use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
 use crate::limits::{LOCATORS_MAX, TRANSPORT_INDEX_MAX};
+use crate::reason::Reason;
 use crate::secret::PublicKey;
+use crate::session::flap::Meter;
 use crate::session::{Path, Session};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Addresses of one session that answered a challenge and are remembered.
@@ -26,7 +28,12 @@ pub(super) struct Issued {
     pub(super) locator: Locator,
     /// When something opened on it last.
     pub(super) used: Option<Instant>,
+    /// Smoothed round trip, as the client reports it.
+    pub(super) srtt: Duration,
 }
+
+/// A locator on which something opened this recently is in use or draining.
+const IN_USE: Duration = Duration::from_secs(30);
 
 /// Why a slot is held though no session is attached yet.
 #[derive(Debug)]
@@ -37,13 +44,22 @@ pub(super) struct Pending {
     pub(super) message2: Vec<u8>,
     pub(super) ephemeral: [u8; 32],
     pub(super) timestamp: u64,
-    pub(super) expires: Instant,
     /// A session in BIRTH, or `None` for a resume.
     pub(super) birth: Option<Box<Session>>,
     /// Version the client claimed, for a resume.
     pub(super) claimed: Version,
     /// For the worker, once confirmed.
     pub(super) keys: Option<DataKeys>,
+}
+
+/// Which slot, and whose.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) slot: Slot,
+    pub(super) generation: Generation,
+    pub(super) session: SessionId,
+    pub(super) peer: PublicKey,
+    pub(super) suite: Suite,
 }
 
 /// A slot in use.
@@ -57,7 +73,9 @@ pub(super) struct Attachment {
     pub(super) channel: Channel,
     /// Highest epoch given out.
     pub(super) epoch: Epoch,
-    /// Epochs to wipe, and when.
+    /// Highest epoch anything opened under.
+    pub(super) epoch_used: Epoch,
+    /// Epochs to wipe, and when, earliest first.
     pub(super) wipe: Vec<(Instant, Epoch)>,
     pub(super) locators: BTreeMap<TransportIndex, Issued>,
     next_k: u32,
@@ -71,23 +89,22 @@ pub(super) struct Attachment {
     pub(super) last_opened: Instant,
     /// Since when inner packets have gone down without anything coming back.
     pub(super) unanswered: Option<Instant>,
+    /// Requests that opened, for the abuse limit.
+    pub(super) requests: Meter,
+    /// The last rekey: id of the request and the answer to it.
+    pub(super) rekeyed: Option<(u64, Vec<u8>)>,
 }
 
 impl Attachment {
-    #[expect(clippy::too_many_arguments, reason = "each is a fact of the handshake; a struct would only repeat this one")]
     pub(super) fn new(
-        slot: Slot,
-        generation: Generation,
-        session: SessionId,
-        peer: PublicKey,
-        suite: Suite,
-        epoch: Epoch,
+        place: Place,
         channel: Channel,
         locators: Vec<(TransportIndex, Locator)>,
         now: Instant,
     ) -> Self {
+        let Place { slot, generation, session, peer, suite } = place;
         let next_k = locators.iter().map(|(k, _)| u32::from(k.0) + 1).max().unwrap_or(0);
-        let locators = locators.into_iter().map(|(k, locator)| (k, Issued { locator, used: None })).collect();
+        let locators = locators.into_iter().map(|(k, locator)| (k, Issued { locator, used: None, srtt: Duration::ZERO })).collect();
         Self {
             slot,
             generation,
@@ -95,7 +112,8 @@ impl Attachment {
             peer,
             suite,
             channel,
-            epoch,
+            epoch: Epoch(0),
+            epoch_used: Epoch(0),
             wipe: Vec::new(),
             locators,
             next_k,
@@ -105,6 +123,8 @@ impl Attachment {
             next_id: 1,
             last_opened: now,
             unanswered: None,
+            requests: Meter::default(),
+            rekeyed: None,
         }
     }
 
@@ -119,7 +139,7 @@ impl Attachment {
 
     /// Transport indexes to retire so that there is room for spare ones: the longest unused first, never
     /// one of `keep` (active, draining, and the one the request came on).
-    pub(super) fn retirable(&self, keep: &[TransportIndex]) -> Vec<TransportIndex> {
+    pub(super) fn retirable(&self, keep: &[TransportIndex], now: Instant) -> Vec<TransportIndex> {
         let spare = self.locators.values().filter(|issued| issued.used.is_none()).count();
         let wanted = SPARE_MIN.saturating_sub(spare + LOCATORS_MAX.saturating_sub(self.locators.len()));
         let mut used: Vec<_> = self
@@ -127,6 +147,7 @@ impl Attachment {
             .iter()
             .filter(|(k, _)| !keep.contains(k))
             .filter_map(|(&k, issued)| issued.used.map(|at| (at, k)))
+            .filter(|(at, _)| now.since(*at) > IN_USE)
             .collect();
         used.sort_unstable();
         used.into_iter().map(|(_, k)| k).take(wanted).collect()
@@ -145,7 +166,7 @@ impl Attachment {
     pub(super) fn exchange(&mut self, issued: &[(TransportIndex, Locator)], retired: &[TransportIndex]) {
         self.locators.retain(|k, _| !retired.contains(k));
         for &(k, locator) in issued {
-            self.locators.insert(k, Issued { locator, used: None });
+            self.locators.insert(k, Issued { locator, used: None, srtt: Duration::ZERO });
             self.next_k = self.next_k.max(u32::from(k.0) + 1);
         }
     }
@@ -159,6 +180,8 @@ pub(super) struct Live {
     pub(super) slot: Option<Slot>,
     /// Versions up to this one are on disk as a ceiling.
     pub(super) ceiling: Version,
+    /// Reason of the last transition.
+    pub(super) reason: Option<Reason>,
     /// A commit is under way; nothing else may change the session until its outcome is here.
     pub(super) busy: Option<OpId>,
 }
@@ -172,6 +195,8 @@ pub(super) struct Table {
     by_locator: BTreeMap<Locator, (Slot, TransportIndex)>,
     by_peer: BTreeMap<PublicKey, BTreeSet<Slot>>,
     generations: BTreeMap<Slot, Generation>,
+    /// Slots promised to a message 2 under computation.
+    held: BTreeSet<Slot>,
     /// Slots of a previous start: they echo the new incarnation and are not given out.
     reserved: BTreeMap<Slot, SessionId>,
 }
@@ -181,9 +206,23 @@ impl Table {
     pub(super) fn free_slot(&self, max: u32) -> Option<(Slot, Generation)> {
         let slot = (0..max)
             .map(Slot)
-            .find(|slot| !self.attachments.contains_key(slot) && !self.reserved.contains_key(slot))?;
+            .find(|slot| !self.is_taken(*slot))?;
         let last = self.generations.get(&slot).map_or(0, |generation| generation.0);
         Some((slot, Generation(last.wrapping_add(1).max(1))))
+    }
+
+    fn is_taken(&self, slot: Slot) -> bool {
+        self.attachments.contains_key(&slot) || self.reserved.contains_key(&slot) || self.held.contains(&slot)
+    }
+
+    /// Promises a slot to a message 2 under computation.
+    pub(super) fn hold(&mut self, slot: Slot) {
+        self.held.insert(slot);
+    }
+
+    /// Takes the promise back.
+    pub(super) fn release(&mut self, slot: Slot) {
+        self.held.remove(&slot);
     }
 
     /// Fresh locators for these indexes: random, unique, of the slot's worker.
@@ -308,10 +347,13 @@ impl Table {
         self.reserved.insert(slot, session);
     }
 
+    /// Reserved slots of a session.
+    pub(super) fn reserved_of(&self, session: SessionId) -> Vec<Slot> {
+        self.reserved.iter().filter(|(_, held)| **held == session).map(|(&slot, _)| slot).collect()
+    }
+
     /// Gives back the reserved slots of a session.
-    pub(super) fn unreserve(&mut self, session: SessionId) -> Vec<Slot> {
-        let slots: Vec<Slot> = self.reserved.iter().filter(|(_, held)| **held == session).map(|(&slot, _)| slot).collect();
+    pub(super) fn unreserve(&mut self, session: SessionId) {
         self.reserved.retain(|_, held| *held != session);
-        slots
     }
 }

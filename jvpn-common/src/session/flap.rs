@@ -56,9 +56,8 @@ impl Meter {
     /// Counts one.
     pub fn add(&mut self, now: Instant) {
         *self = self.at(now);
-        if let [newest, ..] = &mut self.counts {
-            *newest = newest.saturating_add(1);
-        }
+        let [newest, ..] = &mut self.counts;
+        *newest = newest.saturating_add(1);
     }
 
     /// Counts one if fewer than `limit` happened in the last minute; says whether it did.

@@ -162,6 +162,9 @@ impl View<'_> {
             Input::Resume(resume) if resume.reject_after <= self.now => {
                 Err(invalid(Reason::KeysStale))
             }
+            Input::Quality(report) if report.is_empty() => {
+                Err(Refusal::new(RefusalKind::NoOp, Reason::NoDelivery))
+            }
             Input::Confirm { reject_after, .. } if *reject_after <= self.now => {
                 Err(invalid(Reason::KeysStale))
             }

@@ -191,8 +191,7 @@ impl Session {
     fn noted(&self, input: &Input, policy: &Policy, now: Instant) -> Option<Step> {
         let mut session = self.seen(input, policy, now);
         match *input {
-            Input::Quality(report)
-                if self.is_bound() && (report.delivered > 0 || report.loss > 0) => {}
+            Input::Quality(report) if self.is_bound() && !report.is_empty() => {}
             Input::AttemptFailed if self.state == State::Recovering => {}
             Input::Rekeyed { reject_after }
                 if self.is_live() && self.keys == Keys::Live && reject_after > now =>

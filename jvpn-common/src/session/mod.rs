@@ -31,6 +31,7 @@ pub use state::{Keys, Label, Path, State, Transport, TransportClass};
 use core::fmt;
 
 use crate::ids::{OwnerEpoch, PolicyVersion, SessionId, Version};
+use crate::limits::VERSION_LEAP_MAX;
 use crate::reason::Reason;
 use crate::time::{Duration, Instant};
 use flap::Meter;
@@ -308,11 +309,12 @@ impl Session {
         owner_epoch: OwnerEpoch,
     ) -> Option<(Self, Option<version::Gap>)> {
         let (version, gap) = version::leap(self.version, version)?;
-        let raised = Self {
-            version,
-            owner_epoch: self.owner_epoch.max(owner_epoch),
-            ..self.clone()
+        let owner_epoch = match owner_epoch.0.checked_sub(self.owner_epoch.0) {
+            None | Some(0) => self.owner_epoch,
+            Some(ahead) if ahead <= VERSION_LEAP_MAX => OwnerEpoch(owner_epoch.0.checked_add(1)?),
+            Some(_) => return None,
         };
+        let raised = Self { version, owner_epoch, ..self.clone() };
         Some((raised, gap))
     }
 
@@ -414,4 +416,4 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

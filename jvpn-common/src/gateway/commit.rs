@@ -1,0 +1,333 @@
+//! One change of a session as one commit: worker, maps, store, record, datagrams, all of it or nothing.
+//!
+//! Owns how a proposal of the session core becomes map writes, and what the engine does with the outcome.
+//! Must never keep a proposed session before its commit is done, and never start a second one meanwhile.
+//!
+//! ```text
+//! Step (proposal) ─► maps: entry written, active word stored ─► record ─► ACK
+//!                    any failure: everything undone, the engine stays as it was
+//! ```
+
+use super::command::{Command, Commit, Datagram, Stored, StoreOp, WorkerOp};
+use super::confirm::Settled;
+use super::view::Drop;
+use super::{Due, Engine};
+use crate::abi::{ACTIVE_NONE, ActiveWord, Binding, SessionInfo};
+use crate::event::{Context, Record};
+use crate::ids::{Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
+use crate::limits::{DRAIN_MAX, DRAIN_MIN};
+use crate::mapop::MapOp;
+use crate::secret::PublicKey;
+use crate::session::policy::Audit;
+use crate::session::transition::TABLE;
+use crate::session::{Effect, Policy, Session, Step, Transport, version};
+use crate::time::Duration;
+
+/// What a commit changes in the engine once it is done.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// Nothing any more.
+    Nothing,
+    /// A pending slot was installed.
+    Pending { slot: Slot },
+    /// A session moved, noted something, or ended.
+    Stepped(Box<Stepped>),
+    /// A handshake was confirmed: the slot is live, the session is attached to it.
+    Confirmed(Box<Settled>),
+}
+
+/// The new picture of a session.
+#[derive(Debug)]
+pub(super) struct Stepped {
+    pub(super) id: SessionId,
+    pub(super) core: Session,
+    pub(super) ceiling: Version,
+    pub(super) word: Option<(Slot, ActiveWord)>,
+    pub(super) issued: Vec<(TransportIndex, Locator)>,
+    pub(super) retired: Vec<TransportIndex>,
+    pub(super) ended: bool,
+    /// Rows of the table that were taken.
+    pub(super) rows: Vec<usize>,
+}
+
+/// A commit under way.
+#[derive(Debug)]
+pub(super) struct Change {
+    then: Then,
+    /// Sent when the commit failed, with the length of what it answers.
+    pub(super) failed: Option<(Datagram, usize)>,
+}
+
+impl Change {
+    pub(super) const fn new(then: Then) -> Self {
+        Self { then, failed: None }
+    }
+
+    fn session(&self) -> Option<SessionId> {
+        match &self.then {
+            Then::Stepped(stepped) => Some(stepped.id),
+            Then::Confirmed(settled) => Some(settled.stepped.id),
+            Then::Nothing | Then::Pending { .. } => None,
+        }
+    }
+}
+
+impl Engine {
+    /// Hands a commit out; the session is busy until its outcome is here.
+    pub(super) fn commit(&mut self, change: Change, commit: Commit) {
+        let op = self.op();
+        if let Some(live) = change.session().and_then(|id| self.table.sessions.get_mut(&id)) {
+            live.busy = Some(op);
+        }
+        self.committing.insert(op, change);
+        self.commands.push_back(Command::Commit { op, commit: Box::new(commit) });
+    }
+
+    pub(super) fn on_committed(&mut self, op: OpId, done: bool) {
+        let Some(change) = self.committing.remove(&op) else { return self.drop(Drop::UnknownOutcome) };
+        if let Some(live) = change.session().and_then(|id| self.table.sessions.get_mut(&id)) {
+            live.busy = None;
+        }
+        if !done {
+            return self.on_failed(change);
+        }
+        match change.then {
+            Then::Nothing | Then::Pending { .. } => {}
+            Then::Stepped(stepped) => self.keep(*stepped),
+            Then::Confirmed(settled) => self.settle(*settled),
+        }
+    }
+
+    fn on_failed(&mut self, change: Change) {
+        self.drop(Drop::CommitFailed);
+        match change.then {
+            Then::Pending { slot } => {
+                self.alarms.set(Due::Pending(slot), None);
+                self.table.detach(slot);
+            }
+            Then::Stepped(stepped) => self.arm(stepped.id),
+            Then::Confirmed(settled) => self.arm(settled.stepped.id),
+            Then::Nothing => {}
+        }
+        if let Some((datagram, asked)) = change.failed {
+            self.answer(datagram.origin, asked, datagram.bytes);
+        }
+    }
+
+    /// The session is what was committed.
+    pub(super) fn keep(&mut self, stepped: Stepped) {
+        let Stepped { id, core, ceiling, word, issued, retired, ended, rows } = stepped;
+        let reason = rows.last().and_then(|&row| TABLE.get(row)).map(|row| row.reason);
+        self.count_rows(&rows);
+        if let Some((slot, word)) = word {
+            self.table.exchange(slot, &issued, &retired);
+            if let Some(attachment) = self.table.attachments.get_mut(&slot) {
+                attachment.word = word;
+            }
+        }
+        if ended {
+            return self.forget(id);
+        }
+        if let Some(live) = self.table.sessions.get_mut(&id) {
+            (live.core, live.ceiling) = (core, ceiling);
+            live.reason = reason.or(live.reason);
+        }
+        self.arm(id);
+    }
+
+    /// Sets the alarms of a session.
+    pub(super) fn arm(&mut self, id: SessionId) {
+        let Some(live) = self.table.sessions.get(&id) else { return };
+        let policy = self.policy(&live.peer);
+        let at = live.core.next_deadline(&policy);
+        let slot = live.slot;
+        self.alarms.set(Due::Session(id), at);
+        if let Some(slot) = slot {
+            self.arm_silence(slot);
+        }
+    }
+
+    /// A session is over: nothing of it is left but its records.
+    pub(super) fn forget(&mut self, id: SessionId) {
+        self.alarms.set(Due::Session(id), None);
+        if let Some(slot) = self.table.delist(id).and_then(|live| live.slot) {
+            self.release_slot(slot);
+        }
+        self.table.unreserve(id);
+    }
+
+    pub(super) fn release_slot(&mut self, slot: Slot) {
+        for due in [Due::Pending(slot), Due::Silent(slot), Due::Wipe(slot)] {
+            self.alarms.set(due, None);
+        }
+        self.table.detach(slot);
+    }
+
+    /// Map writes that empty a slot, in an order in which every state in between is refused by the kernel.
+    pub(super) fn free_maps(&self, slot: Slot) -> Vec<MapOp> {
+        let Some(attachment) = self.table.attachments.get(&slot) else { return Vec::new() };
+        let locators = attachment.locators.values().map(|issued| issued.locator).collect();
+        vec![
+            MapOp::Activate { slot, word: attachment.word.successor(ACTIVE_NONE, ACTIVE_NONE) },
+            MapOp::RemoveLocators { locators },
+            MapOp::Free { slot },
+        ]
+    }
+
+    /// A proposal of the core as a commit, with what is sent when it is done.
+    pub(super) fn propose(&self, id: SessionId, step: Step, locators: Locators, send: Vec<Datagram>) -> (Change, Commit) {
+        let Some(live) = self.table.sessions.get(&id) else { return (Change::new(Then::Nothing), Commit::default()) };
+        let policy = self.policy(&live.peer);
+        let mut commit = Commit { strict: is_strict(&policy), send, ..Commit::default() };
+        let attachment = live.slot.and_then(|slot| self.table.attachments.get(&slot));
+        let mut word = attachment.map(|held| (held.slot, held.word));
+        if let Some(held) = attachment {
+            locators.maps(held.slot, held.generation, self.table.locators_of(held.slot, &locators.retired), &mut commit.maps);
+        }
+        for effect in &step.effects {
+            word = self.effect(id, effect, word, &mut commit);
+        }
+        let ended = step.effects.iter().any(|effect| matches!(effect, Effect::End { .. }));
+        let ceiling = version::ceiling(step.session.version(), live.ceiling);
+        if !ended && !step.transitions.is_empty() {
+            let stored = Box::new(self.stored(&step.session, &live.peer, ceiling.unwrap_or(live.ceiling)));
+            commit.store.push(StoreOp::Put { stored, durable: ceiling.is_some() });
+        }
+        if let (Some((slot, _)), false, false) = (word, ended, step.transitions.is_empty()) {
+            commit.maps.push(self.info(slot, &step.session));
+        }
+        commit.records.extend(self.records(&step, &live.peer));
+        let ceiling = ceiling.unwrap_or(live.ceiling);
+        let Locators { issued, retired } = locators;
+        let rows = step.transitions.iter().map(|transition| transition.row).collect();
+        let stepped = Stepped { id, core: step.session, ceiling, word, issued, retired, ended, rows };
+        (Change::new(Then::Stepped(Box::new(stepped))), commit)
+    }
+
+    /// Makes one effect of a step part of its commit; gives the active word after it.
+    fn effect(
+        &self,
+        id: SessionId,
+        effect: &Effect,
+        word: Option<(Slot, ActiveWord)>,
+        commit: &mut Commit,
+    ) -> Option<(Slot, ActiveWord)> {
+        let next = word.map(|(slot, current)| match effect {
+            Effect::Bind { to, previous } => {
+                (slot, self.bind_maps(slot, current, to, previous.as_ref(), &mut commit.maps))
+            }
+            Effect::Unbind { .. } => {
+                let next = current.successor(ACTIVE_NONE, ACTIVE_NONE);
+                commit.maps.push(MapOp::Activate { slot, word: next });
+                (slot, next)
+            }
+            Effect::DropKeys => {
+                commit.worker.push(WorkerOp::WipeAll { slot });
+                (slot, current)
+            }
+            Effect::End { .. } => {
+                commit.maps.extend(self.free_maps(slot));
+                commit.worker.push(WorkerOp::Free { slot });
+                (slot, current)
+            }
+        });
+        if matches!(effect, Effect::End { .. }) {
+            commit.maps.extend(self.table.reserved_of(id).into_iter().map(|slot| MapOp::Free { slot }));
+            commit.store.push(StoreOp::Remove(id));
+        }
+        next
+    }
+
+    /// Map writes of a jump: the spare entry, then the word. Gives the word.
+    pub(super) fn bind_maps(
+        &self,
+        slot: Slot,
+        word: ActiveWord,
+        to: &Transport,
+        previous: Option<&Transport>,
+        maps: &mut Vec<MapOp>,
+    ) -> ActiveWord {
+        let entry = word.spare();
+        maps.push(MapOp::Binding { slot, entry, binding: binding(to) });
+        let draining = if previous.is_some() { word.active() } else { ACTIVE_NONE };
+        if draining != ACTIVE_NONE {
+            maps.push(MapOp::Drain { slot, entry: draining, within: self.drain(slot, previous) });
+        }
+        let next = word.successor(draining, entry);
+        maps.push(MapOp::Activate { slot, word: next });
+        next
+    }
+
+    /// How long the previous binding may still be received from: twice its round trip, within bounds.
+    fn drain(&self, slot: Slot, previous: Option<&Transport>) -> Duration {
+        let attachment = self.table.attachments.get(&slot);
+        let issued = previous.and_then(|transport| attachment.and_then(|held| held.locators.get(&transport.k)));
+        issued.map_or(DRAIN_MIN, |issued| (issued.srtt * 2).clamp(DRAIN_MIN, DRAIN_MAX))
+    }
+
+    pub(super) fn info(&self, slot: Slot, core: &Session) -> MapOp {
+        let generation = self.table.attachments.get(&slot).map_or(0, |held| held.generation.0);
+        let info = SessionInfo {
+            session_id: core.id().0,
+            state_version: core.version().0,
+            incarnation: self.config.incarnation.0,
+            state: u32::from(core.state().number()),
+            generation,
+            reserved: [0; 24],
+        };
+        MapOp::Info { slot, info }
+    }
+
+    pub(super) fn stored(&self, core: &Session, peer: &PublicKey, ceiling: Version) -> Stored {
+        let addresses = self.config.peers.get(peer).map(|peer| peer.addresses.clone()).unwrap_or_default();
+        Stored { session: core.id(), peer: *peer, addresses, ceiling, core: core.encode(), at: self.now }
+    }
+
+    /// The records of a step, in the order in which it happened. Time of day and number are the writer's.
+    pub(super) fn records(&self, step: &Step, peer: &PublicKey) -> Vec<Record> {
+        let context = self.context(peer);
+        let transitions = step.transitions.iter().map(|transition| Record::transition(&context, transition));
+        let ended = step.effects.iter().filter_map(|effect| Record::ended(&context, &step.session, effect));
+        transitions.chain(ended).collect()
+    }
+
+    pub(super) fn context(&self, peer: &PublicKey) -> Context<'_> {
+        let peer = self.config.peers.get(peer).map_or("", |peer| peer.name.as_str());
+        Context { ts: "", at: self.now, node: &self.config.node, seq: 0, peer }
+    }
+}
+
+/// Locators an ACK gives and takes back.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Locators {
+    pub(super) issued: Vec<(TransportIndex, Locator)>,
+    pub(super) retired: Vec<TransportIndex>,
+}
+
+impl Locators {
+    fn maps(&self, slot: Slot, generation: Generation, retired: Vec<Locator>, maps: &mut Vec<MapOp>) {
+        if !retired.is_empty() {
+            maps.push(MapOp::RemoveLocators { locators: retired });
+        }
+        if !self.issued.is_empty() {
+            maps.push(MapOp::AddLocators { slot, generation, locators: self.issued.clone() });
+        }
+    }
+}
+
+/// Whether answers wait for the disk.
+pub(super) fn is_strict(policy: &Policy) -> bool {
+    policy.audit == Audit::Strict
+}
+
+/// A transport as the kernel knows it.
+pub(super) fn binding(transport: &Transport) -> Binding {
+    Binding {
+        address: crate::abi::mapped(transport.path.remote().ip()),
+        port: transport.path.remote().port(),
+        gateway: transport.path.gateway(),
+        k: transport.k.0,
+        mtu: transport.mtu,
+        drain_until: 0,
+    }
+}

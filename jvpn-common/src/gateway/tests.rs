@@ -1,0 +1,1 @@
+//! The gateway engine against a hand-driven client.

@@ -1,0 +1,114 @@
+//! The Internet checksum (RFC 1071), always in full.
+//!
+//! Owns sums over little-endian words: the ones' complement sum does not care for byte order as long as it
+//! is written back in the order it was read. An incoming checksum is never continued: over a veth it may
+//! be unfinished, and nothing finishes it after the packet turned round.
+
+use crate::steer::Frame;
+
+/// Longest payload that is summed: a bound the verifier can follow, and more than any probe is padded to.
+pub const SUM_MAX: usize = 1_504;
+
+/// Bytes summed a step.
+const STEP: usize = 16;
+
+/// Adds an even number of bytes to a sum.
+#[must_use]
+#[inline(always)]
+pub fn add<const N: usize>(mut sum: u64, bytes: &[u8; N]) -> u64 {
+    let mut at = 0;
+    while at + 4 <= N {
+        sum += u64::from(u32::from_le_bytes([
+            bytes[at],
+            bytes[at + 1],
+            bytes[at + 2],
+            bytes[at + 3],
+        ]));
+        at += 4;
+    }
+    if at + 2 <= N {
+        sum += u64::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    }
+    sum
+}
+
+/// Folds a sum into the two bytes that go into the header.
+#[must_use]
+#[inline(always)]
+pub const fn finish(sum: u64) -> [u8; 2] {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (!(sum as u16)).to_le_bytes()
+}
+
+/// The same for UDP, where zero would mean "none".
+#[must_use]
+#[inline(always)]
+pub const fn finish_udp(sum: u64) -> [u8; 2] {
+    match finish(sum) {
+        [0, 0] => [0xff, 0xff],
+        bytes => bytes,
+    }
+}
+
+/// Adds `len` bytes of a frame from `at` to a sum; `None` past the frame or past [`SUM_MAX`].
+#[inline(always)]
+pub fn add_frame(mut sum: u64, frame: &impl Frame, at: usize, len: usize) -> Option<u64> {
+    if len > SUM_MAX {
+        return None;
+    }
+    let mut done = 0;
+    while done + STEP <= len && done < SUM_MAX {
+        sum = add(sum, &frame.read::<STEP>(at + done)?);
+        done += STEP;
+    }
+    let mut step = 0;
+    while step < STEP / 2 && done + 2 <= len {
+        sum = add(sum, &frame.read::<2>(at + done)?);
+        done += 2;
+        step += 1;
+    }
+    if done < len {
+        let [last] = frame.read::<1>(at + done)?;
+        sum = add(sum, &[last, 0]);
+    }
+    Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steer::Bytes;
+
+    /// The definition, word by word in network order.
+    fn reference(bytes: &[u8]) -> [u8; 2] {
+        let mut sum = 0u32;
+        for pair in bytes.chunks(2) {
+            sum += u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u32::from(low));
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        (!(sum as u16)).to_be_bytes()
+    }
+
+    #[test]
+    fn a_sum_over_a_frame_is_the_definitions_for_every_length() {
+        let mut bytes: Vec<u8> = (0..SUM_MAX + 2)
+            .map(|i| (i * 37 % 251) as u8 | 0xc0)
+            .collect();
+        for len in (0..200).chain(SUM_MAX - 40..=SUM_MAX) {
+            let expected = reference(&bytes[2..2 + len]);
+            let sum = add_frame(0, &Bytes::new(&mut bytes), 2, len);
+            assert_eq!(sum.map(finish), Some(expected), "{len}");
+        }
+        assert_eq!(add_frame(0, &Bytes::new(&mut bytes), 0, SUM_MAX + 1), None);
+        assert_eq!(add_frame(0, &Bytes::new(&mut bytes[..40]), 2, 39), None);
+    }
+
+    #[test]
+    fn udp_never_says_none() {
+        assert_eq!(finish(0xffff), [0, 0]);
+        assert_eq!(finish_udp(0xffff), [0xff, 0xff]);
+    }
+}

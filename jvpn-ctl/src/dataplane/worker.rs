@@ -1,0 +1,232 @@
+//! The maps as a tunnel worker reads them: the same function as the kernel's, no syscall a packet.
+//!
+//! Owns one thread's view. A [`Batch`] holds the mirror's read lock, one copy of the configuration and one
+//! tick for as many packets as came in one `recvmmsg`; keep it no longer, since the controller waits for
+//! it to add or remove locators. Bindings are read anew for each packet. Must never write a binding.
+
+use super::shared::{Counters, Mirror, Shared};
+use jvpn_common::abi::{
+    Binding, Bucket, BucketField, Config, LocatorEntry, PathCounters, SteeringKeys, TrafficField, WORD_ACTIVE,
+    WORD_GENERATION,
+};
+use jvpn_common::ids;
+use jvpn_common::steer::{Session, Tables, bind};
+use jvpn_common::time::Instant;
+use jvpn_common::verdict::Verdict;
+use std::fmt;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::{Arc, PoisonError, RwLockReadGuard};
+
+/// One worker thread's handle.
+pub struct WorkerTables {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    clock: fn() -> Instant,
+    counts_arrivals: bool,
+    lane: u32,
+}
+
+impl fmt::Debug for WorkerTables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerTables")
+            .field("shared", &self.shared)
+            .field("lane", &self.lane)
+            .finish_non_exhaustive()
+    }
+}
+
+impl WorkerTables {
+    /// A handle for worker number `lane`. `clock` is boot time; `counts_arrivals` is false while the kernel
+    /// program stands in front and has counted already.
+    #[must_use]
+    pub fn new(
+        shared: Arc<Shared>,
+        clock: fn() -> Instant,
+        counts_arrivals: bool,
+        lane: u32,
+    ) -> Self {
+        let counters = shared.new_counters();
+        Self {
+            shared,
+            counters,
+            clock,
+            counts_arrivals,
+            lane,
+        }
+    }
+
+    /// The view for one batch of packets.
+    #[must_use]
+    pub fn batch(&self) -> Batch<'_> {
+        Batch {
+            mirror: self
+                .shared
+                .mirror
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+            config: self.shared.config(),
+            tick: self.shared.ticks().now(),
+            tables: self,
+        }
+    }
+
+    /// What is shared, for liveness and counters.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Where data of a session is sent, if its slot is still of this generation and bound. `None` also in
+    /// the rare torn read: the packet is dropped, the next one reads anew.
+    #[must_use]
+    pub fn active(&self, slot: ids::Slot, generation: ids::Generation) -> Option<Binding> {
+        let session = Slot {
+            shared: &self.shared,
+            slot,
+        };
+        let bound = bind::read(&session)?;
+        let binding = bound.active().copied()?;
+        (session.generation() == generation.0).then_some(binding)
+    }
+}
+
+/// The maps for one batch.
+pub struct Batch<'a> {
+    mirror: RwLockReadGuard<'a, Mirror>,
+    config: Config,
+    tick: u64,
+    tables: &'a WorkerTables,
+}
+
+impl fmt::Debug for Batch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("tick", &self.tick)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One slot of the arrays.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot<'a> {
+    shared: &'a Shared,
+    slot: ids::Slot,
+}
+
+impl Slot<'_> {
+    fn load(&self, at: usize) -> u64 {
+        self.shared
+            .session_word(self.slot, at)
+            .map_or(0, |word| word.load(Acquire))
+    }
+}
+
+impl Session for Slot<'_> {
+    fn word(&self) -> u64 {
+        self.load(WORD_ACTIVE)
+    }
+
+    fn entry(&self, entry: u8) -> Binding {
+        // Acquire loads: the second look at the word may not overtake them.
+        match jvpn_common::abi::binding_place(entry) {
+            Some(at) => Binding::from_words(std::array::from_fn(|i| self.load(at + i))),
+            None => Binding::default(),
+        }
+    }
+
+    fn generation(&self) -> u32 {
+        self.load(WORD_GENERATION) as u32
+    }
+
+    fn flags(&self) -> u32 {
+        (self.load(WORD_GENERATION) >> 32) as u32
+    }
+}
+
+impl<'a> Tables for Batch<'a> {
+    type Session = Slot<'a>;
+
+    fn config(&self) -> Option<&Config> {
+        Some(&self.config)
+    }
+
+    fn locator(&self, locator: u64) -> Option<LocatorEntry> {
+        self.mirror.locators.get(&locator).copied()
+    }
+
+    fn session(&self, slot: u32) -> Option<Self::Session> {
+        let shared = &*self.tables.shared;
+        (slot < shared.capacity()).then_some(Slot {
+            shared,
+            slot: ids::Slot(slot),
+        })
+    }
+
+    fn keys(&self, slot: u32) -> Option<&SteeringKeys> {
+        self.mirror.keys.get(slot as usize)
+    }
+
+    fn path(&self, slot: u32, place: u32) -> PathCounters {
+        self.tables.shared.path_record(ids::Slot(slot), place)
+    }
+
+    fn set_path(&self, slot: u32, place: u32, path: &PathCounters) {
+        self.tables
+            .shared
+            .set_path_record(ids::Slot(slot), place, path);
+    }
+
+    fn add(&self, slot: u32, field: TrafficField, amount: u64) {
+        if let Some(word) = self.tables.shared.traffic_word(ids::Slot(slot), field as usize) {
+            word.store(word.load(Relaxed).wrapping_add(amount), Relaxed);
+        }
+    }
+
+    fn slot_bucket(&self, slot: u32, which: BucketField) -> Bucket {
+        let word = |at| self.tables.shared.traffic_word(ids::Slot(slot), which as usize + at);
+        let [at, tokens] = [0, 1].map(|at| word(at).map_or(0, |word| word.load(Relaxed)));
+        Bucket { at, tokens }
+    }
+
+    fn set_slot_bucket(&self, slot: u32, which: BucketField, bucket: &Bucket) {
+        for (at, value) in [bucket.at, bucket.tokens].into_iter().enumerate() {
+            if let Some(word) = self.tables.shared.traffic_word(ids::Slot(slot), which as usize + at) {
+                word.store(value, Relaxed);
+            }
+        }
+    }
+
+    fn bucket(&self, index: u32) -> Bucket {
+        let [at, tokens] = self.tables.shared.buckets.load(index as usize * 2);
+        Bucket { at, tokens }
+    }
+
+    fn set_bucket(&self, index: u32, bucket: &Bucket) {
+        self.tables
+            .shared
+            .buckets
+            .store(index as usize * 2, &[bucket.at, bucket.tokens]);
+    }
+
+    fn lane(&self) -> u32 {
+        self.tables.lane
+    }
+
+    fn ticks(&self) -> u64 {
+        self.tick
+    }
+
+    fn now(&self) -> u64 {
+        (self.tables.clock)().0
+    }
+
+    fn counts_arrivals(&self) -> bool {
+        self.tables.counts_arrivals
+    }
+
+    fn count(&self, verdict: Verdict) {
+        if let Some(count) = self.tables.counters.get(usize::from(verdict as u16)) {
+            count.store(count.load(Relaxed) + 1, Relaxed);
+        }
+    }
+}
