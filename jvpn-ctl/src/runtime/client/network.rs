@@ -296,11 +296,11 @@ mod tests {
     fn config(transports: Vec<TransportConfig>) -> ClientConfig {
         ClientConfig {
             name: "till".into(),
-            private_key_file: "k".into(),
+            private_key: crate::config::client::KeySource::File("k".into()),
             tun: "jvpn0".into(),
             routes: Vec::new(),
             gateway_key: "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
-            preshared_key_file: None,
+            preshared_key: None,
             endpoints: vec!["198.51.100.7:51821".parse().unwrap(), "[2001:db8::7]:51821".parse().unwrap()],
             transports,
             warnings: Vec::new(),

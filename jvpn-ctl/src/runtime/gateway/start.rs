@@ -102,7 +102,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let served = tokio::task::spawn_local(api::serve(socket, api::Handle { requests, feed: audit.feed() }));
     let executor = Executor { plane, keeper, audit, sessions, sockets };
     let mut gateway = Gateway {
-        started: super::api::wall_text(clock::boot()),
+        started: clock::text(clock::boot()),
         detach: detach_on_exit.then(|| Detach(config.interfaces.clone(), paths.clone())),
         config,
         paths,
