@@ -12,7 +12,7 @@ use crate::event::{Event, Record};
 use crate::ids::{Epoch, Locator, SessionId, Slot, TransportIndex};
 use crate::limits::PREVIOUS_KEYS_LIFE;
 use crate::message::control::PathQuality;
-use crate::message::{Control, Message, Purpose};
+use crate::message::{Control, Purpose};
 use crate::reason::Reason;
 use crate::session::{Ender, Input, Report, TransportClass};
 use crate::time::{Duration, Instant};

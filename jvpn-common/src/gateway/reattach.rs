@@ -11,7 +11,7 @@
 //!                          REATTACH ─► core ─► commit ─► ACK      refusal ─► REJECT with version and binding
 //! ```
 
-use super::command::{Command, Commit, Datagram};
+use super::command::{Command, Commit};
 use super::commit::{Change, Locators};
 use super::control::{Came, class};
 use super::view::Drop;

@@ -289,7 +289,8 @@ impl Session {
             let whole = then.since(old) + between;
             session.lost_before = self.lost_before + whole.saturating_sub(now.since(new));
         }
-        session.reject_after = now;
+        // Keys are gone whatever their age; that the restart says so, and not a timer, is the next input's.
+        session.reject_after = now + Duration::from_nanos(1);
         session.requests = self.requests.rebased(then, now);
         session.switches = self.switches.rebased(then, now);
         session.last_switch = self.last_switch.map(moved);
