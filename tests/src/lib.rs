@@ -1,3 +1,4 @@
 //! Tests of Jumping VPN as a library: owns the modules that suites and lab tools share. Never part of the product.
 
 pub mod lab;
+pub mod sim;
