@@ -301,6 +301,12 @@ impl PresharedKey {
         Self(Secret::generate(entropy))
     }
 
+    /// Of 32 bytes read from a file.
+    #[must_use]
+    pub fn from_secret(bytes: Secret<32>) -> Self {
+        Self(bytes)
+    }
+
     /// The base64 text, for the one file it is kept in; wiped on drop.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {

@@ -45,6 +45,7 @@ macro_rules! verdicts {
 
             /// What is done with the packet.
             #[must_use]
+            #[inline(always)]
             pub const fn class(self) -> Class {
                 match self { $(Self::$variant => Class::$class,)* }
             }

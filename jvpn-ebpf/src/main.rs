@@ -5,6 +5,8 @@
 
 #![no_std]
 #![no_main]
+// Stable for hosts only: packets need loads that are not aligned, see `frame`.
+#![feature(asm_experimental_arch)]
 
 mod frame;
 mod tables;
@@ -13,23 +15,20 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use frame::XdpFrame;
-use jvpn_common::abi::{Event, TrafficField};
-use jvpn_common::steer::{Frame, Judgement, NO_SLOT, Source, Tables, steer};
+use jvpn_common::abi::Event;
+use jvpn_common::steer::{Frame, NO_SLOT, describe, steer};
 use jvpn_common::verdict::{Class, Verdict};
 use tables::Maps;
 
 /// The program on an interface towards clients.
 #[xdp]
-pub fn jvpn_wan(ctx: XdpContext) -> u32 {
-    let (judgement, source) = steer(&mut XdpFrame { ctx: &ctx }, &Maps);
+pub(crate) fn jvpn_wan(ctx: XdpContext) -> u32 {
+    let judgement = steer(&mut XdpFrame { ctx: &ctx }, &Maps);
     match judgement.verdict.class() {
         Class::Pass | Class::User => xdp_action::XDP_PASS,
-        Class::Answer => {
-            sample(&ctx, &judgement, source.as_ref());
-            xdp_action::XDP_TX
-        }
+        Class::Answer => xdp_action::XDP_TX,
         Class::Drop => {
-            sample(&ctx, &judgement, source.as_ref());
+            sample(&ctx, judgement.entry.slot, judgement.verdict);
             xdp_action::XDP_DROP
         }
     }
@@ -37,7 +36,7 @@ pub fn jvpn_wan(ctx: XdpContext) -> u32 {
 
 /// Tells the tick to whoever runs it by `BPF_PROG_TEST_RUN`: the first 8 bytes become it.
 #[xdp]
-pub fn jvpn_clock(ctx: XdpContext) -> u32 {
+pub(crate) fn jvpn_clock(ctx: XdpContext) -> u32 {
     let tick = tables::tick().to_le_bytes();
     match (XdpFrame { ctx: &ctx }).write(0, &tick) {
         Some(()) => xdp_action::XDP_PASS,
@@ -45,35 +44,29 @@ pub fn jvpn_clock(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Reports what happened to a known session, at most once in this many ticks a slot: the record is for
+/// Reports a drop that concerns a known session, at most once in this many ticks a slot: the record is for
 /// people and for counters of attacks, and a flood must not cost more than it sends.
 const EVENT_EVERY: u64 = 25;
 
 #[inline(always)]
-fn sample(ctx: &XdpContext, judgement: &Judgement, source: Option<&Source>) {
-    let slot = judgement.entry.slot;
-    // Echoes are the normal course of things, and without a slot there is nothing to sample by.
-    if slot == NO_SLOT || matches!(judgement.verdict, Verdict::Echoed) {
+fn sample(ctx: &XdpContext, slot: u32, verdict: Verdict) {
+    if slot == NO_SLOT || !tables::event_due(slot, EVENT_EVERY) {
         return;
     }
-    let tick = Maps.ticks();
-    let last = Maps.traffic(slot, TrafficField::EventAt);
-    if last != 0 && tick.wrapping_sub(last) < EVENT_EVERY {
+    let Some((source, locator)) = describe(&XdpFrame { ctx }, &Maps) else {
         return;
-    }
-    Maps.set_traffic(slot, TrafficField::EventAt, tick);
-    let Some(source) = source else { return };
+    };
     let event = Event {
-        tick,
-        locator: judgement.header.locator,
+        tick: tables::tick(),
+        locator,
         source: source.address,
         slot,
-        verdict: judgement.verdict as u16,
+        verdict: verdict as u16,
         port: source.port,
         ifindex: ctx.ingress_ifindex() as u32,
         reserved: 0,
     };
-    tables::report(ctx, &event);
+    tables::report(ctx, event);
 }
 
 #[cfg(not(test))]

@@ -9,11 +9,12 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerfEventArray, RingBuf};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
-use aya_ebpf::{EbpfContext, Global};
+use aya_ebpf::Global;
+use core::arch::asm;
 use core::ptr;
 use jvpn_common::abi::{
-    BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, Config, Event, LocatorEntry, PATHS_PER_SLOT,
-    PathCounters, SESSION_WORDS, SessionEntry, SessionInfo, SteeringKeys, TRAFFIC_WORDS, Traffic,
+    BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, Event, LocatorEntry, PATHS_PER_SLOT,
+    PathCounters, SESSION_WORDS, SessionEntry, SessionInfo, SteeringKeys, Traffic,
     TrafficField, WORD_ACTIVE, WORD_GENERATION, binding_place,
 };
 use jvpn_common::limits::LOCATORS_MAX;
@@ -46,7 +47,7 @@ static CONFIG: Array<Config, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static BUCKETS: Array<Bucket, { (BUCKET_SOURCES + BUCKET_LANES) as usize }> = Array::new();
 #[btf_map]
-static EVENTS: RingBuf<Event, RING_BYTES> = RingBuf::new();
+static EVENTS: RingBuf<(), RING_BYTES> = RingBuf::new();
 #[btf_map]
 static EVENT_TAP: PerfEventArray = PerfEventArray::new();
 
@@ -74,6 +75,9 @@ pub(crate) struct Maps;
 #[derive(Clone, Copy)]
 pub(crate) struct Slot(*const [u64; SESSION_WORDS]);
 
+/// Place of the third binding's first word.
+const LAST_ENTRY: usize = 10;
+
 impl Slot {
     #[inline(always)]
     fn load(self, at: usize) -> u64 {
@@ -96,15 +100,28 @@ impl Session for Slot {
 
     #[inline(always)]
     fn entry(&self, entry: u8) -> Binding {
-        match binding_place(entry) {
-            Some(at) => Binding::from_words([
-                self.load(at),
-                self.load(at + 1),
-                self.load(at + 2),
-                self.load(at + 3),
-            ]),
-            None => Binding::from_words([0; 4]),
+        const { assert!(LAST_ENTRY + 4 <= SESSION_WORDS) };
+        let Some(at) = binding_place(entry) else {
+            return Binding::from_words([0; 4]);
+        };
+        let mut at = at as u64;
+        // The compiler knows the place to be small and would leave the comparison out, or fold its offset
+        // into the address in a way the verifier cannot follow. Behind an instruction of our own it does not know.
+        // SAFETY: a register moved onto itself. (No instruction at all would leave two source lines at one
+        // offset, which the kernel refuses.)
+        unsafe { asm!("{0} = {0}", inout(reg) at, options(nomem, nostack)) };
+        if at > LAST_ENTRY as u64 {
+            return Binding::from_words([0; 4]);
         }
+        let word = self.0.cast::<u64>().wrapping_add(at as usize);
+        let mut words = [0; 4];
+        let mut i = 0;
+        while i < 4 {
+            // SAFETY: as in `load`; `at` and the three words behind it are below SESSION_WORDS.
+            words[i] = unsafe { ptr::read_volatile(word.wrapping_add(i)) };
+            i += 1;
+        }
+        Binding::from_words(words)
     }
 
     #[inline(always)]
@@ -189,23 +206,25 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn traffic(&self, slot: u32, field: TrafficField) -> u64 {
-        const { assert!(size_of::<Traffic>() == TRAFFIC_WORDS * 8) };
-        match TRAFFIC.get_ptr(slot) {
-            // SAFETY: a field is one of the value's aligned words.
-            Some(value) => unsafe {
-                ptr::read_volatile(value.cast::<u64>().wrapping_add(field as usize))
-            },
-            None => 0,
+    fn add(&self, slot: u32, field: TrafficField, amount: u64) {
+        if let Some(value) = TRAFFIC.get_ptr_mut(slot) {
+            let word = value.cast::<u64>().wrapping_add(field as usize);
+            // SAFETY: a field is one of the looked-up value's aligned words.
+            let now = unsafe { ptr::read_volatile(word) };
+            // SAFETY: as above; a count lost to another processor is allowed.
+            unsafe { ptr::write_volatile(word, now.wrapping_add(amount)) };
         }
     }
 
     #[inline(always)]
-    fn set_traffic(&self, slot: u32, field: TrafficField, to: u64) {
-        if let Some(value) = TRAFFIC.get_ptr_mut(slot) {
-            // SAFETY: as in `traffic`; a lost count is allowed.
-            unsafe { ptr::write_volatile(value.cast::<u64>().wrapping_add(field as usize), to) };
-        }
+    fn slot_bucket(&self, slot: u32, which: BucketField) -> Bucket {
+        let [at, tokens] = words(bucket_of(slot, which).map(<*mut Bucket>::cast_const));
+        Bucket { at, tokens }
+    }
+
+    #[inline(always)]
+    fn set_slot_bucket(&self, slot: u32, which: BucketField, bucket: &Bucket) {
+        set_words(bucket_of(slot, which), [bucket.at, bucket.tokens]);
     }
 
     #[inline(always)]
@@ -255,12 +274,35 @@ impl Tables for Maps {
     }
 }
 
+#[inline(always)]
+fn bucket_of(slot: u32, which: BucketField) -> Option<*mut Bucket> {
+    Some(TRAFFIC.get_ptr_mut(slot)?.cast::<u64>().wrapping_add(which as usize).cast())
+}
+
+/// Whether an event of `slot` is due, given that one every `every` ticks is enough.
+#[inline(always)]
+pub(crate) fn event_due(slot: u32, every: u64) -> bool {
+    let Some(value) = TRAFFIC.get_ptr_mut(slot) else { return false };
+    let word = value.cast::<u64>().wrapping_add(TrafficField::EventAt as usize);
+    let tick = tick();
+    // SAFETY: a field is one of the looked-up value's aligned words.
+    let last = unsafe { ptr::read_volatile(word) };
+    if last != 0 && tick.wrapping_sub(last) < every {
+        return false;
+    }
+    // SAFETY: as above; two processors at once send two events.
+    unsafe { ptr::write_volatile(word, tick) };
+    true
+}
+
 /// Sends an event to the controller and to whoever runs `bpftool map event_pipe`; losses are allowed.
 #[inline(always)]
-pub(crate) fn report(ctx: &XdpContext, event: &Event) {
+pub(crate) fn report(ctx: &XdpContext, event: Event) {
     // The controller polls: no wake-up from the packet path.
     const BPF_RB_NO_WAKEUP: u64 = 1;
-    let _ = EVENTS.output(event, BPF_RB_NO_WAKEUP);
-    EVENT_TAP.output(ctx, event, 0);
-    let _ = ctx.as_ptr();
+    // In the ring's own memory: the stack has no room for it.
+    let Some(mut entry) = EVENTS.reserve_untyped::<Event>(0) else { return };
+    let place: &mut Event = entry.write(event);
+    EVENT_TAP.output(ctx, place, 0);
+    entry.submit(BPF_RB_NO_WAKEUP);
 }

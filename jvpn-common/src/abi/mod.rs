@@ -23,7 +23,7 @@ pub use session::{
     WORD_GENERATION, binding_place, mapped,
 };
 pub use traffic::{
-    BUCKET_LANES, BUCKET_SOURCES, Bucket, PATHS_PER_SLOT, PathCounters, TRAFFIC_WORDS, Traffic,
+    BUCKET_LANES, BUCKET_SOURCES, Bucket, BucketField, PATHS_PER_SLOT, PathCounters, TRAFFIC_WORDS, Traffic,
     TrafficField,
 };
 

@@ -107,16 +107,18 @@ pub enum TrafficField {
     Echoes = offset_of!(Traffic, echoes) / 8,
     /// [`Traffic::notices`].
     Notices = offset_of!(Traffic, notices) / 8,
-    /// [`Bucket::at`] of [`Traffic::echo_bucket`].
-    EchoAt = offset_of!(Traffic, echo_bucket) / 8,
-    /// [`Bucket::tokens`] of [`Traffic::echo_bucket`].
-    EchoTokens = offset_of!(Traffic, echo_bucket) / 8 + 1,
-    /// [`Bucket::at`] of [`Traffic::notice_bucket`].
-    NoticeAt = offset_of!(Traffic, notice_bucket) / 8,
-    /// [`Bucket::tokens`] of [`Traffic::notice_bucket`].
-    NoticeTokens = offset_of!(Traffic, notice_bucket) / 8 + 1,
     /// [`Traffic::event_at`].
     EventAt = offset_of!(Traffic, event_at) / 8,
+}
+
+/// The buckets of [`Traffic`], by the place of their first word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum BucketField {
+    /// [`Traffic::echo_bucket`].
+    Echo = offset_of!(Traffic, echo_bucket) / 8,
+    /// [`Traffic::notice_bucket`].
+    Notice = offset_of!(Traffic, notice_bucket) / 8,
 }
 
 impl Traffic {

@@ -108,23 +108,32 @@ impl<T: Tables> core::fmt::Debug for Known<T> {
 
 /// Judges a whole frame, turns it round if it is answered, and counts the verdict.
 #[inline(always)]
-pub fn steer<T: Tables>(frame: &mut impl Frame, tables: &T) -> (Judgement, Option<Source>) {
-    let (judgement, source) =
-        match configured(tables).and_then(|config| outer::parse(frame, config.port)) {
-            Err(verdict) => (Judgement::of(verdict), None),
-            Ok(outer) => {
-                let mut judgement = judge(frame, outer.payload, outer.len, &outer.source, tables);
-                if let Class::Answer = judgement.verdict.class() {
-                    let len = answer_len(judgement.verdict, outer.len);
-                    if outer::turn(frame, &outer, len).is_none() {
-                        judgement.verdict = Verdict::WriteFailed;
-                    }
+pub fn steer<T: Tables>(frame: &mut impl Frame, tables: &T) -> Judgement {
+    let parsed = configured(tables).and_then(|config| outer::parse(frame, config.port));
+    let judgement = match parsed {
+        Err(verdict) => Judgement::of(verdict),
+        Ok(outer) => {
+            let mut judgement = judge(frame, outer.payload, outer.len, &outer.source, tables);
+            if let Class::Answer = judgement.verdict.class() {
+                let len = answer_len(judgement.verdict, outer.len);
+                if outer::turn(frame, &outer, len).is_none() {
+                    judgement.verdict = Verdict::WriteFailed;
                 }
-                (judgement, Some(outer.source))
             }
-        };
+            judgement
+        }
+    };
     tables.count(judgement.verdict);
-    (judgement, source)
+    judgement
+}
+
+/// Source and locator of a frame that was not changed, read anew for a report about it: keeping them until
+/// then would cost every packet what only a sampled one needs.
+#[inline(always)]
+pub fn describe<T: Tables>(frame: &impl Frame, tables: &T) -> Option<(Source, u64)> {
+    let outer = outer::parse(frame, tables.config()?.port).ok()?;
+    let locator = frame.read::<8>(outer.payload + 8)?;
+    Some((outer.source, u64::from_le_bytes(locator)))
 }
 
 /// Judges a datagram's payload and counts the verdict. An answer stands in `payload` afterwards, cut to
@@ -304,7 +313,7 @@ fn check_tag<T: Tables>(
         ..
     } = known.header;
     if steering_tag(keys.up, counter, kind, epoch, flags, known.entry.k, body) != tag {
-        probe::count(tables, slot, TrafficField::Forged);
+        tables.add(slot, TrafficField::Forged, 1);
         return Err(Verdict::ForgedTag);
     }
     if known.session.flags() & PENDING != 0 && kind != Kind::Control as u8 {
@@ -372,11 +381,8 @@ fn judge_data<T: Tables>(
         let mut path = probe::of_transport(tables.path(slot, place), k);
         path.data = path.data.wrapping_add(1);
         tables.set_path(slot, place, &path);
-        probe::count(tables, slot, TrafficField::DataPackets);
-        let bytes = tables
-            .traffic(slot, TrafficField::DataBytes)
-            .wrapping_add(len as u64);
-        tables.set_traffic(slot, TrafficField::DataBytes, bytes);
+        tables.add(slot, TrafficField::DataPackets, 1);
+        tables.add(slot, TrafficField::DataBytes, len as u64);
     }
     Verdict::Data
 }

@@ -6,13 +6,13 @@
 use super::bind::{self, Relation};
 use super::bucket::{self, Limit};
 use super::{Frame, Known, Source, Tables};
-use crate::abi::{Bucket, PATHS_PER_SLOT, PathCounters, TrafficField};
+use crate::abi::{BucketField, PATHS_PER_SLOT, PathCounters, TrafficField};
 use crate::limits::HEADER_LEN;
 use crate::net::checksum;
 use crate::tag::steering_tag;
 use crate::verdict::Verdict;
 use crate::wire::header::{FLAG_DOWN, Header, Kind};
-use crate::wire::probe::{self, BODY_LEN, Body, STATUS_ALIVE, STATUS_BOUND, STATUS_DRAINING};
+use crate::wire::probe::{BODY_LEN, Body, STATUS_ALIVE, STATUS_BOUND, STATUS_DRAINING};
 
 /// Bytes of a notice, and of the smallest probe: header and fixed body.
 pub const ANSWER_LEN: usize = HEADER_LEN + BODY_LEN;
@@ -62,7 +62,7 @@ pub fn echo<T: Tables>(
         Relation::Draining => STATUS_DRAINING,
         Relation::Expired | Relation::Unbound => 0,
     };
-    if standing == 0 && !withdraw(tables, known.entry.slot, ECHO_BUCKET, ECHO_LIMIT, tick) {
+    if standing == 0 && !withdraw(tables, known.entry.slot, BucketField::Echo, ECHO_LIMIT, tick) {
         return Verdict::EchoRate;
     }
     let Some(config) = tables.config() else {
@@ -84,7 +84,7 @@ pub fn echo<T: Tables>(
     if answer(frame, at, Kind::Echo, known, &body, tables).is_none() {
         return Verdict::WriteFailed;
     }
-    count(tables, known.entry.slot, TrafficField::Echoes);
+    tables.add(known.entry.slot, TrafficField::Echoes, 1);
     Verdict::Echoed
 }
 
@@ -99,8 +99,8 @@ pub fn notice<T: Tables>(
     tables: &T,
 ) -> Verdict {
     let slot = known.entry.slot;
-    count(tables, slot, TrafficField::Unbound);
-    if len < ANSWER_LEN || !withdraw(tables, slot, NOTICE_BUCKET, NOTICE_LIMIT, tick) {
+    tables.add(slot, TrafficField::Unbound, 1);
+    if len < ANSWER_LEN || !withdraw(tables, slot, BucketField::Notice, NOTICE_LIMIT, tick) {
         return Verdict::NotBound;
     }
     let Some(config) = tables.config() else {
@@ -115,7 +115,7 @@ pub fn notice<T: Tables>(
     if answer(frame, at, Kind::Notice, known, &body, tables).is_none() {
         return Verdict::WriteFailed;
     }
-    count(tables, slot, TrafficField::Notices);
+    tables.add(slot, TrafficField::Notices, 1);
     Verdict::Noticed
 }
 
@@ -149,7 +149,11 @@ fn answer<T: Tables>(
         ..*asked
     };
     frame.write(at, &header.to_bytes())?;
-    frame.write(at + HEADER_LEN, &probe::bytes(&words))
+    // Word by word: an array of 48 bytes would not fit the kernel's stack beside the rest.
+    for (i, word) in words.iter().enumerate() {
+        frame.write(at + HEADER_LEN + i * 8, &word.to_le_bytes())?;
+    }
+    Some(())
 }
 
 /// The path record after probe `sequence` under transport index `k`, or `None` for a replay.
@@ -190,35 +194,16 @@ pub fn of_transport(path: PathCounters, k: u16) -> PathCounters {
     }
 }
 
-/// Adds one to a counter of a slot.
 #[inline(always)]
-pub fn count(tables: &impl Tables, slot: u32, field: TrafficField) {
-    tables.set_traffic(slot, field, tables.traffic(slot, field).wrapping_add(1));
-}
-
-const ECHO_BUCKET: [TrafficField; 2] = [TrafficField::EchoAt, TrafficField::EchoTokens];
-const NOTICE_BUCKET: [TrafficField; 2] = [TrafficField::NoticeAt, TrafficField::NoticeTokens];
-
-#[inline(always)]
-fn withdraw(
-    tables: &impl Tables,
-    slot: u32,
-    [at, tokens]: [TrafficField; 2],
-    limit: Limit,
-    tick: u64,
-) -> bool {
+fn withdraw(tables: &impl Tables, slot: u32, which: BucketField, limit: Limit, tick: u64) -> bool {
     let Some(config) = tables.config() else {
         return false;
     };
-    let bucket = Bucket {
-        at: tables.traffic(slot, at),
-        tokens: tables.traffic(slot, tokens),
-    };
-    let Some(after) = bucket::take(&bucket, limit, tick, config.hz) else {
+    let before = tables.slot_bucket(slot, which);
+    let Some(after) = bucket::take(&before, limit, tick, config.hz) else {
         return false;
     };
-    tables.set_traffic(slot, at, after.at);
-    tables.set_traffic(slot, tokens, after.tokens);
+    tables.set_slot_bucket(slot, which, &after);
     true
 }
 

@@ -4,7 +4,7 @@
 //! given by reference, since another processor writes them: they are read word by word through [`Session`],
 //! and only by [`super::bind`].
 
-use crate::abi::{Binding, Bucket, Config, LocatorEntry, PathCounters, SteeringKeys, TrafficField};
+use crate::abi::{Binding, Bucket, BucketField, Config, LocatorEntry, PathCounters, SteeringKeys, TrafficField};
 use crate::verdict::Verdict;
 
 /// One slot of `SESSIONS`, of which every load may see another value than the last.
@@ -36,10 +36,12 @@ pub trait Tables {
     fn path(&self, slot: u32, place: u32) -> PathCounters;
     /// Stores it.
     fn set_path(&self, slot: u32, place: u32, path: &PathCounters);
-    /// A counter or bucket word of a slot.
-    fn traffic(&self, slot: u32, field: TrafficField) -> u64;
+    /// Adds to a counter of a slot.
+    fn add(&self, slot: u32, field: TrafficField, amount: u64);
+    /// A bucket of a slot.
+    fn slot_bucket(&self, slot: u32, bucket: BucketField) -> Bucket;
     /// Stores it.
-    fn set_traffic(&self, slot: u32, field: TrafficField, value: u64);
+    fn set_slot_bucket(&self, slot: u32, which: BucketField, bucket: &Bucket);
     /// A handshake bucket.
     fn bucket(&self, index: u32) -> Bucket;
     /// Stores it.

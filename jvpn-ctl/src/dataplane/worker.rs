@@ -6,7 +6,7 @@
 
 use super::shared::{Counters, Mirror, Shared};
 use jvpn_common::abi::{
-    Binding, Bucket, Config, LocatorEntry, PathCounters, SteeringKeys, TrafficField, WORD_ACTIVE,
+    Binding, Bucket, BucketField, Config, LocatorEntry, PathCounters, SteeringKeys, TrafficField, WORD_ACTIVE,
     WORD_GENERATION,
 };
 use jvpn_common::ids;
@@ -176,20 +176,23 @@ impl<'a> Tables for Batch<'a> {
             .set_path_record(ids::Slot(slot), place, path);
     }
 
-    fn traffic(&self, slot: u32, field: TrafficField) -> u64 {
-        self.tables
-            .shared
-            .traffic_word(ids::Slot(slot), field as usize)
-            .map_or(0, |word| word.load(Relaxed))
+    fn add(&self, slot: u32, field: TrafficField, amount: u64) {
+        if let Some(word) = self.tables.shared.traffic_word(ids::Slot(slot), field as usize) {
+            word.store(word.load(Relaxed).wrapping_add(amount), Relaxed);
+        }
     }
 
-    fn set_traffic(&self, slot: u32, field: TrafficField, value: u64) {
-        if let Some(word) = self
-            .tables
-            .shared
-            .traffic_word(ids::Slot(slot), field as usize)
-        {
-            word.store(value, Relaxed);
+    fn slot_bucket(&self, slot: u32, which: BucketField) -> Bucket {
+        let word = |at| self.tables.shared.traffic_word(ids::Slot(slot), which as usize + at);
+        let [at, tokens] = [0, 1].map(|at| word(at).map_or(0, |word| word.load(Relaxed)));
+        Bucket { at, tokens }
+    }
+
+    fn set_slot_bucket(&self, slot: u32, which: BucketField, bucket: &Bucket) {
+        for (at, value) in [bucket.at, bucket.tokens].into_iter().enumerate() {
+            if let Some(word) = self.tables.shared.traffic_word(ids::Slot(slot), which as usize + at) {
+                word.store(value, Relaxed);
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use jvpn_common::ids::{Incarnation, OwnerEpoch, PolicyVersion, SessionId, Versio
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use jvpn_common::time::Instant;
 use std::path::{Path, PathBuf};
 
 /// Versions reserved at a time. A power cut skips at most this many; a smaller block means more disk writes
@@ -46,6 +47,8 @@ pub struct StoredSession {
     pub loss_ttl_left_ms: Option<u64>,
     /// Wall time of this record in milliseconds since 1970; a step of the clock only shortens what is left.
     pub wall_ms: u64,
+    /// Boot time of this record, of the boot that `boot_id` names.
+    pub at: Instant,
     /// Versions up to here may have been used.
     pub ceiling: Version,
     /// The kernel's boot id when it was written: the same one means only the process died.

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path as FilePath;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +18,7 @@ pub mod act;
 pub mod canary;
 pub mod chart;
 pub mod clock;
+pub mod delay;
 pub mod demo;
 pub mod fault;
 pub mod flow;
@@ -55,19 +56,22 @@ pub struct Lab {
 /// Labs of this process, for the thread that waits for signals.
 static LIVE: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 static GUARDED: AtomicBool = AtomicBool::new(false);
+/// Held while something is made that removal must see whole, and by the signal thread until the process ends.
+static STEADY: Mutex<()> = Mutex::new(());
 
 impl Lab {
     /// Builds a lab and proves both of its paths with a canary.
     pub fn up() -> Result<Lab> {
         require_root()?;
         mount_bpffs()?;
+        let steady = steady();
         let entry = Entry::create()?;
         live().push(entry.clone());
         let topology = Topology::named(&entry.prefix);
-        let built = topology
-            .build()
-            .and_then(|()| Canary::start(&topology))
-            .and_then(|canary| canary.prove_both_paths().map(|()| canary));
+        let wired = topology.build();
+        drop(steady);
+        let built =
+            wired.and_then(|()| Canary::start(&topology)).and_then(|canary| canary.prove_both_paths().map(|()| canary));
         match built {
             Ok(canary) => Ok(Lab {
                 entry,
@@ -78,8 +82,7 @@ impl Lab {
                 keep: false,
             }),
             Err(error) => {
-                forget(&entry);
-                if let Err(removal) = entry.remove() {
+                if let Err(removal) = remove(&entry) {
                     return Err(error.context(format!("and removing it failed: {removal:#}")));
                 }
                 Err(error.context("build the lab"))
@@ -109,22 +112,17 @@ impl Lab {
     pub fn down(mut self) -> Result<()> {
         self.keep = true; // the drop that follows has nothing left to do
         self.canary.stop();
-        forget(&self.entry);
-        self.entry.remove()
+        remove(&self.entry)
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
         self.canary.stop();
-        forget(&self.entry);
-        if !self.keep
-            && let Err(error) = self.entry.remove()
-        {
-            eprintln!(
-                "lab {} is not fully removed: {error:#}; run `jvpn-lab clean`",
-                self.entry.prefix
-            );
+        if self.keep {
+            live().retain(|other| *other != self.entry);
+        } else if let Err(error) = remove(&self.entry) {
+            eprintln!("lab {} is not fully removed: {error:#}; run `jvpn-lab clean`", self.entry.prefix);
         }
     }
 }
@@ -144,6 +142,7 @@ pub fn guard_signals() -> Result<()> {
             }
             let signal = i32::from_ne_bytes(number);
             eprintln!("\nsignal {signal}: removing the lab");
+            let _forever = steady();
             let entries = live().clone();
             for entry in entries {
                 if let Err(error) = entry.remove() {
@@ -162,28 +161,34 @@ pub fn require_root() -> Result<()> {
         return Ok(());
     }
     let command: Vec<String> = std::env::args().collect();
-    bail!(
-        "the lab needs root for its namespaces; run: sudo {}",
-        command.join(" ")
-    )
+    bail!("the lab needs root for its namespaces; run: sudo {}", command.join(" "))
 }
 
 /// Pins live on bpffs; containers and fresh machines come without it.
 fn mount_bpffs() -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("read mounts")?;
-    if mounts
-        .lines()
-        .any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf"))
-    {
+    if mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf")) {
         return Ok(());
     }
     netns::run(&["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"], None).map(|_| ())
 }
 
-fn live() -> std::sync::MutexGuard<'static, Vec<Entry>> {
+/// Keeps a removal by signal away while the guard lives; once that has begun, nobody else gets past.
+fn steady() -> MutexGuard<'static, ()> {
+    STEADY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn live() -> MutexGuard<'static, Vec<Entry>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn forget(entry: &Entry) {
-    live().retain(|other| other != entry);
+/// Removes a lab of this process once: a drop and a signal at the same time must not both try.
+fn remove(entry: &Entry) -> Result<()> {
+    let _steady = steady();
+    let mut entries = live();
+    let known = entries.len();
+    entries.retain(|other| other != entry);
+    let mine = entries.len() < known;
+    drop(entries);
+    if mine { entry.remove() } else { Ok(()) }
 }

@@ -2,10 +2,16 @@
 //! error returned.
 
 use std::io::{self, PipeReader};
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use socket2::{Domain, Socket, Type};
 
 const BPF_PROG_LOAD: libc::c_long = 5;
+/// Not in the libc crate: do not show a socket what leaves through its interface.
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
 /// The head of the kernel's `union bpf_attr` for BPF_PROG_LOAD; later fields default to zero.
@@ -38,14 +44,8 @@ pub(super) fn load_xdp(instructions: &[u64]) -> io::Result<OwnedFd> {
     };
     // SAFETY: bpf(2) reads `size_of` bytes of `attributes` and through it `count` words and the license; all three
     // live until the call returns, and it writes nothing because the log is empty.
-    let descriptor = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_LOAD,
-            &raw const attributes,
-            size_of::<ProgramLoad>(),
-        )
-    };
+    let descriptor =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size_of::<ProgramLoad>()) };
     let descriptor = RawFd::try_from(descriptor).map_err(io::Error::other)?;
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
@@ -83,11 +83,45 @@ extern "C" fn note(signal: libc::c_int) {
     let byte = signal.to_ne_bytes();
     // SAFETY: write(2) is allowed in handlers; the buffer is a live local of four bytes, and the descriptor, once
     // stored, is never closed.
-    unsafe {
-        libc::write(
-            NOTE.load(Ordering::SeqCst),
-            byte.as_ptr().cast(),
-            byte.len(),
+    unsafe { libc::write(NOTE.load(Ordering::SeqCst), byte.as_ptr().cast(), byte.len()) };
+}
+
+/// A raw socket that sees every frame arriving on one interface, none that leaves through it, and never blocks.
+pub(super) fn packet_socket(interface: &str) -> io::Result<Socket> {
+    let every = (libc::ETH_P_ALL as u16).to_be();
+    let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)?;
+    let one: libc::c_int = 1;
+    // SAFETY: the option takes an int, `one` is one and outlives the call.
+    let code = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_IGNORE_OUTGOING,
+            (&raw const one).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
+    if code != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: sockaddr_ll is plain integers, for which zero bytes are a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = every;
+    let index = rustix::net::netdevice::name_to_index(&socket, interface)?;
+    address.sll_ifindex = index.cast_signed();
+    // SAFETY: `address` is an initialised sockaddr_ll of the length given and outlives the call.
+    let code = unsafe {
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
+    };
+    if code == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Waits until a socket has something to read, with the precision of a high-resolution timer.
+pub(super) fn readable(socket: &Socket, wait: Duration) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::IN)];
+    let Ok(timeout) = wait.try_into() else {
+        return false;
+    };
+    poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
 }
