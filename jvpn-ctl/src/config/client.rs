@@ -135,12 +135,22 @@ pub struct ClientConfig {
 }
 
 /// Where a key comes from: a file of its own, or the client's one file, as `peer add` hands it out.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum KeySource<K> {
     /// A key file.
     File(PathBuf),
     /// In the configuration, which then belongs to its owner alone.
     Inline(Arc<K>),
+}
+
+// By hand: a derived one would want keys that can be copied.
+impl<K> Clone for KeySource<K> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::File(path) => Self::File(path.clone()),
+            Self::Inline(key) => Self::Inline(Arc::clone(key)),
+        }
+    }
 }
 
 /// One transport a client may use.

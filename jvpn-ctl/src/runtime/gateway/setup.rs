@@ -3,12 +3,11 @@
 //! Owns the conversion of keys, peers and policies. Must never print a key.
 
 use crate::config::gateway::{GatewayConfig, GatewayKeys};
-use crate::config::policy::PolicyText;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use jvpn_common::crypto::Suite;
 use jvpn_common::gateway::{Config, Peer};
 use jvpn_common::ids::{Incarnation, OwnerEpoch, PolicyVersion};
-use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey, Secret};
+use jvpn_common::secret::PresharedKey;
 use jvpn_common::session::Policy;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -29,20 +28,12 @@ pub fn suites() -> Vec<Suite> {
 
 /// A policy class with its version: the first four bytes of the SHA-256 of its text, so that a record names
 /// exactly the text it was decided under.
-///
-/// # Errors
-/// For an unknown base, a bad value or a contradiction; `check` finds the line.
-pub fn policy(text: &PolicyText) -> Result<Policy> {
-    let mut policy = Policy::shipped(&text.base).ok_or_else(|| anyhow!("no policy class is called `{}`", text.base))?;
-    policy.name.clone_from(&text.name);
-    for (key, value) in &text.keys {
-        policy.set(key, value).with_context(|| format!("policy `{}`", text.name))?;
-    }
-    policy.check().map_err(|contradiction| anyhow!("policy `{}`: {contradiction}", text.name))?;
-    policy.version = PolicyVersion(0);
+#[must_use]
+pub fn versioned(policy: &Policy) -> Policy {
+    let mut policy = Policy { version: PolicyVersion(0), ..policy.clone() };
     let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(policy.text().as_bytes()));
     policy.version = PolicyVersion(u32::from_be_bytes([a, b, c, d]));
-    Ok(policy)
+    policy
 }
 
 /// The engine's configuration.
@@ -56,24 +47,19 @@ pub fn engine(
     owner_epoch: OwnerEpoch,
 ) -> Result<Config> {
     let mut policies = BTreeMap::new();
-    for (name, text) in &config.policies {
-        policies.insert(name.clone(), Arc::new(policy(text)?));
+    for (name, policy) in &config.policies {
+        policies.insert(name.clone(), Arc::new(versioned(policy)));
     }
     let mut peers = BTreeMap::new();
     for peer in &config.peers {
-        let public = PublicKey::from_bytes(peer.public_key.0).with_context(|| format!("public key of `{}`", peer.name))?;
-        let preshared_key = match keys.preshared.get_mut(&peer.name) {
-            Some(bytes) => PresharedKey::from_secret(Secret::take(bytes)),
-            None => PresharedKey::none(),
-        };
+        let preshared_key = keys.preshared.remove(&peer.name).unwrap_or_else(PresharedKey::none);
         let policy = policies.get(&peer.policy).cloned().with_context(|| format!("policy `{}`", peer.policy))?;
         let (addresses, routes) = (peer.addresses.clone(), peer.routes.clone());
-        peers.insert(public, Peer { name: peer.name.clone(), preshared_key, addresses, routes, policy });
+        peers.insert(peer.public_key, Peer { name: peer.name.clone(), preshared_key, addresses, routes, policy });
     }
-    let private = PrivateKey::from_secret(Secret::take(&mut keys.private)).context("private key of the gateway")?;
     Ok(Config {
         node: config.name.clone(),
-        private_key: Arc::new(private),
+        private_key: Arc::new(keys.private),
         peers,
         suites: suites(),
         max_sessions: config.max_sessions,
