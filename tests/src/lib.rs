@@ -1,1 +1,4 @@
 //! tests
+
+pub mod packet;
+pub mod packet_kernel;

@@ -1,0 +1,279 @@
+//! One contract for both data planes, and the kernel's own on a pair of interfaces.
+//!
+//! Owns the list of claims; each runs against the heap and against the kernel's maps. Must never pass for
+//! a missing privilege.
+
+use jvpn_common::abi::{ActiveWord, Binding, SessionInfo, SteeringKeys, mapped};
+use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex};
+use jvpn_common::mapop::MapOp;
+use jvpn_common::steer::{self, Bytes, Source};
+use jvpn_common::time::{Duration, Instant};
+use jvpn_common::verdict::Verdict;
+use jvpn_ctl::dataplane::kernel::Kernel;
+use jvpn_ctl::dataplane::memory::Memory;
+use jvpn_ctl::dataplane::{DataPlane, DataPlaneError, Settings, WorkerTables};
+use jvpn_tests::packet::{self, CLIENT_V4, KEYS};
+use jvpn_tests::packet_kernel::{Laboratory, SLOTS};
+
+const SLOT: Slot = Slot(3);
+const GENERATION: Generation = Generation(7);
+const LOCATOR: Locator = Locator(0xfeed_0001);
+
+fn settings() -> Settings {
+    Settings {
+        port: packet::PORT,
+        incarnation: Incarnation(0xabc),
+        owner_epoch: OwnerEpoch(1),
+        workers: 1,
+        bucket_seed: [1, 2],
+        handshake_rate: 0,
+        handshake_total_rate: 0,
+    }
+}
+
+fn install(slot: Slot, locator: Locator) -> MapOp {
+    MapOp::Install {
+        slot,
+        generation: GENERATION,
+        keys: KEYS,
+        locators: vec![(TransportIndex(0), locator), (TransportIndex(1), Locator(locator.0 + 1))],
+        pending: false,
+        session: SessionId([9; 16]),
+    }
+}
+
+fn client() -> Binding {
+    Binding { address: mapped(CLIENT_V4.ip()), port: CLIENT_V4.port(), k: 0, mtu: 1_400, ..Binding::default() }
+}
+
+fn bind(plane: &mut dyn DataPlane) {
+    plane.apply_all(&[
+        install(SLOT, LOCATOR),
+        MapOp::Binding { slot: SLOT, entry: 1, binding: client() },
+        MapOp::Activate { slot: SLOT, word: ActiveWord::new(1, 0, 1) },
+    ])
+    .expect("a session can be installed and bound");
+    plane.shared().set_alive(0, Duration::from_secs(60));
+}
+
+/// What a worker says to a datagram.
+fn judged(plane: &dyn DataPlane, mut datagram: Vec<u8>) -> Verdict {
+    fn clock() -> Instant {
+        Instant(5)
+    }
+    let tables = WorkerTables::new(plane.shared().clone(), clock, true, 0);
+    let source = Source { address: mapped(CLIENT_V4.ip()), port: CLIENT_V4.port() };
+    steer::datagram(&mut Bytes::new(&mut datagram), &source, &tables.batch()).verdict
+}
+
+fn data(locator: Locator, k: u16) -> Vec<u8> {
+    packet::data(locator.0, k, 1, 100)
+}
+
+/// Everything a plan may change, to compare before and after.
+fn state(plane: &dyn DataPlane) -> impl PartialEq + std::fmt::Debug + use<> {
+    let shared = plane.shared();
+    let slot = |slot| {
+        let bindings = [1, 2, 3].map(|entry| shared.binding(slot, entry));
+        (plane.word(slot), shared.generation(slot), bindings, plane.info(slot))
+    };
+    let verdicts: Vec<_> =
+        (0..4).map(|i| judged(plane, packet::control(LOCATOR.0 + i, u16::try_from(i).unwrap(), 1))).collect();
+    ((0..SLOTS).map(|i| slot(Slot(i))).collect::<Vec<_>>(), verdicts)
+}
+
+fn a_bound_session_receives_and_a_freed_one_is_unknown(plane: &mut dyn DataPlane) {
+    bind(plane);
+    assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::Data);
+    assert_eq!((plane.path(SLOT, TransportIndex(0)).data, plane.traffic(SLOT).data_packets), (1, 1));
+    assert_eq!(plane.info(SLOT).session_id, [9; 16]);
+    plane.apply(&MapOp::Free { slot: SLOT }).unwrap();
+    assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::UnknownLocator);
+    assert_eq!((plane.word(SLOT), plane.info(SLOT)), (ActiveWord::default(), SessionInfo::default()));
+    bind(plane);
+    assert_eq!(plane.traffic(SLOT).data_packets, 0, "counters of the earlier session are gone");
+}
+
+fn a_failed_plan_leaves_everything_as_it_was(plane: &mut dyn DataPlane) {
+    bind(plane);
+    let before = state(plane);
+    let first = [
+        MapOp::Confirm { slot: SLOT },
+        MapOp::Info { slot: SLOT, info: SessionInfo { state: 4, ..SessionInfo::default() } },
+        MapOp::AddLocators { slot: SLOT, generation: GENERATION, locators: vec![(TransportIndex(2), Locator(LOCATOR.0 + 2))] },
+        MapOp::Binding { slot: SLOT, entry: 2, binding: Binding { port: 9, ..client() } },
+        MapOp::Drain { slot: SLOT, entry: 1, within: Duration::from_secs(1) },
+        MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 1, 2) },
+        MapOp::RemoveLocators { locators: vec![LOCATOR, Locator(LOCATOR.0 + 1), Locator(77)] },
+        install(Slot(0), Locator(500)),
+        MapOp::Free { slot: SLOT },
+    ];
+    for length in 0..=first.len() {
+        let mut plan = first[..length].to_vec();
+        plan.push(MapOp::Free { slot: Slot(SLOTS - 1) });
+        let error = plane.apply_all(&plan).unwrap_err();
+        assert!(matches!(error, DataPlaneError::SlotFree(slot) if slot == Slot(SLOTS - 1)), "{error}");
+        assert_eq!(state(plane), before, "after {length} operations and a failure");
+    }
+    assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::Data);
+}
+
+fn what_must_not_be_written_is_refused(plane: &mut dyn DataPlane) {
+    bind(plane);
+    let before = state(plane);
+    let refused: Vec<(MapOp, fn(&DataPlaneError) -> bool)> = vec![
+        (install(SLOT, Locator(900)), |e| matches!(e, DataPlaneError::SlotInUse(_))),
+        (install(Slot(SLOTS), Locator(900)), |e| matches!(e, DataPlaneError::SlotOutOfRange { .. })),
+        (install(Slot(0), Locator(LOCATOR.0 - 1)), |e| matches!(e, DataPlaneError::LocatorInUse(l) if *l == LOCATOR)),
+        (
+            MapOp::AddLocators { slot: SLOT, generation: Generation(8), locators: vec![] },
+            |e| matches!(e, DataPlaneError::SlotFree(_)),
+        ),
+        (MapOp::Binding { slot: SLOT, entry: 1, binding: client() }, |e| matches!(e, DataPlaneError::EntryNamed { .. })),
+        (MapOp::Binding { slot: SLOT, entry: 4, binding: client() }, |e| matches!(e, DataPlaneError::EntryNamed { .. })),
+        (MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 1, 1) }, |e| matches!(e, DataPlaneError::BadWord(_))),
+        (MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 0, 4) }, |e| matches!(e, DataPlaneError::BadWord(_))),
+        (MapOp::Confirm { slot: Slot(0) }, |e| matches!(e, DataPlaneError::SlotFree(_))),
+    ];
+    for (op, expected) in refused {
+        let error = plane.apply(&op).unwrap_err();
+        assert!(expected(&error), "{op:?}: {error}");
+        assert_eq!(state(plane), before, "{op:?} changed something");
+    }
+}
+
+fn a_jump_moves_data_and_the_old_binding_drains(plane: &mut dyn DataPlane) {
+    bind(plane);
+    let other = Binding { port: 9, k: 1, ..client() };
+    plane
+        .apply_all(&[
+            MapOp::Binding { slot: SLOT, entry: 2, binding: other },
+            MapOp::Drain { slot: SLOT, entry: 1, within: Duration::from_secs(60) },
+            MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 1, 2) },
+        ])
+        .unwrap();
+    assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::Data, "the previous binding drains");
+    assert_eq!(judged(plane, data(Locator(LOCATOR.0 + 1), 1)), Verdict::Noticed, "this port is not the new binding's");
+    plane.apply(&MapOp::Drain { slot: SLOT, entry: 1, within: Duration::ZERO }).unwrap();
+    plane.apply(&MapOp::Activate { slot: SLOT, word: ActiveWord::new(3, 0, 2) }).unwrap();
+    assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::Noticed, "the drain is over");
+}
+
+fn a_pending_slot_takes_control_only_until_it_is_confirmed(plane: &mut dyn DataPlane) {
+    let MapOp::Install { slot, generation, keys, locators, session, .. } = install(SLOT, LOCATOR) else {
+        unreachable!("install")
+    };
+    plane.shared().set_alive(0, Duration::from_secs(60));
+    plane.apply(&MapOp::Install { slot, generation, keys, locators, session, pending: true }).unwrap();
+    assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::PendingSlot);
+    assert_eq!(judged(plane, packet::control(LOCATOR.0, 0, 1)), Verdict::Control);
+    plane.apply(&MapOp::Confirm { slot: SLOT }).unwrap();
+    assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::Noticed);
+}
+
+fn a_worker_that_is_silent_is_dead(plane: &mut dyn DataPlane) {
+    bind(plane);
+    plane.shared().set_alive(0, Duration::ZERO);
+    assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::WorkerDead);
+    plane.shared().set_alive(0, Duration::from_secs(60));
+    assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::Data);
+    assert_eq!(plane.shared().worker_verdicts()[Verdict::WorkerDead as usize], 1);
+}
+
+/// Runs one claim against both.
+macro_rules! contract {
+    ($($claim:ident;)*) => {
+        mod in_memory {
+            use super::*;
+            $(#[test]
+            fn $claim() {
+                let mut plane = Memory::new(SLOTS);
+                plane.configure(&settings());
+                super::$claim(&mut plane);
+            })*
+        }
+        mod in_the_kernel {
+            use super::*;
+            $(#[test]
+            fn $claim() {
+                let laboratory = Laboratory::new(0, 0);
+                let mut plane = Kernel::open(laboratory.pins()).expect("the maps open");
+                plane.configure(&settings());
+                super::$claim(&mut plane);
+            })*
+        }
+    };
+}
+
+contract! {
+    a_bound_session_receives_and_a_freed_one_is_unknown;
+    a_failed_plan_leaves_everything_as_it_was;
+    what_must_not_be_written_is_refused;
+    a_jump_moves_data_and_the_old_binding_drains;
+    a_pending_slot_takes_control_only_until_it_is_confirmed;
+    a_worker_that_is_silent_is_dead;
+}
+
+mod restart {
+    //! What only the kernel's maps can do: outlive the process that filled them.
+
+    use super::*;
+
+    #[test]
+    fn sessions_are_adopted_unbound_and_pending_ones_are_gone() {
+        let laboratory = Laboratory::new(0, 0);
+        {
+            let mut plane = Kernel::open(laboratory.pins()).unwrap();
+            plane.configure(&settings());
+            bind(&mut plane);
+            let pending = MapOp::Install {
+                slot: Slot(0),
+                generation: Generation(2),
+                keys: SteeringKeys::default(),
+                locators: vec![(TransportIndex(0), Locator(40))],
+                pending: true,
+                session: SessionId([8; 16]),
+            };
+            plane.apply(&pending).unwrap();
+        }
+        let mut plane = Kernel::open(laboratory.pins()).unwrap();
+        plane.configure(&Settings { incarnation: Incarnation(0xdef), ..settings() });
+        plane.shared().set_alive(0, Duration::from_secs(60));
+        let adopted = plane.adopt().unwrap();
+        let [one] = adopted.as_slice() else { panic!("{adopted:?}") };
+        assert_eq!((one.session, one.slot, one.generation), (SessionId([9; 16]), SLOT, GENERATION));
+        assert_eq!((one.word, one.info.incarnation), (ActiveWord::new(1, 0, 1), 0xabc));
+        assert_eq!(one.locators.len(), 2);
+        assert_eq!(plane.word(SLOT).active(), 0);
+        assert_eq!(judged(&plane, data(LOCATOR, 0)), Verdict::Noticed);
+        assert_eq!(judged(&plane, packet::control(40, 0, 1)), Verdict::UnknownLocator);
+        plane.apply(&MapOp::Free { slot: SLOT }).unwrap();
+        assert_eq!(judged(&plane, data(LOCATOR, 0)), Verdict::UnknownLocator);
+    }
+
+    #[test]
+    fn the_kernel_program_judges_what_the_plane_wrote() {
+        let laboratory = Laboratory::new(0, 0);
+        let mut plane = Kernel::open(laboratory.pins()).unwrap();
+        plane.configure(&settings());
+        bind(&mut plane);
+        let frame = packet::frame_v4(&data(LOCATOR, 0));
+        let outcome = laboratory.run(&frame);
+        assert_eq!((outcome.action, &outcome.frame), (packet::XDP_PASS, &frame));
+        assert_eq!(plane.verdicts().unwrap().kernel(Verdict::Data), 1);
+        plane.shared().set_alive(0, Duration::ZERO);
+        assert_eq!(laboratory.run(&frame).action, packet::XDP_DROP);
+        assert_eq!(plane.verdicts().unwrap().kernel(Verdict::WorkerDead), 1);
+        let events = plane.events();
+        assert_eq!(events.iter().map(|event| event.verdict).collect::<Vec<_>>(), [Verdict::WorkerDead as u16]);
+        assert_eq!(events[0].locator, LOCATOR.0);
+    }
+
+    #[test]
+    fn maps_of_another_layout_are_refused() {
+        let mut laboratory = Laboratory::new(0, 0);
+        laboratory.array::<[u64; 32]>("CONFIG").set(0, [0; 32], 0).unwrap();
+        let error = Kernel::open(laboratory.pins()).unwrap_err().to_string();
+        assert!(error.contains("jvpn-ctl cleanup"), "{error}");
+    }
+}
