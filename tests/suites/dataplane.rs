@@ -277,3 +277,167 @@ mod restart {
         assert!(error.contains("jvpn-ctl cleanup"), "{error}");
     }
 }
+
+mod interface {
+    //! On a pair of interfaces in namespaces of their own.
+
+    use super::*;
+    use jvpn_ctl::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Mode};
+    use jvpn_ctl::dataplane::pins::Pins;
+    use jvpn_tests::packet_kernel::private_pins;
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    use std::fs::File;
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+    use std::process::{self, Command};
+    use std::thread;
+
+    /// Two namespaces, `client` with interface c0 and `gateway` with interface g0, joined.
+    struct Pair {
+        client: String,
+        gateway: String,
+        pins: [Pins; 2],
+    }
+
+    fn ip(arguments: &str) {
+        let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is installed");
+        assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    impl Pair {
+        fn new(name: &str) -> Self {
+            let [client, gateway] = ["c", "g"].map(|end| format!("jk{name}{end}{}", process::id()));
+            ip(&format!("netns add {client}"));
+            ip(&format!("netns add {gateway}"));
+            let pair = Self { client, gateway, pins: [private_pins(), private_pins()] };
+            let Self { client, gateway, .. } = &pair;
+            ip(&format!("-n {client} link add c0 type veth peer name g0 netns {gateway}"));
+            for (namespace, interface, number) in [(client, "c0", 1), (gateway, "g0", 2)] {
+                ip(&format!("-n {namespace} address add 10.9.0.{number}/24 dev {interface}"));
+                ip(&format!("-n {namespace} address add fd09::{number}/64 dev {interface} nodad"));
+                ip(&format!("-n {namespace} link set {interface} up"));
+                pair.inside(namespace, || {
+                    let done = Command::new("ethtool").args(["-K", interface, "tx", "off", "gro", "on"]).status();
+                    assert!(done.expect("ethtool is installed").success());
+                });
+            }
+            pair
+        }
+
+        /// Runs `action` on a thread inside a namespace.
+        fn inside<T: Send>(&self, namespace: &str, action: impl FnOnce() -> T + Send) -> T {
+            let file = File::open(format!("/run/netns/{namespace}")).expect("the namespace is there");
+            thread::scope(|scope| {
+                let thread = scope.spawn(|| {
+                    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter");
+                    action()
+                });
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        }
+
+        fn load(&self, namespace: &str, interface: &str, pins: &Pins) -> Result<Loaded, AttachError> {
+            let options = LoadOptions {
+                interface: interface.to_owned(),
+                max_sessions: SLOTS,
+                pins: pins.clone(),
+                allow_generic: false,
+            };
+            self.inside(namespace, || attach::load(&options))
+        }
+    }
+
+    impl Drop for Pair {
+        fn drop(&mut self) {
+            for pins in &self.pins {
+                let _ = attach::cleanup(pins);
+            }
+            for namespace in [&self.client, &self.gateway] {
+                let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+            }
+        }
+    }
+
+    #[test]
+    fn a_program_is_loaded_replaced_in_place_refused_to_others_and_unloaded() {
+        let pair = Pair::new("l");
+        let [pins, others] = &pair.pins;
+        let first = pair.load(&pair.gateway, "g0", pins).unwrap();
+        assert_eq!((first.mode, first.kept_maps), (Some(Mode::Native), false));
+        let plan = pair.inside(&pair.gateway, || attach::plan("g0", pins)).unwrap();
+        assert!(plan.replaces && plan.foreign.is_none(), "{plan:?}");
+        assert_eq!((plan.facts.kind.as_str(), plan.facts.mtu), ("veth", 1_500));
+
+        Kernel::open(pins).unwrap().configure(&settings());
+        let second = pair.load(&pair.gateway, "g0", pins).unwrap();
+        assert_eq!((second.mode, second.kept_maps), (None, true));
+        assert_eq!(attach::read_config(pins).unwrap().port, packet::PORT, "a reload keeps the maps");
+
+        let error = pair.load(&pair.gateway, "g0", others).unwrap_err();
+        assert!(matches!(&error, AttachError::Foreign { name, .. } if name == attach::PROGRAM), "{error}");
+        let error = pair.load(&pair.gateway, "nope", pins).unwrap_err();
+        assert!(matches!(error, AttachError::NoInterface(_)), "{error}");
+        let resized = LoadOptions {
+            interface: "g0".to_owned(),
+            max_sessions: SLOTS * 2,
+            pins: pins.clone(),
+            allow_generic: false,
+        };
+        let error = pair.inside(&pair.gateway, || attach::load(&resized)).unwrap_err();
+        assert!(matches!(error, AttachError::Size { have: SLOTS, .. }), "{error}");
+
+        assert!(attach::unload("g0", pins).unwrap());
+        let plan = pair.inside(&pair.gateway, || attach::plan("g0", pins)).unwrap();
+        assert_eq!((plan.facts.program, pins.root().exists()), (None, false));
+        assert!(!attach::unload("g0", pins).unwrap());
+    }
+
+    #[test]
+    fn probes_come_back_through_the_driver_in_both_ip_versions_at_any_length() {
+        let pair = Pair::new("e");
+        let [gateway_pins, client_pins] = &pair.pins;
+        pair.load(&pair.gateway, "g0", gateway_pins).unwrap();
+        // Unconfigured, it passes everything: what a veth needs on the end that receives XDP_TX.
+        pair.load(&pair.client, "c0", client_pins).unwrap();
+        let mut plane = Kernel::open(gateway_pins).unwrap();
+        plane.configure(&settings());
+        bind(&mut plane);
+        let lengths = [0, 1, 2, 3, 5, 8, 13, 100, 1_000, 1_372 - 72];
+        let answered = pair.inside(&pair.client, || {
+            let mut sequence = 0;
+            for (bind_to, gateway) in [("10.9.0.1:0", "10.9.0.2:51821"), ("[fd09::1]:0", "[fd09::2]:51821")] {
+                let socket = UdpSocket::bind(bind_to).unwrap();
+                socket.connect(gateway).unwrap();
+                socket.set_read_timeout(Some(std::time::Duration::from_secs(3))).unwrap();
+                for padding in lengths {
+                    sequence += 1;
+                    let probe = packet::probe(LOCATOR.0, 0, sequence, padding);
+                    socket.send(&probe).unwrap();
+                    let mut answer = [0; 2_000];
+                    let len = socket.recv(&mut answer).unwrap_or_else(|error| panic!("{gateway} +{padding}: {error}"));
+                    let answer = &answer[..len];
+                    assert_eq!((len, answer[0]), (probe.len(), 7));
+                    assert_eq!(answer[4..8], packet::tag(KEYS.down, answer, 0).to_le_bytes());
+                    assert_eq!(answer[72..], probe[72..]);
+                }
+            }
+            sequence
+        });
+        let verdicts = plane.verdicts().unwrap();
+        assert_eq!(verdicts.kernel(Verdict::Echoed), answered);
+        assert_eq!(plane.traffic(SLOT).echoes, answered);
+        assert_eq!(plane.path(SLOT, TransportIndex(0)).highest, answered);
+    }
+
+    #[test]
+    fn a_planted_pin_directory_is_refused() {
+        let pins = private_pins();
+        let mode = |mode: &str| Command::new("chmod").arg(mode).arg(pins.root()).status().unwrap();
+        assert!(mode("0755").success());
+        let error = Kernel::open(&pins).unwrap_err().to_string();
+        assert!(error.contains("rm -r"), "{error}");
+        assert!(mode("0700").success());
+        pins.remove_all().unwrap();
+        assert!(!pins.root().exists());
+    }
+}
