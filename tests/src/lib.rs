@@ -2,3 +2,7 @@
 
 pub mod lab;
 pub mod sim;
+//! tests
+
+pub mod packet;
+pub mod packet_kernel;
