@@ -22,6 +22,7 @@ struct Track {
     nonce: u64,
     peer: String,
     ended: bool,
+    ended_at: Option<Instant>,
 }
 
 /// Memory of the checks.
@@ -120,8 +121,15 @@ impl Checker {
             None => None,
         };
         track.ended = after.as_ref().is_some_and(|after| !after.is_live());
+        track.ended_at = track.ended.then_some(now);
         self.tracks.insert(id, track);
         after
+    }
+
+    /// Whether a session of a peer ended after `since`.
+    #[must_use]
+    pub fn ended_lately(&self, peer: &str, since: Instant) -> bool {
+        self.tracks.values().any(|track| track.peer == peer && track.ended_at.is_some_and(|at| at >= since))
     }
 
     /// Every session is sound, and the maps say what the engine says.

@@ -210,7 +210,10 @@ impl ClientHost {
     /// A datagram came to one of its sockets.
     pub fn receive(&mut self, now: Instant, path: PathId, from: SocketAddr, mut bytes: Vec<u8>, cover: &mut Cover) -> Vec<Out> {
         if bytes.first() == Some(&(Kind::Data as u8)) {
-            self.open(now, &mut bytes);
+            let header = Header::parse(&bytes).map(|(header, _)| header);
+            if self.open(now, &mut bytes).is_none() {
+                cover.note(now, || format!("client {} cannot open {header:?}", self.number));
+            }
             return Vec::new();
         }
         self.handle(now, Input::Datagram { path, from, bytes: &mut bytes }, cover)

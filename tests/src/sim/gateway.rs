@@ -83,6 +83,7 @@ pub struct GatewayHost {
     installs: u64,
     later: BTreeMap<(Instant, u64), Later>,
     numbers: u64,
+    commits_until: Instant,
     store: BTreeMap<SessionId, Stored>,
     disk: BTreeMap<SessionId, Stored>,
     recorded: BTreeMap<SessionId, Vec<(Instant, Session)>>,
@@ -110,6 +111,7 @@ impl GatewayHost {
             installs: 0,
             later: BTreeMap::new(),
             numbers: 0,
+            commits_until: now,
             store: BTreeMap::new(),
             disk: BTreeMap::new(),
             recorded: BTreeMap::new(),
@@ -185,6 +187,10 @@ impl GatewayHost {
         }
         self.start(now);
         let restored: Vec<Restored> = self.store.values().filter_map(|stored| self.restore(stored, power, now)).collect();
+        // Reconcile: what no session adopts is emptied, or its locators would outlive it.
+        let adopted: Vec<Slot> = restored.iter().flat_map(|restored| &restored.slots).map(|&(slot, _)| slot).collect();
+        let orphans: Vec<Slot> = self.maps.infos().map(|(slot, ..)| slot).filter(|slot| !adopted.contains(slot)).collect();
+        orphans.into_iter().for_each(|slot| self.maps.apply(&MapOp::Free { slot }));
         for restored in &restored {
             checker.restored(restored.core.id(), restored.core.version(), power);
         }
@@ -396,8 +402,10 @@ impl GatewayHost {
                     let at = now + self.rng.millis(0, 3);
                     self.put_off(at, Later::Computed(op, Box::new(result)));
                 }
-                Command::Commit { op, commit } if self.rng.chance(500) => {
-                    let at = now + self.rng.millis(0, 8);
+                // One executor: commits are carried out in the order they were given.
+                Command::Commit { op, commit } if self.committing() || self.rng.chance(500) => {
+                    let at = self.commits_until.max(now + self.rng.millis(0, 8));
+                    self.commits_until = at;
                     self.put_off(at, Later::Commit(op, commit));
                 }
                 Command::Commit { op, commit } => out.extend(self.execute(now, op, *commit, checker, cover)),
@@ -416,6 +424,7 @@ impl GatewayHost {
     /// Carries a commit out whole, or not at all.
     fn execute(&mut self, now: Instant, op: OpId, commit: Commit, checker: &mut Checker, cover: &mut Cover) -> Vec<Out> {
         let done = !self.rng.chance(self.failing);
+        cover.note(now, || format!("commit {op:?} {done} {:?} records {}", commit.maps, commit.records.len()));
         let mut out = Vec::new();
         if done {
             commit.worker.into_iter().for_each(|op| self.work(op));
@@ -432,7 +441,6 @@ impl GatewayHost {
             }
             out.extend(commit.send.into_iter().map(|sent| (sent.origin.gateway, sent.origin.client, sent.bytes)));
         }
-        cover.note(now, || format!("commit {op:?} done {done}"));
         out.extend(self.give(now, Input::Committed { op, done }, checker, cover));
         out
     }

@@ -130,8 +130,9 @@ impl Maps {
     /// The locator of a transport index of a slot.
     #[must_use]
     pub fn locator_of(&self, slot: Slot, k: u16) -> Option<jvpn_common::ids::Locator> {
+        let generation = self.sessions.get(slot.0 as usize)?.generation;
         let mut all = self.locators.iter();
-        all.find(|(_, entry)| entry.slot == slot.0 && entry.k == k).map(|(&locator, _)| jvpn_common::ids::Locator(locator))
+        all.find(|(_, entry)| entry.slot == slot.0 && entry.k == k && entry.generation == generation).map(|(&locator, _)| jvpn_common::ids::Locator(locator))
     }
 
     /// The steering keys of a slot.
@@ -195,6 +196,8 @@ impl Maps {
 
     fn add(&mut self, slot: Slot, generation: u32, locators: &[(jvpn_common::ids::TransportIndex, jvpn_common::ids::Locator)]) {
         for (k, locator) in locators {
+            let twin = self.locators.iter().find(|(_, old)| old.slot == slot.0 && old.generation == generation && old.k == k.0);
+            assert!(twin.is_none(), "two locators for k {} of {slot:?} generation {generation}", k.0);
             let entry = LocatorEntry { slot: slot.0, generation, k: k.0, reserved: 0 };
             let old = self.locators.insert(locator.0, entry);
             assert!(old.is_none_or(|old| old.slot == slot.0), "a locator was given out twice");
