@@ -282,7 +282,7 @@ mod interface {
     //! On a pair of interfaces in namespaces of their own.
 
     use super::*;
-    use jvpn_ctl::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Mode};
+    use jvpn_ctl::dataplane::attach::{self, AttachError, LoadOptions, Wanted, Loaded, Mode};
     use jvpn_ctl::dataplane::pins::Pins;
     use jvpn_tests::packet_kernel::private_pins;
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -341,7 +341,7 @@ mod interface {
                 interface: interface.to_owned(),
                 max_sessions: SLOTS,
                 pins: pins.clone(),
-                allow_generic: false,
+                wanted: Wanted::Native,
             };
             self.inside(namespace, || attach::load(&options))
         }
@@ -381,7 +381,7 @@ mod interface {
             interface: "g0".to_owned(),
             max_sessions: SLOTS * 2,
             pins: pins.clone(),
-            allow_generic: false,
+            wanted: Wanted::Native,
         };
         let error = pair.inside(&pair.gateway, || attach::load(&resized)).unwrap_err();
         assert!(matches!(error, AttachError::Size { have: SLOTS, .. }), "{error}");

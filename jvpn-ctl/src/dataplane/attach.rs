@@ -122,6 +122,17 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+/// Where the program may sit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// In the driver or not at all.
+    Native,
+    /// In the driver if it can, else in the stack.
+    Either,
+    /// In the stack.
+    Generic,
+}
+
 /// Options of [`load`].
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
@@ -131,8 +142,8 @@ pub struct LoadOptions {
     pub max_sessions: u32,
     /// Where to pin.
     pub pins: Pins,
-    /// Whether generic mode will do where native fails.
-    pub allow_generic: bool,
+    /// Which mode will do.
+    pub wanted: Wanted,
 }
 
 /// What [`load`] did.
@@ -180,21 +191,14 @@ pub fn plan(interface: &str, pins: &Pins) -> Result<Plan, AttachError> {
 
 /// Loads, attaches and pins; maps that are there and fit are kept.
 pub fn load(options: &LoadOptions) -> Result<Loaded, AttachError> {
-    let LoadOptions { interface, max_sessions, pins, allow_generic } = options;
+    let LoadOptions { interface, max_sessions, pins, .. } = options;
     let bytes = object().ok_or(AttachError::NoObject)?;
     let plan = plan(interface, pins)?;
     if let Some((id, name)) = plan.foreign {
         return Err(AttachError::Foreign { interface: interface.clone(), id, name });
     }
-    pins.create()?;
-    let kept_maps = pins.exist();
-    if kept_maps {
-        let have = capacity_of(&read_config(pins)?)?;
-        if have != *max_sessions {
-            return Err(AttachError::Size { have, wanted: *max_sessions });
-        }
-    }
-    let result = load_into(bytes, options, kept_maps, *allow_generic, &plan.warnings);
+    let kept_maps = ready(pins, *max_sessions)?;
+    let result = load_into(bytes, options, kept_maps, &plan.warnings);
     if result.is_err() && !kept_maps {
         // Nothing of ours was there before: leave nothing.
         pins.remove_all()?;
@@ -202,28 +206,44 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, AttachError> {
     result
 }
 
-fn load_into(
-    bytes: &[u8],
-    options: &LoadOptions,
-    kept_maps: bool,
-    allow_generic: bool,
-    warnings: &[String],
-) -> Result<Loaded, AttachError> {
-    let LoadOptions { interface, max_sessions, pins, .. } = options;
-    let mut ebpf = loader(pins, *max_sessions).load(bytes).map_err(|error| AttachError::Load(chain(&error)))?;
-    if !kept_maps {
+/// Makes the maps and pins them, without a program on any interface; those that are there and fit are kept.
+pub fn make_maps(pins: &Pins, max_sessions: u32) -> Result<(), AttachError> {
+    let bytes = object().ok_or(AttachError::NoObject)?;
+    let kept = ready(pins, max_sessions)?;
+    load_maps(bytes, pins, max_sessions, kept).map(drop)
+}
+
+/// The pin directory is ours and usable; whether maps of this size are there.
+fn ready(pins: &Pins, max_sessions: u32) -> Result<bool, AttachError> {
+    pins.create()?;
+    if !pins.exist() {
+        return Ok(false);
+    }
+    let have = capacity_of(&read_config(pins)?)?;
+    if have == max_sessions { Ok(true) } else { Err(AttachError::Size { have, wanted: max_sessions }) }
+}
+
+fn load_maps(bytes: &[u8], pins: &Pins, max_sessions: u32, kept: bool) -> Result<Ebpf, AttachError> {
+    let ebpf = loader(pins, max_sessions).load(bytes).map_err(|error| AttachError::Load(chain(&error)))?;
+    if !kept {
         let config = Config {
             layout: LAYOUT_HASH,
-            max_sessions: *max_sessions,
+            max_sessions,
             hz: u32::try_from(1_000_000_000 / ticks::period_ns()).unwrap_or(250),
             ..Config::default()
         };
         write_config(pins, &config)?;
     }
+    Ok(ebpf)
+}
+
+fn load_into(bytes: &[u8], options: &LoadOptions, kept_maps: bool, warnings: &[String]) -> Result<Loaded, AttachError> {
+    let LoadOptions { interface, max_sessions, pins, wanted } = options;
+    let mut ebpf = load_maps(bytes, pins, *max_sessions, kept_maps)?;
     let program = program(&mut ebpf, PROGRAM)?;
     program.load().map_err(|error| AttachError::Load(chain(&error)))?;
     let verified = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
-    let mode = attach(program, interface, pins, allow_generic, warnings)?;
+    let mode = attach(program, interface, pins, *wanted, warnings)?;
     Ok(Loaded { mode, kept_maps, verified, memory: memory(*max_sessions) })
 }
 
@@ -287,7 +307,7 @@ fn attach(
     program: &mut Xdp,
     interface: &str,
     pins: &Pins,
-    allow_generic: bool,
+    wanted: Wanted,
     warnings: &[String],
 ) -> Result<Option<Mode>, AttachError> {
     let pin = pins.link(interface);
@@ -299,14 +319,14 @@ fn attach(
         // The interface it was on is gone; the pin holds nothing.
         fs::remove_file(&pin).map_err(|error| AttachError::Pins { path: pin.clone(), error })?;
     }
-    let native = program.attach(interface, XdpMode::Driver);
-    let (id, mode) = match native {
-        Ok(id) => (id, Mode::Native),
-        Err(error) if allow_generic => {
-            let id = program.attach(interface, XdpMode::Skb).map_err(|_| refused(interface, &error, warnings))?;
-            (id, Mode::Generic)
-        }
-        Err(error) => return Err(refused(interface, &error, warnings)),
+    let refuse = |error: ProgramError| refused(interface, &error, warnings);
+    let (id, mode) = match wanted {
+        Wanted::Native => (program.attach(interface, XdpMode::Driver).map_err(refuse)?, Mode::Native),
+        Wanted::Generic => (program.attach(interface, XdpMode::Skb).map_err(refuse)?, Mode::Generic),
+        Wanted::Either => match program.attach(interface, XdpMode::Driver) {
+            Ok(id) => (id, Mode::Native),
+            Err(error) => (program.attach(interface, XdpMode::Skb).map_err(|_| refuse(error))?, Mode::Generic),
+        },
     };
     let link = program.take_link(id).map_err(|error| refused(interface, &error, warnings))?;
     let link = FdLink::try_from(link).map_err(|error| AttachError::Attach {

@@ -6,7 +6,7 @@
 use super::attach::AttachError;
 use aya::programs::loaded_programs;
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
 use std::process::Command;
 use std::thread;
 
@@ -27,6 +27,8 @@ pub struct Facts {
     pub tx_queues: u32,
     /// Id of the XDP program on it.
     pub program: Option<u32>,
+    /// Whether that program runs in the stack instead of the driver.
+    pub generic: bool,
     /// Whether large receive offload is on, if `ethtool` could be asked.
     pub lro: Option<bool>,
     /// Whether generic receive offload is on, if `ethtool` could be asked.
@@ -70,6 +72,7 @@ fn read(interface: &str, message: &LinkMessage) -> Facts {
         rx_queues: 0,
         tx_queues: 0,
         program: None,
+        generic: false,
         lro: None,
         gro: None,
     };
@@ -87,8 +90,10 @@ fn read(interface: &str, message: &LinkMessage) -> Facts {
             }
             LinkAttribute::Xdp(parts) => {
                 for part in parts {
-                    if let LinkXdp::ProgId(id) = part {
-                        facts.program = Some(*id).filter(|id| *id != 0);
+                    match part {
+                        LinkXdp::ProgId(id) => facts.program = Some(*id).filter(|id| *id != 0),
+                        LinkXdp::Attached(at) => facts.generic = *at == XdpAttached::SocketBuffer,
+                        _ => {}
                     }
                 }
             }
