@@ -106,9 +106,10 @@ impl Session for Slot {
         };
         let mut at = at as u64;
         // The compiler knows the place to be small and would leave the comparison out, or fold its offset
-        // into the address in a way the verifier cannot follow. Behind an empty instruction it does not know.
-        // SAFETY: no instruction.
-        unsafe { asm!("/* {0} */", inout(reg) at, options(nomem, nostack)) };
+        // into the address in a way the verifier cannot follow. Behind an instruction of our own it does not know.
+        // SAFETY: a register moved onto itself. (No instruction at all would leave two source lines at one
+        // offset, which the kernel refuses.)
+        unsafe { asm!("{0} = {0}", inout(reg) at, options(nomem, nostack)) };
         if at > LAST_ENTRY as u64 {
             return Binding::from_words([0; 4]);
         }

@@ -224,13 +224,20 @@ fn start<const DIRECTION: u16>(name: &str, side: u8, setup: Setup) -> End {
         let options = TunOptions {
             name: "jvpn0".into(),
             mtu: 1_412,
-            addresses: vec![format!("{}/24", inner4(side)).parse().unwrap(), format!("{}/64", inner6(side)).parse().unwrap()],
+            addresses: vec![
+                format!("{}/24", inner4(side)).parse().unwrap(),
+                format!("{}/64", inner6(side)).parse().unwrap(),
+            ],
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let tun = runtime.block_on(Tun::open(&options)).unwrap();
-        let port = Arc::new(UdpPort::open(&UdpOptions::new(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT))).unwrap());
-        let role =
-            OneSession::<DIRECTION> { session: shared, remote: SocketAddr::new(outer(1 - side), PORT), path_mtu: setup.path_mtu };
+        let port =
+            Arc::new(UdpPort::open(&UdpOptions::new(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT))).unwrap());
+        let role = OneSession::<DIRECTION> {
+            session: shared,
+            remote: SocketAddr::new(outer(1 - side), PORT),
+            path_mtu: setup.path_mtu,
+        };
         let options = WorkerOptions {
             addresses: TunnelAddresses { v4: Some(inner4(side)), v6: Some(inner6(side)) },
             carry_checksum: setup.carry,
@@ -385,9 +392,10 @@ fn control_and_data_of_one_batch_each_go_their_way() {
     rig.until("an echo", |rig| rig.counter(1, Counter::Replies) == 1);
     rig.until("two refusals", |rig| rig.counter(1, Counter::DropRole) == 2);
     rig.ends[1].inbox.answer();
-    let control = std::iter::from_fn(|| rig.ends[1].inbox.next())
-        .filter(|message| matches!(message, FromWorker::Datagram { bytes, origin, .. }
-            if bytes == &[5; 64] && origin.local == Some(outer(1)) && origin.remote.ip() == outer(0)));
+    let control = std::iter::from_fn(|| rig.ends[1].inbox.next()).filter(|message| {
+        matches!(message, FromWorker::Datagram { bytes, origin, .. }
+            if bytes == &[5; 64] && origin.local == Some(outer(1)) && origin.remote.ip() == outer(0))
+    });
     assert_eq!(control.count(), 2);
 }
 

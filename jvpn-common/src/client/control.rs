@@ -31,6 +31,8 @@ impl Engine {
             path.hear(now);
             path.echoed = path.echoed.max(Some(now));
         }
+        // Only a living gateway seals.
+        self.end_unresponsive(path);
         self.on_message(path, message);
     }
 

@@ -52,6 +52,7 @@ impl Engine {
             return;
         }
         if body.status & STATUS_ALIVE == 0 {
+            session.unresponsive_seen = self.now;
             if session.unresponsive.is_none() {
                 session.unresponsive = Some(self.now);
                 self.condition(Reason::GatewayUnresponsive, true);
@@ -81,7 +82,7 @@ impl Engine {
     }
 
     /// The first sign of a living worker after it was missed.
-    fn end_unresponsive(&mut self, id: PathId) {
+    pub(super) fn end_unresponsive(&mut self, id: PathId) {
         let Some(session) = &mut self.session else { return };
         if session.unresponsive.take().is_none() {
             return;

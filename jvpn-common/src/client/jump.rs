@@ -154,14 +154,14 @@ impl Engine {
     fn send_request(&mut self) {
         let now = self.now;
         let Some(session) = &mut self.session else { return };
-        let (floor, version, owed) = (session.nonce_floor, session.version, session.unresponsive.is_some());
+        let (floor, version, frozen) = (session.nonce_floor, session.version, session.frozen(now));
         let validity = session.timing.path_validity;
         let candidates = self.paths.values().filter(|path| path.usable() && path.link.is_some()).count();
         let Some(request) = &mut session.request else { return };
         let Some(path) = self.paths.get_mut(&request.path) else { return };
         let wait = path.answer_wait() * (1 << request.tries.min(4));
         request.tries += 1;
-        request.next = now + if owed { UNRESPONSIVE_TRY } else { wait.min(ANSWER_MAX * 2) };
+        request.next = now + if frozen { UNRESPONSIVE_TRY } else { wait.min(ANSWER_MAX * 2) };
         let Some(link) = &path.link else { return };
         // An echo is as old as its probe, and the request takes one more way up.
         let fresh = |&(_, sent): &(u64, Instant)| now.since(sent) + path.rtt.bound(4) < validity;
@@ -214,7 +214,7 @@ impl Engine {
         if request.next > now {
             return;
         }
-        let patient = session.unresponsive.is_some() || request.tries < REQUEST_TRIES;
+        let patient = session.frozen(now) || request.tries < REQUEST_TRIES;
         if patient || now.since(request.started) < RESUME_AFTER {
             self.send_request();
             return;

@@ -7,7 +7,7 @@ use super::command::PathId;
 use super::jump::Request;
 use super::keys::KeySet;
 use super::rekey::Rekey;
-use super::timing::Timing;
+use super::timing::{Timing, UNRESPONSIVE_FOR};
 use crate::ids::{Incarnation, OwnerEpoch, SessionId, Version};
 use crate::message::handshake::Outcome;
 use crate::message::{Accepted, Label};
@@ -92,6 +92,8 @@ pub(super) struct Session {
     pub(super) silence: DataSilence,
     /// Since when echoes say that the worker is not alive.
     pub(super) unresponsive: Option<Instant>,
+    /// When the last such echo came.
+    pub(super) unresponsive_seen: Instant,
     /// Highest data counter a notice was believed for, of the active transport.
     pub(super) noticed: Option<u64>,
     seen: VecDeque<u64>,
@@ -136,6 +138,7 @@ impl Session {
             reported: None,
             silence: DataSilence::default(),
             unresponsive: None,
+            unresponsive_seen: now,
             noticed: None,
             seen: VecDeque::new(),
             switches: 0,
@@ -156,6 +159,11 @@ impl Session {
         }
         (self.version, self.state, self.owner_epoch) = (version, state, owner_epoch);
         true
+    }
+
+    /// Whether echoes said lately that the worker is not alive: no answer can come, and none is missed.
+    pub(super) fn frozen(&self, now: Instant) -> bool {
+        self.unresponsive.is_some() && now.since(self.unresponsive_seen) < UNRESPONSIVE_FOR
     }
 
     /// Identifier for the next message.

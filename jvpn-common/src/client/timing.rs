@@ -35,12 +35,15 @@ pub(super) const RESUME_AFTER: Duration = Duration::from_secs(1);
 /// Wait between requests to a gateway whose worker is not alive: no answer can come, the first that can
 /// should not be missed by much.
 pub(super) const UNRESPONSIVE_TRY: Duration = Duration::from_secs(1);
+/// How long an echo that says "not alive" stands. Without echoes the gateway may have forgotten us, and
+/// patience would be for ever.
+pub(super) const UNRESPONSIVE_FOR: Duration = Duration::from_secs(2);
 /// Pause before asking again what the gateway could not commit.
 pub(super) const COMMIT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Silence on every path after which a resume is tried beside the probes: the gateway may have forgotten
-/// our locators.
-pub(super) const SILENCE_RESUME: Duration = Duration::from_secs(3);
+/// our locators, and an unconfirmed resume disturbs nothing.
+pub(super) const SILENCE_RESUME: Duration = Duration::from_secs(1);
 /// How often every path is probed while none works.
 pub(super) const RECOVERY_PROBE: Duration = Duration::from_millis(200);
 /// A probe is lost after this, or after `srtt + 4·rttvar` if that is longer.

@@ -113,6 +113,7 @@ pub fn open(line: &str, head: Hash) -> Result<Unsealed, LineError> {
     if digest(named, hashed) != hash {
         return Err(LineError::Changed);
     }
-    let record = serde_json::from_str(&format!("{body}}}")).map_err(|error| LineError::NotARecord(error.to_string()))?;
+    let record =
+        serde_json::from_str(&format!("{body}}}")).map_err(|error| LineError::NotARecord(error.to_string()))?;
     Ok(Unsealed { record, hash })
 }

@@ -18,8 +18,19 @@ use crate::time::{Duration, Instant, nanos};
 #[allow(missing_docs, reason = "field by field the session's inputs")]
 pub enum Written {
     Tick,
-    Confirm { transport: TransportText, #[serde(with = "wide")] reject_after: Instant },
-    Quality { loss_permille: u16, #[serde(with = "wide")] rtt_ns: u64, #[serde(with = "wide")] jitter_ns: u64, delivered: u32 },
+    Confirm {
+        transport: TransportText,
+        #[serde(with = "wide")]
+        reject_after: Instant,
+    },
+    Quality {
+        loss_permille: u16,
+        #[serde(with = "wide")]
+        rtt_ns: u64,
+        #[serde(with = "wide")]
+        jitter_ns: u64,
+        delivered: u32,
+    },
     Reattach {
         class: Class,
         cause: Cause,
@@ -39,18 +50,34 @@ pub enum Written {
         #[serde(with = "wide")]
         reject_after: Instant,
     },
-    Rekeyed { #[serde(with = "wide")] reject_after: Instant },
-    NonceFloor { #[serde(with = "wide")] nonce: u64 },
+    Rekeyed {
+        #[serde(with = "wide")]
+        reject_after: Instant,
+    },
+    NonceFloor {
+        #[serde(with = "wide")]
+        nonce: u64,
+    },
     AttemptFailed,
-    TransportLost { by: Side, evidence: Option<Reason> },
+    TransportLost {
+        by: Side,
+        evidence: Option<Reason>,
+    },
     ControllerRestarted,
     Shutdown,
-    Terminate { by: Ender },
+    Terminate {
+        by: Ender,
+    },
     PeerRemoved,
     Superseded,
-    NewerOwner { #[serde(with = "wide")] epoch: OwnerEpoch },
+    NewerOwner {
+        #[serde(with = "wide")]
+        epoch: OwnerEpoch,
+    },
     CompromiseSuspected,
-    InvariantBroken { which: u8 },
+    InvariantBroken {
+        which: u8,
+    },
 }
 
 impl From<&Input> for Written {
@@ -69,7 +96,15 @@ impl From<&Input> for Written {
             Input::Reattach(switch) => {
                 let Request { class, cause, improvement, nonce, last_version, evidence } = *switch.request();
                 let transport = switch.transport().into();
-                Self::Reattach { class, cause, improvement_permille: improvement, nonce, last_version, evidence, transport }
+                Self::Reattach {
+                    class,
+                    cause,
+                    improvement_permille: improvement,
+                    nonce,
+                    last_version,
+                    evidence,
+                    transport,
+                }
             }
             Input::Resume(resume) => Self::Resume {
                 peer: hex(&resume.peer),

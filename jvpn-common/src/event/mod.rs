@@ -7,8 +7,8 @@ mod chain;
 mod input;
 mod replay;
 
-pub use input::Written;
 pub use chain::{Hash, LineError, Sealed, Unsealed, open, seal};
+pub use input::Written;
 pub use replay::{Mismatch, replay};
 
 use std::collections::BTreeMap;
@@ -23,7 +23,9 @@ use crate::ids::{PolicyVersion, SessionId, Version};
 use crate::reason::Reason;
 use crate::session::state::named;
 use crate::session::version::Gap;
-use crate::session::{Effect, Input, Label, Path, Policy, Refusal, Session, State, Transition, Transport, TransportClass};
+use crate::session::{
+    Effect, Input, Label, Path, Policy, Refusal, Session, State, Transition, Transport, TransportClass,
+};
 use crate::time::{Duration, Instant};
 
 /// Longest text of a name or detail, in characters; longer ones are cut.

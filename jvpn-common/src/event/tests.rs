@@ -3,7 +3,7 @@
 //! Owns no product code. Must never compare a record with itself where the machine could be asked.
 
 use super::*;
-use crate::session::tests::{any_story, at, attached, confirm, born, everywhere, quality, reattach, resume, transport};
+use crate::session::tests::{any_story, at, attached, born, confirm, everywhere, quality, reattach, resume, transport};
 use crate::session::{Class, Ender, Keys};
 use proptest::prelude::*;
 
@@ -22,17 +22,30 @@ fn a_transition_has_exactly_the_fields_of_a_record_in_their_order() {
     let record = &records(&born(), &confirm(at(50)), at(50))[0];
     let sealed = seal(&record.line(), Hash::default());
     let fields = ["ts", "at", "node", "seq", "session_id", "peer", "event", "from", "to", "reason", "details"];
-    let fields = fields.into_iter().chain(["state_version", "policy_version", "transport", "input", "before", "after", "prev", "hash"]);
+    let fields = fields.into_iter().chain([
+        "state_version",
+        "policy_version",
+        "transport",
+        "input",
+        "before",
+        "after",
+        "prev",
+        "hash",
+    ]);
     let mut rest = sealed.line.as_str();
     for field in fields {
-        let (_, after) = rest.split_once(&format!("\"{field}\":")).unwrap_or_else(|| panic!("no {field} in {}", sealed.line));
+        let (_, after) =
+            rest.split_once(&format!("\"{field}\":")).unwrap_or_else(|| panic!("no {field} in {}", sealed.line));
         rest = after;
     }
     let value: Value = serde_json::from_str(&sealed.line).expect("JSON");
     assert_eq!(value.as_object().map(serde_json::Map::len), Some(19));
     assert_eq!(value["at"], at(50).0.to_string());
     assert_eq!(value["seq"], (1_u64 << 60).to_string());
-    assert_eq!((&value["from"], &value["to"], &value["reason"]), (&"BIRTH".into(), &"ATTACHED".into(), &"HANDSHAKE_OK".into()));
+    assert_eq!(
+        (&value["from"], &value["to"], &value["reason"]),
+        (&"BIRTH".into(), &"ATTACHED".into(), &"HANDSHAKE_OK".into())
+    );
     assert_eq!(value["state_version"], "1");
     assert_eq!(value["input"]["kind"], "CONFIRM");
     assert_eq!(value["input"]["fields"]["transport"]["remote"], "192.0.2.1:40000");
@@ -43,7 +56,10 @@ fn a_transition_has_exactly_the_fields_of_a_record_in_their_order() {
 #[test]
 fn a_lost_reattach_makes_two_records_that_replay_one_by_one() {
     let made = records(&attached(), &reattach(Class::Lost, u64::MAX, transport(1, 2)), at(9_000));
-    assert_eq!(made.iter().map(|record| record.event).collect::<Vec<_>>(), [Event::StateChange, Event::TransportSwitch]);
+    assert_eq!(
+        made.iter().map(|record| record.event).collect::<Vec<_>>(),
+        [Event::StateChange, Event::TransportSwitch]
+    );
     assert_eq!(made[0].transport.to, None);
     assert_eq!(made[1].transport.to.as_ref().map(|to| to.k.0), Some(1));
     for record in &made {
@@ -130,9 +146,13 @@ fn every_kind_of_record_has_what_it_is_about() {
     assert_eq!((denied.state_version, denied.before.is_none()), (session.version(), true));
 
     let end = session.step(&Input::Terminate { by: Ender::Operator }, &Policy::field(), at(10_000)).expect("it ends");
-    let ended: Vec<_> = end.effects.iter().filter_map(|effect| Record::ended(&context(at(10_000)), &end.session, effect)).collect();
+    let ended: Vec<_> =
+        end.effects.iter().filter_map(|effect| Record::ended(&context(at(10_000)), &end.session, effect)).collect();
     assert_eq!(ended.len(), 1);
-    assert_eq!((&ended[0].details["lifetime_ms"], ended[0].reason), (&10_000.into(), Some(Reason::OperatorTermination)));
+    assert_eq!(
+        (&ended[0].details["lifetime_ms"], ended[0].reason),
+        (&10_000.into(), Some(Reason::OperatorTermination))
+    );
 
     let policy = Record::policy(&context(at(1)), &Policy::field());
     assert_eq!(policy.details["text"].as_str().and_then(Policy::from_text), Some(Policy::field()));

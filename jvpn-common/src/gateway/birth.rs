@@ -4,7 +4,7 @@
 //! of their own, and only CONFIRM from the address it went to makes a session of it. Must never change an
 //! existing session before that.
 
-use super::admission::Verdict;
+use super::admission::{Meeting, Verdict};
 use super::command::{Command, Commit, DataKeys, Datagram, Origin};
 use super::commit::{Change, Then};
 use super::handshake::{Job, JobResult, Read};
@@ -16,7 +16,7 @@ use crate::crypto::cookie::MacKeys;
 use crate::crypto::frame::{Frame, wrap};
 use crate::crypto::noise::ephemeral;
 use crate::crypto::{EpochKeys, Suite};
-use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
+use crate::ids::{Epoch, Generation, Locator, OpId, OwnerEpoch, SessionId, Slot, TransportIndex, Version};
 use crate::limits::{HANDSHAKE_LEN, LOCATORS_MAX, PENDING_PER_PEER_MAX, PENDING_TIMEOUT};
 use crate::mapop::MapOp;
 use crate::message::handshake::Outcome;
@@ -62,10 +62,8 @@ struct Terms {
     suite: Suite,
     locators: Vec<(TransportIndex, Locator)>,
     timestamp: u64,
-    /// A session in BIRTH, unless it resumes.
-    birth: Option<Box<Session>>,
-    /// Version the client has seen.
-    claimed: Version,
+    /// Version and owner the client has seen.
+    claimed: (Version, OwnerEpoch),
     /// Policy snapshot.
     policy: Vec<u8>,
 }
@@ -89,8 +87,10 @@ impl Engine {
         };
         let Ok(Frame { index: sender, noise }) = self.admission.frame(bytes) else { return self.drop(Drop::Door) };
         let Some(&ephemeral) = ephemeral(noise) else { return self.drop(Drop::Door) };
-        if self.admission.repeated(&ephemeral) {
-            return self.answer_again(origin, bytes.len(), &ephemeral);
+        match self.admission.meet(&ephemeral, proven) {
+            Meeting::New => {}
+            Meeting::Again => return self.answer_again(origin, bytes.len(), &ephemeral),
+            Meeting::AskedForCookie => return self.ask_for_cookie(origin, bytes),
         }
         let message = if proven { Vec::new() } else { bytes.to_vec() };
         let job = Job::Read { private: self.config.private_key.clone(), noise: noise.to_vec() };
@@ -103,6 +103,12 @@ impl Engine {
         self.commands.push_back(Command::Compute { op, job: Box::new(job) });
     }
 
+    fn ask_for_cookie(&mut self, origin: Origin, message: &[u8]) {
+        if let Verdict::Cookie(reply) = self.admission.cookie(message, origin.client, &mut *self.entropy) {
+            self.send_cookie(origin, message.len(), reply);
+        }
+    }
+
     fn send_cookie(&mut self, origin: Origin, asked: usize, reply: Vec<u8>) {
         self.drop(Drop::CookieSent);
         self.answer(origin, asked, reply);
@@ -110,12 +116,9 @@ impl Engine {
 
     /// The same message 1 gets the same message 2, at no cost.
     fn answer_again(&mut self, origin: Origin, asked: usize, ephemeral: &[u8; 32]) {
-        let pending = self.table.attachments.values().filter_map(|held| held.pending.as_ref());
-        let message2 = pending
-            .filter(|pending| pending.ephemeral == *ephemeral && pending.origin == origin)
-            .map(|pending| pending.message2.clone())
-            .next();
-        match message2 {
+        let pending = self.table.pending_with(ephemeral);
+        let message2 = pending.filter(|pending| pending.origin == origin && pending.installed);
+        match message2.map(|pending| pending.message2.clone()) {
             Some(bytes) => self.answer(origin, asked, bytes),
             None => self.drop(Drop::HandshakeRepeated),
         }
@@ -143,21 +146,18 @@ impl Engine {
 
     fn on_hello(&mut self, asked: Asked, read: Read) {
         let Some(hello) = Hello::decode(&read.payload) else { return self.drop(Drop::HandshakeForged) };
-        let fresh = self.admission.fresh(&read.peer, hello.timestamp, self.wall);
+        let known = self.config.peers.contains_key(&read.peer);
+        let fresh = !known || self.admission.fresh(&read.peer, hello.timestamp, self.wall);
         if !fresh && !asked.message.is_empty() {
             // Perhaps a replay, perhaps a dead clock battery: whoever receives at the address may go on.
-            let verdict = self.admission.cookie(&asked.message, asked.origin.client, &mut *self.entropy);
-            if let Verdict::Cookie(reply) = verdict {
-                self.send_cookie(asked.origin, asked.message.len(), reply);
-            }
-            return;
+            self.admission.asked_for_cookie(&asked.ephemeral);
+            return self.ask_for_cookie(asked.origin, &asked.message);
         }
         let responder = read.responder;
         match self.terms(&read.peer, &hello) {
             Ok(terms) => {
                 let payload = Answer::Accepted(Box::new(self.accepted(&read.peer, &terms))).encode();
                 let preshared_key = self.preshared_key(&read.peer);
-                self.table.hold(terms.slot);
                 let offer = Box::new(Offer { asked, peer: read.peer, terms });
                 self.compute(Job::Answer { responder, preshared_key, payload }, Computing::Answer(offer));
             }
@@ -186,31 +186,28 @@ impl Engine {
             HandshakePurpose::Birth => None,
             HandshakePurpose::Resume { session, version, owner_epoch } => Some((session, version, owner_epoch)),
         };
+        let unclaimed = (Version(0), OwnerEpoch(0));
         let (session, outcome, claimed) = match resumed.map(|(id, ..)| self.resumable(peer, id)) {
-            None => (self.random_session(), Outcome::New(None), Version(0)),
-            Some(Err(ended)) => (self.random_session(), Outcome::New(Some(ended)), Version(0)),
+            None => (self.random_session(), Outcome::New(None), unclaimed),
+            Some(Err(ended)) => (self.random_session(), Outcome::New(Some(ended)), unclaimed),
             Some(Ok(id)) => {
-                let claimed = resumed.map_or(Version(0), |(_, version, _)| version);
+                let claimed = resumed.map_or(unclaimed, |(_, version, owner)| (version, owner));
                 let core = self.table.sessions.get(&id).map(|live| &live.core).ok_or(Reason::SessionNotFound)?;
-                let owner = resumed.map_or(self.config.owner_epoch, |(_, _, owner)| owner);
-                if core.raised(claimed, owner).is_none() {
+                if core.raised(claimed.0, claimed.1).is_none() {
                     return Err(Some(Reason::VersionFuture));
                 }
                 (id, Outcome::Resumed, claimed)
             }
         };
-        let is_birth = outcome != Outcome::Resumed;
-        if is_birth && !self.storage {
+        if outcome != Outcome::Resumed && !self.storage {
             return Err(Some(Reason::StorageUnavailable));
         }
         self.make_room(peer, hello.timestamp)?;
-        let (slot, generation) = self.table.free_slot(self.config.max_sessions).ok_or(Reason::CapacityReached)?;
+        let (slot, generation) = self.table.take_slot(self.config.max_sessions).ok_or(Reason::CapacityReached)?;
         let indexes: Vec<_> = (0..LOCATORS_MAX as u16).map(TransportIndex).collect();
         let locators = self.table.fresh_locators(slot, self.config.workers, &indexes, &mut *self.entropy);
-        let born = Birth { id: session, peer: *peer.as_bytes(), owner_epoch: self.config.owner_epoch };
-        let birth = is_birth.then(|| Box::new(Session::born(born, &policy, self.now)));
         let (timestamp, policy) = (hello.timestamp, policy.encode());
-        Ok(Terms { outcome, slot, generation, session, suite, locators, timestamp, birth, claimed, policy })
+        Ok(Terms { outcome, slot, generation, session, suite, locators, timestamp, claimed, policy })
     }
 
     /// Whether `peer` may resume this session, or why it has to start anew.
@@ -234,30 +231,26 @@ impl Engine {
 
     /// At most two pending handshakes of a peer; the oldest gives way, but only to a newer one.
     fn make_room(&mut self, peer: &PublicKey, timestamp: u64) -> Result<(), Option<Reason>> {
-        let pending = self.table.pending_of(peer);
-        if pending.len() < PENDING_PER_PEER_MAX {
+        if self.table.pending_of(peer).count() < PENDING_PER_PEER_MAX {
             return Ok(());
         }
-        let age = |slot: &Slot| {
-            self.table.attachments.get(slot).and_then(|held| held.pending.as_ref()).map_or(0, |pending| pending.timestamp)
-        };
-        let oldest = pending.into_iter().min_by_key(age).ok_or(None)?;
-        if age(&oldest) > timestamp {
-            return Err(None);
-        }
-        self.abandon(oldest);
+        let abandonable = self.table.pending_of(peer).filter(|(_, pending)| !pending.is_confirming());
+        let oldest = abandonable.map(|(slot, pending)| (pending.timestamp, slot)).min();
+        let (_, slot) = oldest.filter(|(oldest, _)| *oldest <= timestamp).ok_or(None)?;
+        self.abandon(slot);
         Ok(())
     }
 
     fn accepted(&self, peer: &PublicKey, terms: &Terms) -> Accepted {
         let addresses = self.config.peers.get(peer).map(|peer| peer.addresses.clone()).unwrap_or_default();
-        let known = self.table.sessions.get(&terms.session).map_or(Version(0), |live| live.core.version());
+        let core = self.table.sessions.get(&terms.session).map(|live| &live.core);
+        let (version, owner) = core.map(|core| (core.version(), core.owner_epoch())).unwrap_or_default();
         Accepted {
             outcome: terms.outcome,
             session: terms.session,
-            version: known.max(terms.claimed),
+            version: version.max(terms.claimed.0),
             epoch: Epoch(0),
-            owner_epoch: self.config.owner_epoch,
+            owner_epoch: self.config.owner_epoch.max(owner).max(terms.claimed.1),
             incarnation: self.config.incarnation,
             suite: terms.suite as u8,
             mtu: self.config.mtu,
@@ -270,8 +263,14 @@ impl Engine {
     /// Message 2 is made: its keys and locators are installed before it leaves.
     fn on_offer(&mut self, offer: Offer, noise: &[u8], keys: EpochKeys) {
         let Offer { asked, peer, terms } = offer;
-        self.table.release(terms.slot);
         let message2 = response(noise, asked.sender, &peer);
+        let datagram = Datagram { origin: asked.origin, bytes: message2.clone() };
+        let answer = self.fitting(Some(datagram), HANDSHAKE_LEN);
+        // Others of this peer may have become pending while this one was computed.
+        if answer.is_none() || self.make_room(&peer, terms.timestamp).is_err() {
+            self.table.release(terms.slot);
+            return self.drop(Drop::HandshakeOlder);
+        }
         let steering = keys.steering_words();
         let EpochKeys { data, control, .. } = keys;
         let channel = Channel::new(Side::Gateway, Epoch(0), control, steering);
@@ -284,27 +283,32 @@ impl Engine {
             pending: true,
             session: terms.session,
         }];
+        let born = Birth { id: terms.session, peer: *peer.as_bytes(), owner_epoch: self.config.owner_epoch };
+        let birth = (terms.outcome != Outcome::Resumed)
+            .then(|| Box::new(Session::born(born, &self.policy(&peer), self.now)));
         let place = Place { slot, generation, session: terms.session, peer, suite: terms.suite };
         let mut attachment = Attachment::new(place, channel, terms.locators, self.now);
         attachment.pending = Some(Pending {
             origin: asked.origin,
-            message2: message2.clone(),
+            message2,
             ephemeral: asked.ephemeral,
             timestamp: terms.timestamp,
-            birth: terms.birth,
+            installed: false,
+            birth,
             claimed: terms.claimed,
             keys: Some(DataKeys { epoch: Epoch(0), suite: terms.suite, up: data.up, down: data.down }),
         });
         self.table.attach(attachment);
         self.alarms.set(Due::Pending(slot), Some(self.now + PENDING_TIMEOUT));
-        let send = vec![Datagram { origin: asked.origin, bytes: message2 }];
-        self.commit(Change::new(Then::Pending { slot }), Commit { maps, send, ..Commit::default() });
+        let send = answer.into_iter().collect();
+        self.commit(Change::new(Then::Pending { slot, generation }), Commit { maps, send, ..Commit::default() });
     }
 
     /// Forgets a pending handshake: nobody confirmed it, nothing is recorded.
     pub(super) fn abandon(&mut self, slot: Slot) {
-        if self.table.attachments.get(&slot).is_some_and(|held| held.pending.is_some()) {
-            let maps = self.free_maps(slot);
+        let pending = self.table.attachments.get(&slot).and_then(|held| held.pending.as_ref());
+        if pending.is_some_and(|pending| !pending.is_confirming()) {
+            let maps = self.free_maps(slot, None);
             self.alarms.set(Due::Pending(slot), None);
             self.table.detach(slot);
             self.commit(Change::new(Then::Nothing), Commit { maps, ..Commit::default() });

@@ -14,14 +14,18 @@ use super::view::Drop;
 use super::{Due, Engine};
 use crate::abi::{ACTIVE_NONE, ActiveWord, Binding, SessionInfo};
 use crate::event::{Context, Record};
-use crate::ids::{Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
+use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
 use crate::limits::{DRAIN_MAX, DRAIN_MIN};
 use crate::mapop::MapOp;
 use crate::secret::PublicKey;
 use crate::session::policy::Audit;
 use crate::session::transition::TABLE;
-use crate::session::{Effect, Policy, Session, Step, Transport, version};
-use crate::time::Duration;
+use crate::session::{Effect, Input, Policy, Session, State, Step, Transport, version};
+use crate::time::{Duration, Instant};
+
+/// How long after a failed commit what made it is tried again. Maps or disk that failed once may fail for a
+/// while, and each try writes.
+const COMMIT_RETRY: Duration = Duration::from_secs(1);
 
 /// What a commit changes in the engine once it is done.
 #[derive(Debug)]
@@ -29,7 +33,9 @@ pub(super) enum Then {
     /// Nothing any more.
     Nothing,
     /// A pending slot was installed.
-    Pending { slot: Slot },
+    Pending { slot: Slot, generation: Generation },
+    /// The next keys of a slot were installed.
+    Rekeyed { slot: Slot, generation: Generation, epoch: Epoch },
     /// A session moved, noted something, or ended.
     Stepped(Box<Stepped>),
     /// A handshake was confirmed: the slot is live, the session is attached to it.
@@ -63,11 +69,12 @@ impl Change {
         Self { then, failed: None }
     }
 
-    fn session(&self) -> Option<SessionId> {
+    /// The sessions it changes: a confirmed handshake may end another one.
+    fn sessions(&self) -> [Option<SessionId>; 2] {
         match &self.then {
-            Then::Stepped(stepped) => Some(stepped.id),
-            Then::Confirmed(settled) => Some(settled.stepped.id),
-            Then::Nothing | Then::Pending { .. } => None,
+            Then::Stepped(stepped) => [Some(stepped.id), None],
+            Then::Confirmed(settled) => [Some(settled.stepped.id), settled.superseded()],
+            Then::Nothing | Then::Pending { .. } | Then::Rekeyed { .. } => [None, None],
         }
     }
 }
@@ -76,23 +83,43 @@ impl Engine {
     /// Hands a commit out; the session is busy until its outcome is here.
     pub(super) fn commit(&mut self, change: Change, commit: Commit) {
         let op = self.op();
-        if let Some(live) = change.session().and_then(|id| self.table.sessions.get_mut(&id)) {
-            live.busy = Some(op);
-        }
+        self.mark(change.sessions(), Some(op));
         self.committing.insert(op, change);
         self.commands.push_back(Command::Commit { op, commit: Box::new(commit) });
     }
 
     pub(super) fn on_committed(&mut self, op: OpId, done: bool) {
         let Some(change) = self.committing.remove(&op) else { return self.drop(Drop::UnknownOutcome) };
-        if let Some(live) = change.session().and_then(|id| self.table.sessions.get_mut(&id)) {
-            live.busy = None;
+        let sessions = change.sessions();
+        self.mark(sessions, None);
+        if done {
+            self.on_done(change.then);
+        } else {
+            self.on_failed(change);
         }
-        if !done {
-            return self.on_failed(change);
+        for id in sessions.into_iter().flatten().filter(|_| done) {
+            self.catch_up(id);
         }
-        match change.then {
-            Then::Nothing | Then::Pending { .. } => {}
+    }
+
+    fn mark(&mut self, sessions: [Option<SessionId>; 2], busy: Option<OpId>) {
+        for id in sessions.into_iter().flatten() {
+            if let Some(live) = self.table.sessions.get_mut(&id) {
+                live.busy = busy;
+            }
+        }
+    }
+
+    fn on_done(&mut self, then: Then) {
+        match then {
+            Then::Nothing => {}
+            Then::Pending { slot, generation } => {
+                let held = self.table.attachments.get_mut(&slot).filter(|held| held.generation == generation);
+                if let Some(pending) = held.and_then(|held| held.pending.as_mut()) {
+                    pending.installed = true;
+                }
+            }
+            Then::Rekeyed { .. } => {}
             Then::Stepped(stepped) => self.keep(*stepped),
             Then::Confirmed(settled) => self.settle(*settled),
         }
@@ -100,17 +127,27 @@ impl Engine {
 
     fn on_failed(&mut self, change: Change) {
         self.drop(Drop::CommitFailed);
-        match change.then {
-            Then::Pending { slot } => {
-                self.alarms.set(Due::Pending(slot), None);
-                self.table.detach(slot);
-            }
-            Then::Stepped(stepped) => self.arm(stepped.id),
-            Then::Confirmed(settled) => self.arm(settled.stepped.id),
-            Then::Nothing => {}
-        }
+        let was_asked = change.failed.is_some();
         if let Some((datagram, asked)) = change.failed {
             self.answer(datagram.origin, asked, datagram.bytes);
+        }
+        match change.then {
+            Then::Nothing => {}
+            Then::Pending { slot, generation } => {
+                if self.table.attachments.get(&slot).is_some_and(|held| held.generation == generation) {
+                    self.release_slot(slot);
+                }
+            }
+            Then::Rekeyed { slot, generation, epoch } => self.unrekeyed(slot, generation, epoch),
+            Then::Stepped(stepped) => {
+                self.arm_later(stepped.id);
+                let live = self.table.sessions.get(&stepped.id);
+                let recovering = live.is_some_and(|live| live.core.state() == State::Recovering);
+                if was_asked && recovering && !stepped.rows.is_empty() {
+                    self.apply(stepped.id, &Input::AttemptFailed, Vec::new());
+                }
+            }
+            Then::Confirmed(settled) => self.unsettled(&settled),
         }
     }
 
@@ -119,8 +156,11 @@ impl Engine {
         let Stepped { id, core, ceiling, word, issued, retired, ended, rows } = stepped;
         let reason = rows.last().and_then(|&row| TABLE.get(row)).map(|row| row.reason);
         self.count_rows(&rows);
+        let left = self.table.sessions.get(&id).and_then(|live| live.core.transport().copied());
+        let moved = core.transport().is_some() && left != core.transport().copied();
         if let Some((slot, word)) = word {
             self.table.exchange(slot, &issued, &retired);
+            self.moved(slot, moved, left);
             if let Some(attachment) = self.table.attachments.get_mut(&slot) {
                 attachment.word = word;
             }
@@ -135,15 +175,36 @@ impl Engine {
         self.arm(id);
     }
 
+    /// A slot has another transport, which just showed that it lives; the one it left was in use until now.
+    fn moved(&mut self, slot: Slot, moved: bool, left: Option<Transport>) {
+        let now = self.now;
+        let Some(attachment) = self.table.attachments.get_mut(&slot).filter(|_| moved) else { return };
+        attachment.last_opened = now;
+        attachment.unanswered = None;
+        if let Some(issued) = left.and_then(|left| attachment.locators.get_mut(&left.k)) {
+            issued.used = Some(now);
+        }
+    }
+
     /// Sets the alarms of a session.
     pub(super) fn arm(&mut self, id: SessionId) {
+        self.arm_from(id, Instant(0));
+    }
+
+    /// The same after a commit that failed: what is due is tried again, but not at once.
+    pub(super) fn arm_later(&mut self, id: SessionId) {
+        self.arm_from(id, self.now + COMMIT_RETRY);
+    }
+
+    fn arm_from(&mut self, id: SessionId, earliest: Instant) {
         let Some(live) = self.table.sessions.get(&id) else { return };
         let policy = self.policy(&live.peer);
-        let at = live.core.next_deadline(&policy);
+        let waiting = live.waiting.is_any().then_some(earliest);
+        let at = live.core.next_deadline(&policy).into_iter().chain(waiting).min();
         let slot = live.slot;
-        self.alarms.set(Due::Session(id), at);
+        self.alarms.set(Due::Session(id), at.map(|at| at.max(earliest)));
         if let Some(slot) = slot {
-            self.arm_silence(slot);
+            self.arm_silence(slot, earliest);
         }
     }
 
@@ -164,11 +225,12 @@ impl Engine {
     }
 
     /// Map writes that empty a slot, in an order in which every state in between is refused by the kernel.
-    pub(super) fn free_maps(&self, slot: Slot) -> Vec<MapOp> {
+    /// `word` is the active word it has by then, if not the one it has now.
+    pub(super) fn free_maps(&self, slot: Slot, word: Option<ActiveWord>) -> Vec<MapOp> {
         let Some(attachment) = self.table.attachments.get(&slot) else { return Vec::new() };
         let locators = attachment.locators.values().map(|issued| issued.locator).collect();
         vec![
-            MapOp::Activate { slot, word: attachment.word.successor(ACTIVE_NONE, ACTIVE_NONE) },
+            MapOp::Activate { slot, word: word.unwrap_or(attachment.word).successor(ACTIVE_NONE, ACTIVE_NONE) },
             MapOp::RemoveLocators { locators },
             MapOp::Free { slot },
         ]
@@ -226,7 +288,7 @@ impl Engine {
                 (slot, current)
             }
             Effect::End { .. } => {
-                commit.maps.extend(self.free_maps(slot));
+                commit.maps.extend(self.free_maps(slot, Some(current)));
                 commit.worker.push(WorkerOp::Free { slot });
                 (slot, current)
             }

@@ -4,14 +4,17 @@
 //! new word, then the old slot is freed. Must never accept a CONFIRM from another address than message 2
 //! went to.
 
-use super::command::{Commit, Datagram, Origin, StoreOp, WorkerOp};
+use super::command::{Commit, DataKeys, Datagram, StoreOp, WorkerOp};
 use super::commit::{Change, Stepped, Then, is_strict};
-use super::table::Live;
+use super::control::Came;
+use super::table::{Live, Waiting};
+use crate::abi::ActiveWord;
 use super::view::Drop;
 use super::{Due, Engine};
 use crate::crypto::suite::REJECT_AFTER;
 use crate::event::{Event, Record};
-use crate::ids::{SessionId, Slot, TransportIndex, Version};
+use crate::ids::{SessionId, Slot, Version};
+use crate::limits::PATH_MTU_UNPROVEN;
 use crate::mapop::MapOp;
 use crate::message::{Control, Label, Message, Reject};
 use crate::reason::Reason;
@@ -37,29 +40,48 @@ pub(super) struct Settled {
     left: Option<Slot>,
 }
 
+impl Settled {
+    /// The session that ends with it.
+    pub(super) fn superseded(&self) -> Option<SessionId> {
+        self.superseded.as_ref().map(|(id, _)| *id)
+    }
+}
+
 impl Engine {
-    /// A CONFIRM that opened under the keys of `slot`, on transport `k`.
-    pub(super) fn on_confirm(&mut self, slot: Slot, k: TransportIndex, origin: Origin, asked: usize, id: u64, says: Says) {
+    /// A CONFIRM that opened under the keys of a slot.
+    pub(super) fn on_confirm(&mut self, came: Came, says: Says) {
+        let Came { slot, k, origin, .. } = came;
         let Some(attachment) = self.table.attachments.get(&slot) else { return };
         let (peer, session) = (attachment.peer, attachment.session);
         let Some(pending) = &attachment.pending else {
             // Its acknowledgement was lost.
-            return self.acknowledge(slot, k, origin, asked, id);
+            return self.acknowledge(came);
         };
         if pending.origin != origin {
             return self.drop(Drop::Unconfirmed);
         }
-        if self.table.sessions.get(&session).is_some_and(|live| live.busy.is_some()) {
+        let other = self.table.session_of(&peer).filter(|other| *other != session);
+        let is_busy = |id: &SessionId| self.table.sessions.get(id).is_some_and(|live| live.busy.is_some());
+        let confirming = self.table.pending_of(&peer).any(|(_, pending)| pending.is_confirming());
+        if confirming || is_busy(&session) || other.as_ref().is_some_and(is_busy) {
             return self.drop(Drop::Busy);
         }
+        if let Some(other) = other
+            && !self.admission.may_supersede(&peer, self.now)
+        {
+            self.drop(Drop::RateLimited);
+            self.security(other, Reason::SecDuplicateIdentity);
+            return self.refuse_confirm(came, Reason::RateLimited);
+        }
         let Some(path) = self.path(origin) else { return self.drop(Drop::GatewayAddress) };
-        let transport = Transport { k, path, label: says.label, class: says.class, mtu: says.mtu, since: self.now };
+        let mtu = says.mtu.max(PATH_MTU_UNPROVEN);
+        let transport = Transport { k, path, label: says.label, class: says.class, mtu, since: self.now };
         match self.confirmed(slot, transport, path) {
-            Ok((step, gap)) => self.settle_commit(slot, k, origin, asked, id, step, gap),
+            Ok((step, gap)) => self.settle_commit(came, step, gap),
             Err(refusal) => {
                 self.drop(Drop::Refused);
-                self.refuse_confirm(slot, k, origin, asked, id, refusal.reason);
-                self.table.attachments.get(&slot).is_some_and(|held| held.peer == peer).then(|| self.abandon(slot));
+                self.refuse_confirm(came, refusal.reason);
+                self.abandon(slot);
             }
         }
     }
@@ -77,60 +99,79 @@ impl Engine {
             return Ok((born.step(&Input::Confirm { confirmed, reject_after }, &policy, self.now)?, None));
         }
         let live = self.table.sessions.get(&attachment.session).ok_or(gone)?;
-        let (core, gap) = live.core.raised(pending.claimed, self.config.owner_epoch).ok_or(gone)?;
+        let (version, owner) = pending.claimed;
+        let (core, gap) = live.core.raised(version, owner.max(self.config.owner_epoch)).ok_or(gone)?;
         let resume =
-            Resume { peer: *attachment.peer.as_bytes(), confirmed, last_version: pending.claimed, reject_after };
+            Resume { peer: *attachment.peer.as_bytes(), confirmed, last_version: version, reject_after };
         Ok((core.step(&Input::Resume(resume), &policy, self.now)?, gap))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the facts of one datagram, each used once")]
-    fn settle_commit(&mut self, slot: Slot, k: TransportIndex, origin: Origin, asked: usize, id: u64, step: Step, gap: Option<Gap>) {
+    fn settle_commit(&mut self, came: Came, step: Step, gap: Option<Gap>) {
+        let slot = came.slot;
+        let done = self.seal_to(came, Control::Done);
+        let done = self.fitting(done, came.len);
+        let reject = self.reject(slot, 0, Reason::CommitFailed);
+        let failed = self.seal_to(came, Control::Reject(reject));
         let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
-        let (session, peer, generation) = (attachment.session, attachment.peer, attachment.generation);
+        let (session, peer) = (attachment.session, attachment.peer);
         let Some(keys) = attachment.pending.as_mut().and_then(|pending| pending.keys.take()) else {
             return self.drop(Drop::Busy);
         };
-        let done = self.seal_to(slot, k, origin, &Message { id, body: Control::Done });
+        // Nothing ends this handshake now but the outcome of its commit.
+        self.alarms.set(Due::Pending(slot), None);
         let policy = self.policy(&peer);
         let mut commit = Commit { strict: is_strict(&policy), send: done.into_iter().collect(), ..Commit::default() };
-        let (live_slot, reserved) = self.table.sessions.get(&session).map_or((None, Version(0)), |live| (live.slot, live.ceiling));
-        let left = live_slot.filter(|old| *old != slot);
+        let live = self.table.sessions.get(&session);
+        let (reserved, is_new) = (live.map_or(Version(0), |live| live.ceiling), live.is_none());
+        let left = live.and_then(|live| live.slot).filter(|old| *old != slot);
         self.rollback_records(&step.session, &peer, gap, &mut commit);
         let superseded = self.supersede(session, &peer, &mut commit);
-        if let Some(old) = left {
-            commit.maps.extend(self.free_maps(old));
-            commit.worker.push(WorkerOp::Free { slot: old });
-        }
-        let word = self.table.attachments.get(&slot).map(|held| held.word).unwrap_or_default();
-        let word = step.session.transport().map(|to| self.bind_maps(slot, word, to, None, &mut commit.maps));
-        commit.maps.push(self.info(slot, &step.session));
-        commit.maps.push(MapOp::Confirm { slot });
-        commit.maps.extend(self.table.reserved_of(session).into_iter().map(|slot| MapOp::Free { slot }));
-        let prefixes = self.prefixes(&peer);
-        commit.worker.push(WorkerOp::Install { slot, generation, session, keys, prefixes });
+        let word = self.switch_maps(slot, left, &step.session, &mut commit);
+        self.install(slot, keys, &mut commit);
         let ceiling = version::ceiling(step.session.version(), reserved).unwrap_or(reserved);
         let stored = Box::new(self.stored(&step.session, &peer, ceiling));
         commit.store.push(StoreOp::Put { stored, durable: true });
-        if live_slot.is_none() && !self.table.sessions.contains_key(&session) {
-            commit.records.push(Record::about(&self.context(&peer), &step.session, Event::SessionCreated, Some(Reason::HandshakeOk)));
+        if is_new {
+            let context = self.context(&peer);
+            let created = Record::about(&context, &step.session, Event::SessionCreated, Some(Reason::HandshakeOk));
+            commit.records.push(created);
         }
         commit.records.extend(self.records(&step, &peer));
-        let rows = step.transitions.iter().map(|transition| transition.row).collect();
         let stepped = Stepped {
             id: session,
+            rows: step.transitions.iter().map(|transition| transition.row).collect(),
             core: step.session,
             ceiling,
             word: word.map(|word| (slot, word)),
             issued: Vec::new(),
             retired: Vec::new(),
             ended: false,
-            rows,
         };
         let mut change = Change::new(Then::Confirmed(Box::new(Settled { slot, stepped, superseded, left })));
-        let reject = self.reject(slot, 0, Reason::CommitFailed);
-        let failed = self.seal_to(slot, k, origin, &Message { id, body: Control::Reject(reject) });
-        change.failed = failed.map(|datagram| (datagram, asked));
+        change.failed = failed.map(|datagram| (datagram, came.len));
         self.commit(change, commit);
+    }
+
+    /// Map writes that move a session to its new slot: the old active word to none, the new word, then the
+    /// old slot is freed. Gives the new word.
+    fn switch_maps(&self, slot: Slot, left: Option<Slot>, core: &Session, commit: &mut Commit) -> Option<ActiveWord> {
+        let mut freed = left.map(|old| self.free_maps(old, None)).unwrap_or_default().into_iter();
+        commit.maps.extend(freed.next());
+        let word = self.table.attachments.get(&slot).map(|held| held.word).unwrap_or_default();
+        let word = core.transport().map(|to| self.bind_maps(slot, word, to, None, &mut commit.maps));
+        commit.maps.push(self.info(slot, core));
+        commit.maps.push(MapOp::Confirm { slot });
+        commit.maps.extend(freed);
+        commit.maps.extend(self.table.reserved_of(core.id()).into_iter().map(|slot| MapOp::Free { slot }));
+        commit.worker.extend(left.map(|slot| WorkerOp::Free { slot }));
+        word
+    }
+
+    fn install(&self, slot: Slot, keys: DataKeys, commit: &mut Commit) {
+        let Some(attachment) = self.table.attachments.get(&slot) else { return };
+        let (generation, session) = (attachment.generation, attachment.session);
+        let prefixes = self.prefixes(&attachment.peer);
+        commit.worker.push(WorkerOp::Install { slot, generation, session, keys, prefixes });
     }
 
     /// A client that knows more than the store: the store was restored from a backup.
@@ -147,7 +188,7 @@ impl Engine {
         let live = self.table.sessions.get(&other)?;
         let step = live.core.step(&Input::Superseded, &self.policy(peer), self.now).ok()?;
         if let Some(old) = live.slot {
-            commit.maps.extend(self.free_maps(old));
+            commit.maps.extend(self.free_maps(old, None));
             commit.worker.push(WorkerOp::Free { slot: old });
         }
         commit.maps.extend(self.table.reserved_of(other).into_iter().map(|slot| MapOp::Free { slot }));
@@ -169,38 +210,54 @@ impl Engine {
         let id = stepped.id;
         self.table.unreserve(id);
         self.alarms.set(Due::Pending(slot), None);
-        let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
-        attachment.pending = None;
-        attachment.last_opened = self.now;
+        let now = self.now;
+        let Some(attachment) = self.table.confirm(slot) else { return };
+        attachment.last_opened = now;
+        attachment.reject_after = stepped.core.reject_after();
         let peer = attachment.peer;
         if let Some(transport) = stepped.core.transport() {
             attachment.remember(transport.path);
         }
-        let live = Live { core: stepped.core.clone(), peer, slot: Some(slot), ceiling: stepped.ceiling, reason: None, busy: None };
+        // An order to end it stands; what else waited went with the old keys.
+        let end = self.table.sessions.get(&id).and_then(|live| live.waiting.end);
+        let waiting = Waiting { end, ..Waiting::default() };
+        let live = Live { core: stepped.core.clone(), peer, slot: Some(slot), ceiling: stepped.ceiling, reason: None, busy: None, waiting };
         self.table.enlist(id, live);
         self.keep(stepped);
     }
 
-    /// Tells a client whose CONFIRM the core refused.
-    fn refuse_confirm(&mut self, slot: Slot, k: TransportIndex, origin: Origin, asked: usize, id: u64, reason: Reason) {
-        let reject: Reject = self.reject(slot, 0, reason);
-        if let Some(datagram) = self.seal_to(slot, k, origin, &Message { id, body: Control::Reject(reject) }) {
-            self.answer(origin, asked, datagram.bytes);
+    /// The commit failed. The keys went with it and may have sealed before it was taken back, so they are
+    /// not given out again: the client begins anew, and an older session stays as it was.
+    pub(super) fn unsettled(&mut self, settled: &Settled) {
+        let slot = settled.slot;
+        let maps = self.free_maps(slot, None);
+        self.release_slot(slot);
+        self.commit(Change::new(Then::Nothing), Commit { maps, ..Commit::default() });
+        for id in [Some(settled.stepped.id), settled.superseded()].into_iter().flatten() {
+            self.arm_later(id);
         }
     }
 
-    /// Seals a message along the way a request came.
-    pub(super) fn seal_to(&self, slot: Slot, k: TransportIndex, origin: Origin, message: &Message) -> Option<Datagram> {
-        let attachment = self.table.attachments.get(&slot)?;
-        let issued = attachment.locators.get(&k)?;
-        let bytes = attachment.channel.seal(k, issued.locator, message)?;
-        Some(Datagram { origin, bytes })
+    /// Tells a client whose CONFIRM was refused.
+    fn refuse_confirm(&mut self, came: Came, reason: Reason) {
+        let reject: Reject = self.reject(came.slot, 0, reason);
+        if let Some(datagram) = self.seal_to(came, Control::Reject(reject)) {
+            self.answer(came.origin, came.len, datagram.bytes);
+        }
+    }
+
+    /// Seals a message along the way a request came, with the request's id.
+    pub(super) fn seal_to(&self, came: Came, body: Control) -> Option<Datagram> {
+        let attachment = self.table.attachments.get(&came.slot)?;
+        let issued = attachment.locators.get(&came.k)?;
+        let bytes = attachment.channel.seal(came.k, issued.locator, &Message { id: came.id, body })?;
+        Some(Datagram { origin: came.origin, bytes })
     }
 
     /// "The message with this id arrived."
-    pub(super) fn acknowledge(&mut self, slot: Slot, k: TransportIndex, origin: Origin, asked: usize, id: u64) {
-        if let Some(datagram) = self.seal_to(slot, k, origin, &Message { id, body: Control::Done }) {
-            self.answer(origin, asked, datagram.bytes);
+    pub(super) fn acknowledge(&mut self, came: Came) {
+        if let Some(datagram) = self.seal_to(came, Control::Done) {
+            self.answer(came.origin, came.len, datagram.bytes);
         }
     }
 }

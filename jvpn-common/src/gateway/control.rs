@@ -12,9 +12,9 @@ use crate::event::{Event, Record};
 use crate::ids::{Epoch, Locator, SessionId, Slot, TransportIndex};
 use crate::limits::PREVIOUS_KEYS_LIFE;
 use crate::message::control::PathQuality;
-use crate::message::{Control, Label, Message};
+use crate::message::{Control, Purpose};
 use crate::reason::Reason;
-use crate::session::{Ender, Input, Policy, Report, TransportClass};
+use crate::session::{Ender, Input, Report, TransportClass};
 use crate::time::{Duration, Instant};
 use crate::wire::Header;
 
@@ -24,18 +24,26 @@ const SECURITY_EVERY: Duration = Duration::from_secs(10);
 /// Security events remembered for that.
 const SECURITY_MAX: usize = 1_024;
 
-/// The class of a byte in CONFIRM or a request.
+/// The class of a byte in CONFIRM or a request; an unknown one is the least wanted.
 pub(super) fn class(byte: u8) -> TransportClass {
-    match byte {
-        0 => TransportClass::Primary,
-        1 => TransportClass::Secondary,
-        _ => TransportClass::Backup,
-    }
+    TransportClass::from_number(byte).unwrap_or(TransportClass::Backup)
+}
+
+/// How a message came: where its answer goes, and how large it may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Came {
+    pub(super) slot: Slot,
+    pub(super) k: TransportIndex,
+    pub(super) origin: Origin,
+    /// Bytes of the datagram.
+    pub(super) len: usize,
+    /// The message's id.
+    pub(super) id: u64,
 }
 
 impl Engine {
     pub(super) fn on_control(&mut self, origin: Origin, bytes: &mut [u8]) {
-        let asked = bytes.len();
+        let len = bytes.len();
         let Some((header, _)) = Header::parse(bytes) else { return self.drop(Drop::ControlHeader) };
         let Some((slot, k)) = self.table.find(Locator(header.locator)) else { return self.drop(Drop::UnknownLocator) };
         let Some(attachment) = self.table.attachments.get_mut(&slot) else { return self.drop(Drop::UnknownLocator) };
@@ -47,38 +55,48 @@ impl Engine {
         if let Some(issued) = attachment.locators.get_mut(&k) {
             issued.used = Some(self.now);
         }
-        attachment.last_opened = self.now;
-        attachment.unanswered = None;
         let pending = attachment.pending.is_some();
+        self.heard(slot, k, origin);
         self.epoch_used(slot, epoch);
         self.see(&message);
         if pending && !matches!(message.body, Control::Confirm { .. }) {
             return self.drop(Drop::Unconfirmed);
         }
-        self.arm_silence(slot);
-        self.on_message(slot, k, origin, asked, message);
+        self.on_message(Came { slot, k, origin, len, id: message.id }, message.body);
     }
 
-    fn on_message(&mut self, slot: Slot, k: TransportIndex, origin: Origin, asked: usize, message: Message) {
-        let id = message.id;
-        match message.body {
+    /// Something opened from the active transport: it is not silent. Other transports prove nothing of it.
+    fn heard(&mut self, slot: Slot, k: TransportIndex, origin: Origin) {
+        let Some(path) = self.path(origin) else { return };
+        let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
+        let active = self.table.sessions.get(&attachment.session).and_then(|live| live.core.transport());
+        if active.is_some_and(|active| active.k == k && active.path == path) {
+            attachment.last_opened = self.now;
+            attachment.unanswered = None;
+            self.arm_silence(slot, Instant(0));
+        }
+    }
+
+    fn on_message(&mut self, came: Came, body: Control) {
+        match body {
             Control::Confirm { label, class: byte, mtu } => {
-                self.on_confirm(slot, k, origin, asked, id, Says { label, class: class(byte), mtu });
+                self.on_confirm(came, Says { label, class: class(byte), mtu });
             }
-            Control::Reattach(request) | Control::Validate(request) => {
-                self.on_request(slot, k, origin, asked, id, request, None);
-            }
+            Control::Reattach(request) if request.purpose != Purpose::Validate => self.on_request(came, request, None),
+            Control::Validate(request) if request.purpose == Purpose::Validate => self.on_request(came, request, None),
             Control::Prove { request, cookie, cookie_time } => {
-                self.on_request(slot, k, origin, asked, id, request, Some((cookie, Instant(cookie_time))));
+                self.on_request(came, request, Some((cookie, Instant(cookie_time))));
             }
-            Control::Rekey(noise) => self.on_rekey(slot, k, origin, asked, id, &noise),
+            Control::Rekey(noise) => self.on_rekey(came, &noise),
             Control::PathReport(paths) => {
-                self.on_report(slot, &paths);
-                self.acknowledge(slot, k, origin, asked, id);
+                self.on_report(came.slot, &paths);
+                self.acknowledge(came);
             }
-            Control::Close => self.on_close(slot, k, origin, asked, id),
+            Control::Close => self.on_close(came),
             Control::Done => {}
-            Control::Challenge { .. }
+            Control::Reattach(_)
+            | Control::Validate(_)
+            | Control::Challenge { .. }
             | Control::Ack(_)
             | Control::Reject(_)
             | Control::PolicyUpdate(_)
@@ -105,13 +123,20 @@ impl Engine {
     /// Something opened under this epoch: older ones are wiped a while later.
     pub(super) fn epoch_used(&mut self, slot: Slot, epoch: Epoch) {
         let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
-        attachment.channel.promote(epoch);
-        if epoch > attachment.epoch_used {
-            let at = self.now + PREVIOUS_KEYS_LIFE;
-            attachment.wipe.push((at, attachment.epoch_used));
-            attachment.epoch_used = epoch;
-            self.alarms.set(Due::Wipe(slot), attachment.wipe.first().map(|&(at, _)| at));
+        if epoch <= attachment.epoch_used || epoch > attachment.epoch {
+            return;
         }
+        attachment.channel.promote(epoch);
+        let at = self.now + PREVIOUS_KEYS_LIFE;
+        attachment.wipe.push((at, attachment.epoch_used));
+        attachment.epoch_used = epoch;
+        let (session, reject_after) = (attachment.session, attachment.reject_after);
+        self.alarms.set(Due::Wipe(slot), attachment.wipe.first().map(|&(at, _)| at));
+        // From now on the session lives by its new keys.
+        if let Some(live) = self.table.sessions.get_mut(&session) {
+            live.waiting.rekeyed = Some(reject_after);
+        }
+        self.catch_up(session);
     }
 
     /// What the client measures: round trips for drains, quality of the active transport for the core.
@@ -135,23 +160,22 @@ impl Engine {
         self.apply(session, &Input::Quality(report), Vec::new());
     }
 
-    fn on_close(&mut self, slot: Slot, k: TransportIndex, origin: Origin, asked: usize, id: u64) {
-        let Some(session) = self.table.attachments.get(&slot).map(|held| held.session) else { return };
-        let done = self.seal_to(slot, k, origin, &Message { id, body: Control::Done });
-        let done = done.filter(|datagram| datagram.bytes.len() <= asked);
+    fn on_close(&mut self, came: Came) {
+        let Some(session) = self.table.attachments.get(&came.slot).map(|held| held.session) else { return };
+        let done = self.seal_to(came, Control::Done);
+        let done = self.fitting(done, came.len);
         self.apply(session, &Input::Terminate { by: Ender::Client }, done.into_iter().collect());
     }
 
     /// Gives an input to a session's core and commits what it proposes; a refusal is counted.
     pub(super) fn apply(&mut self, id: SessionId, input: &Input, send: Vec<super::command::Datagram>) -> bool {
+        let Some(peer) = self.table.sessions.get(&id).map(|live| live.peer) else { return false };
+        let policy = self.policy(&peer);
         let Some(live) = self.table.sessions.get_mut(&id) else { return false };
         if live.busy.is_some() {
             self.drop(Drop::Busy);
             return false;
         }
-        // A removed peer's session ends under the defaults.
-        let peer = self.config.peers.get(&live.peer);
-        let policy = peer.map_or_else(|| std::sync::Arc::new(Policy::field()), |peer| peer.policy.clone());
         match live.core.step(input, &policy, self.now) {
             Ok(step) if step.transitions.is_empty() && send.is_empty() => {
                 // It only added to what is known: nothing outside depends on it.
@@ -171,29 +195,25 @@ impl Engine {
         }
     }
 
+    /// Ends a session, now or as soon as what is under way is done.
     pub(super) fn terminate(&mut self, session: SessionId, reason: Reason) {
-        let input = match reason {
-            Reason::PolicyTermination => Input::PeerRemoved,
-            Reason::SecKeyCompromiseSuspected => Input::CompromiseSuspected,
-            _ => Input::Terminate { by: Ender::Operator },
+        let (input, reason) = match reason {
+            Reason::PolicyTermination => (Input::PeerRemoved, reason),
+            Reason::SecKeyCompromiseSuspected => (Input::CompromiseSuspected, reason),
+            _ => (Input::Terminate { by: Ender::Operator }, Reason::OperatorTermination),
         };
-        let slot = self.table.sessions.get(&session).and_then(|live| live.slot);
-        if let Some(slot) = slot {
-            self.push(slot, Control::Terminate { reason });
-        }
-        self.apply(session, &input, Vec::new());
-    }
-
-    pub(super) fn ask_to_jump(&mut self, session: SessionId, label: Label) {
-        if let Some(slot) = self.table.sessions.get(&session).and_then(|live| live.slot) {
-            self.push(slot, Control::JumpRequest { label });
+        let Some(live) = self.table.sessions.get_mut(&session) else { return };
+        live.waiting.end = Some(reason);
+        if live.busy.is_none() {
+            let last = self.pushed(session, Control::Terminate { reason });
+            self.apply(session, &input, last.into_iter().collect());
         }
     }
 
     pub(super) fn going_away(&mut self) {
-        let slots: Vec<Slot> = self.table.attachments.keys().copied().collect();
-        for slot in slots {
-            self.push(slot, Control::GoingAway);
+        let sessions: Vec<SessionId> = self.table.sessions.keys().copied().collect();
+        for session in sessions {
+            self.push(session, Control::GoingAway);
         }
     }
 

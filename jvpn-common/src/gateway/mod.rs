@@ -38,7 +38,7 @@ use crate::alarm::Alarms;
 use crate::crypto::Entropy;
 use crate::crypto::challenge::ChallengeSecret;
 use crate::ids::{OpId, SessionId, Slot};
-use crate::message::Message;
+use crate::message::{Control, Message};
 use crate::reason::Reason;
 use crate::session::Path;
 use crate::time::Instant;
@@ -167,7 +167,7 @@ impl Engine {
     fn on_order(&mut self, order: Order) {
         match order {
             Order::Terminate { session, reason } => self.terminate(session, reason),
-            Order::Jump { session, label } => self.ask_to_jump(session, label),
+            Order::Jump { session, label } => self.push(session, Control::JumpRequest { label }),
             Order::GoingAway => self.going_away(),
             Order::Storage { available } => self.storage = available,
         }
@@ -187,14 +187,22 @@ impl Engine {
         *self.drops.entry(why).or_default() += 1;
     }
 
-    /// Sends an answer to a question of `asked` bytes. The one place that sends answers, and so the one that
-    /// makes sure that none is larger than its question.
+    /// Sends an answer to a question of `asked` bytes.
     fn answer(&mut self, origin: Origin, asked: usize, bytes: Vec<u8>) {
-        if bytes.len() > asked {
-            self.drop(Drop::AnswerTooLarge);
-            return;
+        if let Some(datagram) = self.fitting(Some(Datagram { origin, bytes }), asked) {
+            self.commands.push_back(Command::Send(datagram));
         }
-        self.commands.push_back(Command::Send(Datagram { origin, bytes }));
+    }
+
+    /// Lets an answer through unless it is larger than its question of `asked` bytes. Every answer, sent at
+    /// once or by a commit, passes here.
+    fn fitting(&mut self, answer: Option<Datagram>, asked: usize) -> Option<Datagram> {
+        let answer = answer?;
+        if answer.bytes.len() > asked {
+            self.drop(Drop::AnswerTooLarge);
+            return None;
+        }
+        Some(answer)
     }
 
     /// The 4-tuple of an origin as the core and the maps know it.
@@ -228,17 +236,23 @@ impl Engine {
         self.gateways.get(usize::from(index)).copied()
     }
 
-    /// A message of our own to the active transport of a slot.
-    fn push(&mut self, slot: Slot, body: crate::message::Control) {
-        let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
-        let Some(live) = self.table.sessions.get(&attachment.session) else { return };
-        let Some(transport) = live.core.transport().copied() else { return };
-        let Some(issued) = attachment.locators.get(&transport.k).copied() else { return };
+    /// A message of our own to the active transport of a session.
+    fn push(&mut self, id: SessionId, body: Control) {
+        if let Some(datagram) = self.pushed(id, body) {
+            self.commands.push_back(Command::Send(datagram));
+        }
+    }
+
+    /// The same, for a commit to send; none for a session that is attached or bound to nothing.
+    fn pushed(&mut self, id: SessionId, body: Control) -> Option<Datagram> {
+        let live = self.table.sessions.get(&id)?;
+        let transport = *live.core.transport()?;
+        let attachment = self.table.attachments.get_mut(&live.slot?)?;
+        let locator = attachment.locators.get(&transport.k)?.locator;
         let message = Message { id: attachment.next_id, body };
         attachment.next_id += 1;
-        let sealed = attachment.channel.seal(transport.k, issued.locator, &message);
-        if let (Some(bytes), Some(origin)) = (sealed, self.origin(transport.path)) {
-            self.commands.push_back(Command::Send(Datagram { origin, bytes }));
-        }
+        let bytes = attachment.channel.seal(transport.k, locator, &message)?;
+        let origin = self.origin(transport.path)?;
+        Some(Datagram { origin, bytes })
     }
 }

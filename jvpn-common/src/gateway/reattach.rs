@@ -11,20 +11,23 @@
 //!                          REATTACH ─► core ─► commit ─► ACK      refusal ─► REJECT with version and binding
 //! ```
 
-use super::command::{Commit, Datagram, Origin};
+use super::command::{Command, Commit};
 use super::commit::{Change, Locators};
-use super::control::class;
+use super::control::{Came, class};
 use super::view::Drop;
 use super::Engine;
 use crate::crypto::challenge::Challenge;
-use crate::event::Record;
-use crate::ids::{Slot, TransportIndex};
-use crate::message::{Ack, Control, Evidence, Message, Purpose, Reject, Request};
+use crate::event::{Event, Record};
+use crate::ids::{SessionId, Slot};
+use crate::limits::PATH_MTU_UNPROVEN;
+use crate::message::{Ack, Control, Evidence, Purpose, Reject, Request};
 use crate::reason::Reason;
+use crate::secret::PublicKey;
 use crate::session::{
     self, Allowed, Cause, Class, Input, Opened, Path, Refusal, RefusalKind, Session, Step, Switch, Transport, Validated,
 };
 use crate::time::{Duration, Instant};
+use core::cmp::Ordering;
 
 /// Messages of requests a session may send in a minute, as a multiple of `max_requests_per_min`: a
 /// challenged request is two messages, and each may have to be sent twice.
@@ -35,75 +38,113 @@ const RATE_RETRY: Duration = Duration::from_secs(1);
 /// The request's own facts, needed for every answer.
 #[derive(Clone, Copy)]
 struct Asked {
-    slot: Slot,
-    k: TransportIndex,
-    origin: Origin,
-    len: usize,
-    id: u64,
+    came: Came,
     request: Request,
+    session: SessionId,
+    peer: PublicKey,
+    path: Path,
+}
+
+/// What a nonce says.
+enum Freshness {
+    /// Above every accepted one.
+    New,
+    /// The one that bound the session to where it comes from.
+    Repeat,
+    /// Below, or accepted from elsewhere.
+    Old,
 }
 
 impl Engine {
-    #[expect(clippy::too_many_arguments, reason = "the facts of one datagram, gathered into Asked at once")]
-    pub(super) fn on_request(
-        &mut self,
-        slot: Slot,
-        k: TransportIndex,
-        origin: Origin,
-        len: usize,
-        id: u64,
-        request: Request,
-        proof: Option<([u8; 16], Instant)>,
-    ) {
-        let asked = Asked { slot, k, origin, len, id, request };
-        let Some(path) = self.path(origin) else { return self.drop(Drop::GatewayAddress) };
-        let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
+    pub(super) fn on_request(&mut self, came: Came, request: Request, proof: Option<([u8; 16], Instant)>) {
+        let Some(path) = self.path(came.origin) else { return self.drop(Drop::GatewayAddress) };
+        let Some(attachment) = self.table.attachments.get_mut(&came.slot) else { return };
         let (session, peer) = (attachment.session, attachment.peer);
-        let policy = self.config.peers.get(&peer).map(|peer| peer.policy.clone());
-        let Some(policy) = policy else { return self.drop(Drop::Refused) };
+        let asked = Asked { came, request, session, peer, path };
+        let Some(policy) = self.config.peers.get(&peer).map(|peer| peer.policy.clone()) else {
+            return self.drop(Drop::Refused);
+        };
         let limit = policy.max_requests_per_min.saturating_mul(MESSAGES_PER_REQUEST);
         if !attachment.requests.admit(limit, self.now) {
             self.drop(Drop::RateLimited);
             self.security(session, Reason::SecAbuseControlPlane);
             return self.send_reject(asked, Reason::RateLimited, None, Some(RATE_RETRY));
         }
-        let transport =
-            Transport { k, path, label: request.label, class: class(request.class), mtu: request.mtu, since: self.now };
+        match self.freshness(asked) {
+            Freshness::New => {}
+            Freshness::Repeat if self.is_busy(session) => return self.drop(Drop::Busy),
+            Freshness::Repeat => return self.send_ack_unmoved(asked),
+            Freshness::Old => return self.refuse(asked, Reason::FreshnessInvalid),
+        }
+        let (label, class) = (request.label, class(request.class));
+        let mtu = request.mtu.max(PATH_MTU_UNPROVEN);
+        let transport = Transport { k: came.k, path, label, class, mtu, since: self.now };
         let validated = match proof {
-            Some(proof) => self.proven(asked, session, transport, proof),
-            None => self.known(slot, transport, &policy, request.quoted_echo),
+            Some(proof) => self.proven(asked, transport, proof),
+            None => self.known(came.slot, transport, &policy, request.quoted_echo),
         };
-        let Ok(validated) = validated else {
-            return if proof.is_some() {
+        match validated {
+            Ok(_) if self.is_busy(session) => self.drop(Drop::Busy),
+            Ok(validated) => self.on_proven(asked, validated, transport, &policy),
+            Err(_) if proof.is_some() => {
                 self.drop(Drop::Cookie);
                 self.send_reject(asked, Reason::PathUnvalidated, None, None);
-            } else {
-                self.send_challenge(asked, session);
-            };
-        };
-        if self.table.sessions.get(&session).is_some_and(|live| live.busy.is_some()) {
-            return self.drop(Drop::Busy);
+            }
+            Err(_) => self.send_challenge(asked),
         }
-        self.abandoned(session, request.nonce_floor, &policy);
-        match switch(request, validated, transport, &policy) {
+    }
+
+    fn is_busy(&self, session: SessionId) -> bool {
+        self.table.sessions.get(&session).is_some_and(|live| live.busy.is_some())
+    }
+
+    /// Whether a wish to move is one the core may still accept, before anything is spent on it.
+    fn freshness(&self, asked: Asked) -> Freshness {
+        let Some(core) = self.table.sessions.get(&asked.session).map(|live| &live.core) else { return Freshness::New };
+        let bound_here = core.transport().is_some_and(|active| active.path == asked.path);
+        match asked.request.nonce.cmp(&core.nonce()) {
+            _ if asked.request.purpose == Purpose::Validate => Freshness::New,
+            Ordering::Greater => Freshness::New,
+            Ordering::Equal if core.nonce() != 0 && bound_here => Freshness::Repeat,
+            Ordering::Equal | Ordering::Less => Freshness::Old,
+        }
+    }
+
+    /// A request from an address that was shown to receive.
+    fn on_proven(&mut self, asked: Asked, validated: Validated, transport: Transport, policy: &session::Policy) {
+        self.abandoned(asked, policy);
+        match switch(asked.request, validated, transport, policy) {
             Ok(None) => self.send_ack_unmoved(asked),
             Ok(Some(switch)) => self.on_switch(asked, switch),
-            Err(refusal) => self.send_reject(asked, refusal.reason, refusal.detail, refusal.retry_after),
+            Err(refusal) => {
+                self.drop(Drop::Refused);
+                if let Some(live) = self.table.sessions.get(&asked.session) {
+                    let context = self.context(&asked.peer);
+                    let record = Record::about(&context, &live.core, Event::ReattachReject, Some(refusal.reason));
+                    self.commands.push_back(Command::Record(Box::new(record)));
+                }
+                self.send_reject(asked, refusal.reason, refusal.detail, refusal.retry_after);
+            }
         }
+    }
+
+    /// A refusal that needs no core to decide it.
+    fn refuse(&mut self, asked: Asked, reason: Reason) {
+        self.drop(Drop::Refused);
+        self.send_reject(asked, reason, None, None);
     }
 
     /// The cookie came back from the very 4-tuple it was sent to.
     fn proven(
         &mut self,
         asked: Asked,
-        session: crate::ids::SessionId,
         transport: Transport,
         (cookie, time): ([u8; 16], Instant),
     ) -> Result<Validated, Refusal> {
-        let challenge = self.challenge(asked, session, time);
+        let challenge = self.challenge(asked, time);
         let wrong = Refusal::new(RefusalKind::Invalid, Reason::PathUnvalidated);
         self.challenge.verify(&challenge, &cookie, self.now).map_err(|_| wrong)?;
-        if let Some(attachment) = self.table.attachments.get_mut(&asked.slot) {
+        if let Some(attachment) = self.table.attachments.get_mut(&asked.came.slot) {
             attachment.remember(transport.path);
         }
         Validated::answered(transport, transport.path)
@@ -127,11 +168,11 @@ impl Engine {
         Validated::fresh(transport, answered, Instant(quoted_echo), policy, self.now)
     }
 
-    fn challenge(&self, asked: Asked, session: crate::ids::SessionId, time: Instant) -> Challenge {
+    fn challenge(&self, asked: Asked, time: Instant) -> Challenge {
         Challenge {
-            session,
-            client: asked.origin.client,
-            gateway: asked.origin.gateway,
+            session: asked.session,
+            client: asked.came.origin.client,
+            gateway: asked.came.origin.gateway,
             nonce: asked.request.nonce,
             purpose: asked.request.purpose as u8,
             incarnation: self.config.incarnation,
@@ -139,16 +180,17 @@ impl Engine {
         }
     }
 
-    fn send_challenge(&mut self, asked: Asked, session: crate::ids::SessionId) {
-        let challenge = self.challenge(asked, session, self.now);
+    fn send_challenge(&mut self, asked: Asked) {
+        let challenge = self.challenge(asked, self.now);
         let cookie = self.challenge.cookie(&challenge);
         let body = Control::Challenge { nonce: asked.request.nonce, cookie, cookie_time: self.now.0 };
         self.send_sealed(asked, body);
     }
 
     /// Requests up to the floor were given up by the client.
-    fn abandoned(&mut self, session: crate::ids::SessionId, floor: u64, policy: &session::Policy) {
-        let Some(live) = self.table.sessions.get_mut(&session) else { return };
+    fn abandoned(&mut self, asked: Asked, policy: &session::Policy) {
+        let floor = asked.request.nonce_floor;
+        let Some(live) = self.table.sessions.get_mut(&asked.session) else { return };
         if floor > live.core.nonce()
             && let Ok(step) = live.core.step(&Input::NonceFloor { nonce: floor }, policy, self.now)
         {
@@ -157,17 +199,15 @@ impl Engine {
     }
 
     fn on_switch(&mut self, asked: Asked, switch: Switch) {
-        let Some(attachment) = self.table.attachments.get(&asked.slot) else { return };
-        let (session, peer) = (attachment.session, attachment.peer);
-        let policy = self.policy(&peer);
-        let Some(live) = self.table.sessions.get(&session) else { return };
+        let policy = self.policy(&asked.peer);
+        let Some(live) = self.table.sessions.get(&asked.session) else { return };
         let input = Input::Reattach(switch);
         match live.core.step(&input, &policy, self.now) {
             Ok(step) => self.move_session(asked, step),
             Err(refusal) if refusal.kind == RefusalKind::Repeat => self.send_ack_unmoved(asked),
             Err(refusal) => {
-                let record = Record::refused(&self.context(&peer), &live.core, &input, &refusal);
-                self.commands.push_back(super::command::Command::Record(Box::new(record)));
+                let record = Record::refused(&self.context(&asked.peer), &live.core, &input, &refusal);
+                self.commands.push_back(Command::Record(Box::new(record)));
                 self.drop(Drop::Refused);
                 self.send_reject(asked, refusal.reason, refusal.detail, refusal.retry_after);
             }
@@ -175,23 +215,25 @@ impl Engine {
     }
 
     fn move_session(&mut self, asked: Asked, step: Step) {
-        let Some(session) = self.table.attachments.get(&asked.slot).map(|held| held.session) else { return };
-        let (change, commit) = self.acknowledged(asked, session, step);
+        let (change, commit) = self.acknowledged(asked, step);
         self.commit(change, commit);
     }
 
     /// An ACK that moves nothing: VALIDATE, or a request that was answered before. Locators are topped up all
     /// the same.
     fn send_ack_unmoved(&mut self, asked: Asked) {
-        let Some(session) = self.table.attachments.get(&asked.slot).map(|held| held.session) else { return };
-        let Some(core) = self.table.sessions.get(&session).map(|live| live.core.clone()) else { return };
+        let Some(core) = self.table.sessions.get(&asked.session).map(|live| live.core.clone()) else { return };
         let step = Step { session: core, transitions: Vec::new(), effects: Vec::new() };
-        let (change, commit) = self.acknowledged(asked, session, step);
-        self.commit(change, commit);
+        let (change, commit) = self.acknowledged(asked, step);
+        if commit.maps.is_empty() {
+            self.commands.extend(commit.send.into_iter().map(Command::Send));
+        } else {
+            self.commit(change, commit);
+        }
     }
 
     /// A step with its ACK, and the REJECT that is sent instead when the commit fails.
-    fn acknowledged(&mut self, asked: Asked, session: crate::ids::SessionId, step: Step) -> (Change, Commit) {
+    fn acknowledged(&mut self, asked: Asked, step: Step) -> (Change, Commit) {
         let locators = self.exchange(asked, &step.session);
         let ack = Ack {
             nonce: asked.request.nonce,
@@ -202,27 +244,32 @@ impl Engine {
             locators: locators.issued.clone(),
             retired: locators.retired.clone(),
         };
-        let send = self.sealed(asked, Control::Ack(ack)).into_iter().collect();
+        let ack = self.seal_to(asked.came, Control::Ack(ack));
+        let send = self.fitting(ack, asked.came.len).into_iter().collect();
         let detect = step.transitions.iter().any(session::Transition::is_switch).then_some(asked.request.evidence);
-        let (mut change, mut commit) = self.propose(session, step, locators, send);
+        let (mut change, mut commit) = self.propose(asked.session, step, locators, send);
         if let Some(evidence) = detect {
             commit.records = commit.records.into_iter().map(|record| measured(record, &evidence)).collect();
         }
-        let reject = self.reject(asked.slot, asked.request.nonce, Reason::CommitFailed);
-        change.failed = self.sealed(asked, Control::Reject(reject)).map(|datagram| (datagram, asked.len));
+        if commit.maps.is_empty() {
+            return (change, commit);
+        }
+        let reject = self.reject(asked.came.slot, asked.request.nonce, Reason::CommitFailed);
+        let reject = self.seal_to(asked.came, Control::Reject(reject));
+        change.failed = reject.map(|datagram| (datagram, asked.came.len));
         (change, commit)
     }
 
     /// Locators to give and take back with this ACK.
     fn exchange(&mut self, asked: Asked, after: &Session) -> Locators {
-        let Some(attachment) = self.table.attachments.get(&asked.slot) else { return Locators::default() };
+        let Some(attachment) = self.table.attachments.get(&asked.came.slot) else { return Locators::default() };
         let before = self.table.sessions.get(&attachment.session).and_then(|live| live.core.transport());
-        let mut keep = vec![asked.k];
+        let mut keep = vec![asked.came.k];
         keep.extend(after.transport().map(|transport| transport.k));
         keep.extend(before.map(|transport| transport.k));
         let retired = attachment.retirable(&keep, self.now);
         let indexes = attachment.next_indexes(retired.len());
-        let issued = self.table.fresh_locators(asked.slot, self.config.workers, &indexes, &mut *self.entropy);
+        let issued = self.table.fresh_locators(asked.came.slot, self.config.workers, &indexes, &mut *self.entropy);
         Locators { issued, retired }
     }
 
@@ -243,17 +290,13 @@ impl Engine {
 
     fn send_reject(&mut self, asked: Asked, reason: Reason, detail: Option<Reason>, retry: Option<Duration>) {
         let retry_after_ms = retry.map_or(0, |after| u32::try_from(after.as_millis()).unwrap_or(u32::MAX));
-        let reject = Reject { detail, retry_after_ms, ..self.reject(asked.slot, asked.request.nonce, reason) };
+        let reject = Reject { detail, retry_after_ms, ..self.reject(asked.came.slot, asked.request.nonce, reason) };
         self.send_sealed(asked, Control::Reject(reject));
     }
 
-    fn sealed(&self, asked: Asked, body: Control) -> Option<Datagram> {
-        self.seal_to(asked.slot, asked.k, asked.origin, &Message { id: asked.id, body })
-    }
-
     fn send_sealed(&mut self, asked: Asked, body: Control) {
-        if let Some(datagram) = self.sealed(asked, body) {
-            self.answer(datagram.origin, asked.len, datagram.bytes);
+        if let Some(datagram) = self.seal_to(asked.came, body) {
+            self.answer(datagram.origin, asked.came.len, datagram.bytes);
         }
     }
 }

@@ -4,8 +4,9 @@
 //! so that probes under old locators are still echoed with the new incarnation. Must never bind anything.
 
 use super::Engine;
-use super::table::Live;
+use super::table::{Live, Waiting};
 use crate::ids::{Generation, SessionId, Slot, Version};
+use crate::reason::Reason;
 use crate::secret::PublicKey;
 use crate::session::version::Gap;
 use crate::session::{Input, Session};
@@ -48,8 +49,9 @@ impl Engine {
                 let record = crate::event::Record::gap(&self.context(&peer), &core, gap);
                 self.commands.push_back(super::command::Command::Record(Box::new(record)));
             }
-            self.table.enlist(id, Live { core, peer, slot: None, ceiling, reason: None, busy: None });
-            // A timer that ran out meanwhile fires instead; the session is over then.
+            let waiting = Waiting { restarted: true, end: removed.then_some(Reason::PolicyTermination), rekeyed: None };
+            self.table.enlist(id, Live { core, peer, slot: None, ceiling, reason: None, busy: None, waiting });
+            // A timer that ran out meanwhile fires first; unless the session is over then, the rest waits.
             let input = if removed { Input::PeerRemoved } else { Input::ControllerRestarted };
             let policy = self.policy(&peer);
             let step = self.table.sessions.get(&id).map(|live| {
@@ -60,7 +62,7 @@ impl Engine {
                     let (change, commit) = self.propose(id, step, super::commit::Locators::default(), Vec::new());
                     self.commit(change, commit);
                 }
-                _ => self.arm(id),
+                _ => self.arm_later(id),
             }
         }
     }

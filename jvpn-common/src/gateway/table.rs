@@ -7,7 +7,7 @@ use super::command::{DataKeys, Origin};
 use crate::abi::ActiveWord;
 use crate::channel::Channel;
 use crate::crypto::{Entropy, Suite};
-use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
+use crate::ids::{Epoch, Generation, Locator, OpId, OwnerEpoch, SessionId, Slot, TransportIndex, Version};
 use crate::limits::{LOCATORS_MAX, TRANSPORT_INDEX_MAX};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
@@ -44,12 +44,21 @@ pub(super) struct Pending {
     pub(super) message2: Vec<u8>,
     pub(super) ephemeral: [u8; 32],
     pub(super) timestamp: u64,
+    /// Whether its slot is installed; message 2 has left then.
+    pub(super) installed: bool,
     /// A session in BIRTH, or `None` for a resume.
     pub(super) birth: Option<Box<Session>>,
-    /// Version the client claimed, for a resume.
-    pub(super) claimed: Version,
-    /// For the worker, once confirmed.
+    /// Version and owner the client claimed, for a resume.
+    pub(super) claimed: (Version, OwnerEpoch),
+    /// For the worker; none while the commit of its CONFIRM is under way.
     pub(super) keys: Option<DataKeys>,
+}
+
+impl Pending {
+    /// Whether its CONFIRM is being committed: it can neither be confirmed again nor abandoned.
+    pub(super) const fn is_confirming(&self) -> bool {
+        self.keys.is_none()
+    }
 }
 
 /// Which slot, and whose.
@@ -91,8 +100,12 @@ pub(super) struct Attachment {
     pub(super) unanswered: Option<Instant>,
     /// Requests that opened, for the abuse limit.
     pub(super) requests: Meter,
+    /// Whether a rekey is being computed.
+    pub(super) rekeying: bool,
     /// The last rekey: id of the request and the answer to it.
     pub(super) rekeyed: Option<(u64, Vec<u8>)>,
+    /// When the keys of the highest epoch given out die.
+    pub(super) reject_after: Instant,
 }
 
 impl Attachment {
@@ -124,7 +137,9 @@ impl Attachment {
             last_opened: now,
             unanswered: None,
             requests: Meter::default(),
+            rekeying: false,
             rekeyed: None,
+            reject_after: now,
         }
     }
 
@@ -184,6 +199,24 @@ pub(super) struct Live {
     pub(super) reason: Option<Reason>,
     /// A commit is under way; nothing else may change the session until its outcome is here.
     pub(super) busy: Option<OpId>,
+    pub(super) waiting: Waiting,
+}
+
+/// What came while a commit was under way, or whose own commit failed, and is not sent again by anybody.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waiting {
+    /// The core has not heard yet that the controller was started again.
+    pub(super) restarted: bool,
+    /// Keys with this end are in use.
+    pub(super) rekeyed: Option<Instant>,
+    /// It has to end.
+    pub(super) end: Option<Reason>,
+}
+
+impl Waiting {
+    pub(super) const fn is_any(&self) -> bool {
+        self.restarted || self.rekeyed.is_some() || self.end.is_some()
+    }
 }
 
 /// All of it.
@@ -194,35 +227,40 @@ pub(super) struct Table {
     by_owner: BTreeMap<PublicKey, SessionId>,
     by_locator: BTreeMap<Locator, (Slot, TransportIndex)>,
     by_peer: BTreeMap<PublicKey, BTreeSet<Slot>>,
+    /// Pending slots by the ephemeral key of their message 1.
+    by_ephemeral: BTreeMap<[u8; 32], Slot>,
     generations: BTreeMap<Slot, Generation>,
-    /// Slots promised to a message 2 under computation.
-    held: BTreeSet<Slot>,
+    /// Slots below this were given out at least once, or reserved.
+    given: u32,
+    /// Those of them that were given back.
+    free: BTreeSet<Slot>,
     /// Slots of a previous start: they echo the new incarnation and are not given out.
     reserved: BTreeMap<Slot, SessionId>,
 }
 
 impl Table {
-    /// A free slot below `max`, with its next generation.
-    pub(super) fn free_slot(&self, max: u32) -> Option<(Slot, Generation)> {
-        let slot = (0..max)
-            .map(Slot)
-            .find(|slot| !self.is_taken(*slot))?;
+    /// Takes a free slot below `max`, with its next generation.
+    pub(super) fn take_slot(&mut self, max: u32) -> Option<(Slot, Generation)> {
+        while self.reserved.contains_key(&Slot(self.given)) {
+            self.given += 1;
+        }
+        let slot = match self.free.pop_first() {
+            Some(slot) => slot,
+            None if self.given < max => {
+                self.given += 1;
+                Slot(self.given - 1)
+            }
+            None => return None,
+        };
         let last = self.generations.get(&slot).map_or(0, |generation| generation.0);
         Some((slot, Generation(last.wrapping_add(1).max(1))))
     }
 
-    fn is_taken(&self, slot: Slot) -> bool {
-        self.attachments.contains_key(&slot) || self.reserved.contains_key(&slot) || self.held.contains(&slot)
-    }
-
-    /// Promises a slot to a message 2 under computation.
-    pub(super) fn hold(&mut self, slot: Slot) {
-        self.held.insert(slot);
-    }
-
-    /// Takes the promise back.
+    /// Gives a slot back.
     pub(super) fn release(&mut self, slot: Slot) {
-        self.held.remove(&slot);
+        if slot.0 < self.given {
+            self.free.insert(slot);
+        }
     }
 
     /// Fresh locators for these indexes: random, unique, of the slot's worker.
@@ -261,6 +299,9 @@ impl Table {
         }
         self.generations.insert(attachment.slot, attachment.generation);
         self.by_peer.entry(attachment.peer).or_default().insert(attachment.slot);
+        if let Some(pending) = &attachment.pending {
+            self.by_ephemeral.insert(pending.ephemeral, attachment.slot);
+        }
         self.attachments.insert(attachment.slot, attachment);
     }
 
@@ -276,7 +317,26 @@ impl Table {
                 self.by_peer.remove(&attachment.peer);
             }
         }
+        if let Some(pending) = &attachment.pending {
+            self.by_ephemeral.remove(&pending.ephemeral);
+        }
+        self.release(slot);
         Some(attachment)
+    }
+
+    /// The handshake of a slot was confirmed.
+    pub(super) fn confirm(&mut self, slot: Slot) -> Option<&mut Attachment> {
+        let attachment = self.attachments.get_mut(&slot)?;
+        if let Some(pending) = attachment.pending.take() {
+            self.by_ephemeral.remove(&pending.ephemeral);
+        }
+        Some(attachment)
+    }
+
+    /// The pending handshake whose message 1 had this ephemeral key.
+    pub(super) fn pending_with(&self, ephemeral: &[u8; 32]) -> Option<&Pending> {
+        let slot = self.by_ephemeral.get(ephemeral)?;
+        self.attachments.get(slot)?.pending.as_ref()
     }
 
     /// Where a locator leads.
@@ -311,9 +371,9 @@ impl Table {
         }
     }
 
-    /// Pending slots of a peer.
-    pub(super) fn pending_of(&self, peer: &PublicKey) -> Vec<Slot> {
-        self.slots_of(peer).filter(|attachment| attachment.pending.is_some()).map(|held| held.slot).collect()
+    /// Pending handshakes of a peer.
+    pub(super) fn pending_of(&self, peer: &PublicKey) -> impl Iterator<Item = (Slot, &Pending)> {
+        self.slots_of(peer).filter_map(|held| held.pending.as_ref().map(|pending| (held.slot, pending)))
     }
 
     /// All slots of a peer.
@@ -354,6 +414,9 @@ impl Table {
 
     /// Gives back the reserved slots of a session.
     pub(super) fn unreserve(&mut self, session: SessionId) {
-        self.reserved.retain(|_, held| *held != session);
+        for slot in self.reserved_of(session) {
+            self.reserved.remove(&slot);
+            self.release(slot);
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::{Commit, Due, Engine};
 use crate::ids::{Epoch, SessionId, Slot};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
-use crate::session::{Input, Policy, Side};
+use crate::session::{Input, Keys, Policy, Side};
 use crate::time::Instant;
 use std::sync::Arc;
 
@@ -37,8 +37,29 @@ impl Engine {
                 let (change, commit) = self.propose(id, step, Locators::default(), Vec::new());
                 self.commit(change, commit);
             }
+            None if self.catch_up(id) => {}
             None => self.arm(id),
         }
+    }
+
+    /// Gives a session what waited for it; says whether a commit came of it.
+    pub(super) fn catch_up(&mut self, id: SessionId) -> bool {
+        let Some(peer) = self.table.sessions.get(&id).map(|live| live.peer) else { return false };
+        let policy = self.policy(&peer);
+        let Some(live) = self.table.sessions.get_mut(&id) else { return false };
+        if live.busy.is_some() || live.core.is_due(&policy, self.now) {
+            // Its timers fire first; this is called again after each.
+            return false;
+        }
+        live.waiting.restarted &= live.core.keys() == Keys::Live;
+        if let Some(reason) = live.waiting.end {
+            self.terminate(id, reason);
+        } else if live.waiting.restarted {
+            self.apply(id, &Input::ControllerRestarted, Vec::new());
+        } else if let Some(reject_after) = live.waiting.rekeyed.take() {
+            self.apply(id, &Input::Rekeyed { reject_after }, Vec::new());
+        }
+        self.table.sessions.get(&id).is_some_and(|live| live.busy.is_some())
     }
 
     fn on_unconfirmed(&mut self, slot: Slot) {
@@ -85,14 +106,14 @@ impl Engine {
         })
     }
 
-    pub(super) fn arm_silence(&mut self, slot: Slot) {
-        let at = self.silence_at(slot);
+    pub(super) fn arm_silence(&mut self, slot: Slot, earliest: Instant) {
+        let at = self.silence_at(slot).map(|at| at.max(earliest));
         self.alarms.set(Due::Silent(slot), at);
     }
 
     fn on_silence(&mut self, slot: Slot) {
         if self.silence_at(slot).is_none_or(|at| at > self.now) {
-            return self.arm_silence(slot);
+            return self.arm_silence(slot, Instant(0));
         }
         let Some(session) = self.table.attachments.get(&slot).map(|held| held.session) else { return };
         let lost = Input::TransportLost { by: Side::Gateway, evidence: Some(Reason::NoDelivery) };
@@ -103,13 +124,13 @@ impl Engine {
     pub(super) fn on_activity(&mut self, slot: Slot, opened: Option<Instant>, unanswered: Option<Instant>, epoch: Epoch) {
         let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
         if let Some(at) = opened {
-            attachment.last_opened = attachment.last_opened.max(at);
+            attachment.last_opened = attachment.last_opened.max(at.min(self.now));
             self.epoch_used(slot, epoch);
         }
         if let Some(attachment) = self.table.attachments.get_mut(&slot) {
             attachment.unanswered = unanswered.filter(|&since| since > attachment.last_opened);
         }
-        self.arm_silence(slot);
+        self.arm_silence(slot, Instant(0));
     }
 
     /// The policy of a peer; a removed peer's last sessions end under the defaults.

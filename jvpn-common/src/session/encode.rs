@@ -3,12 +3,12 @@
 //! Owns the byte order of every field. Must never hold a secret, and a session has exactly one encoding:
 //! what does not come back byte for byte is no session.
 
+use super::Session;
 use super::flap::Meter;
 use super::input::Report;
 use super::invariant;
 use super::quality::Quality;
 use super::state::{Keys, Label, Path, State, Transport, TransportClass};
-use super::Session;
 use crate::ids::{OwnerEpoch, PolicyVersion, SessionId, TransportIndex, Version};
 use crate::time::{Duration, Instant, nanos};
 

@@ -80,9 +80,17 @@ fn listed(transition: &Transition) -> Result<(), Broken> {
         return must(false, 4, "a row that is not in the table");
     };
     let from = transition.before.place();
-    must(row.from.contains(&from) && row.to.unwrap_or(from) == transition.after.place(), 4, "places that are not the row's")?;
+    must(
+        row.from.contains(&from) && row.to.unwrap_or(from) == transition.after.place(),
+        4,
+        "places that are not the row's",
+    )?;
     must(row.reason == transition.reason, 4, "a reason that is not the row's")?;
-    must(from.state() == transition.from && transition.after.state == transition.to, 4, "states that are not the places'")
+    must(
+        from.state() == transition.from && transition.after.state == transition.to,
+        4,
+        "states that are not the places'",
+    )
 }
 
 /// A binding is replaced without touching keys; only RESUME brings new ones.
@@ -98,10 +106,15 @@ fn keys(before: &Session, step: &Step) -> Result<(), Broken> {
 /// The effects are what became different.
 fn effects(before: &Session, step: &Step) -> Result<(), Broken> {
     let after = &step.session;
-    let bind = step.effects.iter().any(|effect| matches!(effect, Effect::Bind { to, .. } if Some(*to) == after.transport));
+    let bind =
+        step.effects.iter().any(|effect| matches!(effect, Effect::Bind { to, .. } if Some(*to) == after.transport));
     let unbind = step.effects.iter().any(|effect| matches!(effect, Effect::Unbind { .. }));
     let end = step.effects.iter().any(|effect| matches!(effect, Effect::End { .. }));
-    must(bind == (after.transport.is_some() && after.transport != before.transport), 3, "a binding without its effect")?;
+    must(
+        bind == (after.transport.is_some() && after.transport != before.transport),
+        3,
+        "a binding without its effect",
+    )?;
     must(unbind == (after.transport.is_none() && before.transport.is_some()), 3, "an unbinding without its effect")?;
     must(end == (after.place() == Place::Terminated), 6, "an end without its effect")
 }
@@ -110,7 +123,8 @@ fn effects(before: &Session, step: &Step) -> Result<(), Broken> {
 pub fn replays(step: &Step, policy: &Policy, now: Instant) -> Result<(), Broken> {
     for transition in &step.transitions {
         let again = transition.before.step(&transition.input, policy, now);
-        let same = again.is_ok_and(|again| again.transitions.first() == Some(transition) && again.transitions.len() == 1);
+        let same =
+            again.is_ok_and(|again| again.transitions.first() == Some(transition) && again.transitions.len() == 1);
         must(same, 9, "the same input gave another transition")?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 //! Owns what the test files below share. Must never set a field to reach a state.
 
 mod answers;
+mod invariants;
 mod refusals;
 mod restart;
 mod rows;

@@ -24,10 +24,5 @@ pub(super) fn run(_: Args, context: &Context) -> Result<(), CliError> {
         output::talk(&format!("{}: {warning}", output::styled(output::MIDDLING, "warning")));
     }
     let paths = context.places.resolve(Role::Client, &config.name, &config.paths);
-    context.wait(async { Ok(start(config, paths).await?) })
-}
-
-#[allow(clippy::unused_async, clippy::needless_pass_by_value, reason = "replaced by the client's event loop")]
-async fn start(_config: ClientConfig, paths: crate::config::Paths) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no client loop yet (socket would be {})", paths.socket.display())
+    context.wait(async { Ok(crate::runtime::client::run(config, paths).await?) })
 }

@@ -13,6 +13,21 @@ pub fn boot() -> Instant {
     Instant(nanoseconds(time.tv_sec, time.tv_nsec))
 }
 
+/// Time that stands still while the host sleeps; what boot time is more of is how long it slept.
+#[must_use]
+pub fn monotonic() -> Instant {
+    let time = clock_gettime(ClockId::Monotonic);
+    Instant(nanoseconds(time.tv_sec, time.tv_nsec))
+}
+
+/// A boot instant as wall time, RFC 3339.
+#[must_use]
+pub fn text(at: Instant) -> String {
+    let ago = boot().since(at).as_nanos();
+    let then = i128::from(wall()) - i128::try_from(ago).unwrap_or(0);
+    jiff::Timestamp::from_nanosecond(then).map(|ts| ts.to_string()).unwrap_or_default()
+}
+
 /// Wall time in nanoseconds since 1970; it may jump.
 #[must_use]
 pub fn wall() -> u64 {

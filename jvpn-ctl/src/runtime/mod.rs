@@ -4,8 +4,10 @@
 //! session does: an engine is asked, its commands are carried out, each outcome goes back.
 
 pub mod alarm;
+pub mod client;
 pub mod clock;
 pub mod entropy;
 pub mod firewall;
 pub mod gateway;
+pub mod stop;
 mod sys;

@@ -15,10 +15,7 @@ use jvpn_tests::lab::topology as at;
 use jvpn_tests::lab::{self, Lab, registry, report};
 
 #[derive(Parser)]
-#[command(
-    name = "jvpn-lab",
-    about = "Two networks in namespaces, and the real product in them"
-)]
+#[command(name = "jvpn-lab", about = "Two networks in namespaces, and the real product in them")]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -106,23 +103,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
     lab::guard_signals()?;
     match verb {
         Verb::Ping { xdp, outside_v6 } => ping_all(xdp, outside_v6),
-        Verb::Demo {
-            json,
-            out,
-            acts,
-            keep,
-            xdp,
-        } => {
-            let broken = std::env::var("JVPN_BREAK")
-                .ok()
-                .filter(|name| !name.is_empty());
-            let options = Options {
-                acts,
-                keep,
-                out,
-                xdp: xdp.key().into(),
-                broken,
-            };
+        Verb::Demo { json, out, acts, keep, xdp } => {
+            let broken = std::env::var("JVPN_BREAK").ok().filter(|name| !name.is_empty());
+            let options = Options { acts, keep, out, xdp: xdp.key().into(), broken };
             let document = demo::run(&options)?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&document)?);
@@ -133,33 +116,19 @@ fn run(verb: Verb) -> Result<ExitCode> {
                      cargo xtask demo --keep\n  cargo xtask bench tunnel --quick"
                 );
             }
-            Ok(if document.pass {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(1)
-            })
+            Ok(if document.pass { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Verb::Up => {
             let lab = Lab::up()?;
             println!("{}", lab.prefix());
-            eprintln!(
-                "enter with: nsenter --net=/run/netns/{}-client; Ctrl-C removes it",
-                lab.prefix()
-            );
+            eprintln!("enter with: nsenter --net=/run/netns/{}-client; Ctrl-C removes it", lab.prefix());
             loop {
                 std::thread::park();
             }
         }
         Verb::Clean { names } => {
             let (removed, in_use) = registry::clean(&names)?;
-            println!(
-                "removed: {}",
-                if removed.is_empty() {
-                    "nothing".into()
-                } else {
-                    removed.join(" ")
-                }
-            );
+            println!("removed: {}", if removed.is_empty() { "nothing".into() } else { removed.join(" ") });
             if !in_use.is_empty() {
                 println!("still in use by a running process: {}", in_use.join(" "));
             }
@@ -171,11 +140,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
 
 fn ping_all(xdp: Xdp, outside_v6: bool) -> Result<ExitCode> {
     let lab = Lab::up()?;
-    let setup = Setup {
-        xdp: xdp.key().into(),
-        outside_v6,
-        ..Setup::default()
-    };
+    let setup = Setup { xdp: xdp.key().into(), outside_v6, ..Setup::default() };
     let mut product = Product::start(&lab, &setup)?;
     product.wait_healthy()?;
     let (client, lan) = (lab.topology.client(), lab.topology.lan());
@@ -191,10 +156,7 @@ fn ping_all(xdp: Xdp, outside_v6: bool) -> Result<ExitCode> {
         let ip: IpAddr = target.parse().context("address of the lab")?;
         for size in [56, 1_200] {
             match ping(from, ip, size, Duration::from_secs(3)) {
-                Ok(time) => println!(
-                    "{name} {target}, {size} bytes: {:.3} ms",
-                    time.as_secs_f64() * 1e3
-                ),
+                Ok(time) => println!("{name} {target}, {size} bytes: {:.3} ms", time.as_secs_f64() * 1e3),
                 Err(error) => {
                     failed = true;
                     println!("{name} {target}, {size} bytes: FAILED {error:#}");
@@ -203,11 +165,7 @@ fn ping_all(xdp: Xdp, outside_v6: bool) -> Result<ExitCode> {
         }
     }
     if failed {
-        eprintln!(
-            "{}\n{}",
-            product.log_tail(Role::Gateway),
-            product.log_tail(Role::Client)
-        );
+        eprintln!("{}\n{}", product.log_tail(Role::Gateway), product.log_tail(Role::Client));
     }
     for role in [Role::Client, Role::Gateway] {
         product.stop(role)?;

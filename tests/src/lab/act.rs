@@ -80,12 +80,7 @@ pub const ACTS: [Act; 5] = [
         promise: Promise::NoticedMs(1_000.0),
         starts_on: None,
         reasons: &[],
-        never: &[
-            "RECOVERY_START",
-            "TRANSPORT_SWITCH_OK",
-            "REATTACH_ACCEPT",
-            "SESSION_SUPERSEDED",
-        ],
+        never: &["RECOVERY_START", "TRANSPORT_SWITCH_OK", "REATTACH_ACCEPT", "SESSION_SUPERSEDED"],
     },
 ];
 
@@ -137,27 +132,15 @@ pub struct Check {
 }
 
 fn check(promise: impl Into<String>, kept: bool, seen: impl Into<String>) -> Check {
-    Check {
-        promise: promise.into(),
-        kept,
-        seen: seen.into(),
-    }
+    Check { promise: promise.into(), kept, seen: seen.into() }
 }
 
 /// Judges one act. All checks are returned, kept or not.
 pub fn judge(act: &Act, evidence: &Evidence, account: &Account) -> Vec<Check> {
     let mut checks = judge_promise(act, evidence, account);
     let (before, after) = (&evidence.session_before, &evidence.session_after);
-    checks.push(check(
-        "traffic is back",
-        evidence.back,
-        format!("back: {}", evidence.back),
-    ));
-    checks.push(check(
-        "same session",
-        before.id == after.id,
-        format!("{} → {}", before.id, after.id),
-    ));
+    checks.push(check("traffic is back", evidence.back, format!("back: {}", evidence.back)));
+    checks.push(check("same session", before.id == after.id, format!("{} → {}", before.id, after.id)));
     checks.push(check(
         "same inner addresses",
         before.addresses == after.addresses
@@ -165,16 +148,8 @@ pub fn judge(act: &Act, evidence: &Evidence, account: &Account) -> Vec<Check> {
             && !evidence.addresses_after.is_empty(),
         evidence.addresses_after.join(" "),
     ));
-    checks.push(check(
-        "the TCP transfer went on",
-        evidence.tcp.right(),
-        format!("{:?}", evidence.tcp),
-    ));
-    checks.push(check(
-        "the session ends the act attached",
-        after.state == "ATTACHED",
-        &after.state,
-    ));
+    checks.push(check("the TCP transfer went on", evidence.tcp.right(), format!("{:?}", evidence.tcp)));
+    checks.push(check("the session ends the act attached", after.state == "ATTACHED", &after.state));
     let reasons = record::reasons(&evidence.records);
     checks.push(check(
         format!("the record says {}", said(act.reasons)),
@@ -182,37 +157,24 @@ pub fn judge(act: &Act, evidence: &Evidence, account: &Account) -> Vec<Check> {
         said(&reasons),
     ));
     let gap = record::version_gap(before.state_version, &evidence.records);
-    let last = record::versions(&evidence.records)
-        .last()
-        .copied()
-        .unwrap_or(before.state_version);
+    let last = record::versions(&evidence.records).last().copied().unwrap_or(before.state_version);
     checks.push(check(
         "versions grow by one, without gap",
         gap.is_none() && last == after.state_version,
-        format!(
-            "{} then {:?}, now {}",
-            before.state_version,
-            record::versions(&evidence.records),
-            after.state_version
-        ),
+        format!("{} then {:?}, now {}", before.state_version, record::versions(&evidence.records), after.state_version),
     ));
     checks
 }
 
 fn judge_promise(act: &Act, evidence: &Evidence, account: &Account) -> Vec<Check> {
     match act.promise {
-        Promise::OutageMs(limit) => vec![check(
-            act.promise_text,
-            account.outage_ms <= limit,
-            format!("{:.1} ms", account.outage_ms),
-        )],
+        Promise::OutageMs(limit) => {
+            vec![check(act.promise_text, account.outage_ms <= limit, format!("{:.1} ms", account.outage_ms))]
+        }
         Promise::Seamless => vec![check(
             act.promise_text,
             account.lost == 0 && account.duplicated == 0 && account.sent > 0,
-            format!(
-                "{} lost, {} duplicated of {}",
-                account.lost, account.duplicated, account.sent
-            ),
+            format!("{} lost, {} duplicated of {}", account.lost, account.duplicated, account.sent),
         )],
         Promise::NoticedMs(limit) => {
             let jumped = evidence.records.iter().any(Record::changes_transport)
@@ -221,15 +183,9 @@ fn judge_promise(act: &Act, evidence: &Evidence, account: &Account) -> Vec<Check
                 check(
                     act.promise_text,
                     evidence.noticed_ms.is_some_and(|ms| ms <= limit),
-                    evidence
-                        .noticed_ms
-                        .map_or("never shown".into(), |ms| format!("shown after {ms:.0} ms")),
+                    evidence.noticed_ms.map_or("never shown".into(), |ms| format!("shown after {ms:.0} ms")),
                 ),
-                check(
-                    "the session did not jump",
-                    !jumped,
-                    format!("jumped: {jumped}"),
-                ),
+                check("the session did not jump", !jumped, format!("jumped: {jumped}")),
             ]
         }
     }
@@ -239,11 +195,7 @@ fn said<T: AsRef<str>>(reasons: &[T]) -> String {
     if reasons.is_empty() {
         return "nothing".into();
     }
-    reasons
-        .iter()
-        .map(AsRef::as_ref)
-        .collect::<Vec<_>>()
-        .join(" → ")
+    reasons.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" → ")
 }
 
 /// Whether all of `wanted` occur in `seen`, in order; others may be between.

@@ -60,16 +60,12 @@ impl Canary {
         let mut echoes = Vec::new();
         for address in [GATEWAY_V4, GATEWAY_V6] {
             let ip: IpAddr = address.parse().context("canary address")?;
-            let socket = topology.gateway().enter(|| {
-                UdpSocket::bind((ip, PORT)).with_context(|| format!("canary on {address}"))
-            })?;
+            let socket = topology
+                .gateway()
+                .enter(|| UdpSocket::bind((ip, PORT)).with_context(|| format!("canary on {address}")))?;
             socket.set_read_timeout(Some(STOP_NOTICE))?;
             let (seen, stop) = (Arc::clone(&seen), Arc::clone(&stop));
-            echoes.push(
-                thread::Builder::new()
-                    .name("canary".into())
-                    .spawn(move || echo(&socket, &seen, &stop))?,
-            );
+            echoes.push(thread::Builder::new().name("canary".into()).spawn(move || echo(&socket, &seen, &stop))?);
         }
         let mut sockets = Vec::new();
         for path in Path::BOTH {
@@ -78,13 +74,7 @@ impl Canary {
                 sockets.push((path, v6, socket));
             }
         }
-        Ok(Canary {
-            seen,
-            sockets,
-            nonce: AtomicU64::new(1),
-            stop,
-            echoes: Mutex::new(echoes),
-        })
+        Ok(Canary { seen, sockets, nonce: AtomicU64::new(1), stop, echoes: Mutex::new(echoes) })
     }
 
     pub(super) fn stop(&self) {
@@ -119,13 +109,7 @@ impl Canary {
     }
 
     /// The same with another patience, for slow paths.
-    pub fn probe_within(
-        &self,
-        path: Path,
-        v6: bool,
-        size: usize,
-        patience: Duration,
-    ) -> Result<Probe> {
+    pub fn probe_within(&self, path: Path, v6: bool, size: usize, patience: Duration) -> Result<Probe> {
         let socket = self.socket(path, v6)?;
         let headers = if v6 { 48 } else { 28 };
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
@@ -137,11 +121,7 @@ impl Canary {
         let mut round_trip = None;
         let mut buffer = [0u8; 64];
         while !refused && sent.elapsed() < patience {
-            socket.set_read_timeout(Some(
-                patience
-                    .saturating_sub(sent.elapsed())
-                    .max(Duration::from_millis(1)),
-            ))?;
+            socket.set_read_timeout(Some(patience.saturating_sub(sent.elapsed()).max(Duration::from_millis(1))))?;
             match socket.recv(&mut buffer) {
                 Ok(length) if length >= HEADER && buffer[..HEADER] == nonce.to_be_bytes() => {
                     round_trip = Some(sent.elapsed());
@@ -151,11 +131,7 @@ impl Canary {
             }
         }
         let arrival = self.arrival(nonce);
-        Ok(Probe {
-            arrived: arrival.is_some(),
-            round_trip,
-            seen_port: arrival.map(|a| a.port),
-        })
+        Ok(Probe { arrived: arrival.is_some(), round_trip, seen_port: arrival.map(|a| a.port) })
     }
 
     /// Sends `count` packets at once and returns the arrival times, ns, of those that came up to `wait` later.
@@ -174,9 +150,7 @@ impl Canary {
         loop {
             let arrived: Vec<u64> = {
                 let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-                seen.range(first..first + count)
-                    .map(|(_, arrival)| arrival.at_ns)
-                    .collect()
+                seen.range(first..first + count).map(|(_, arrival)| arrival.at_ns).collect()
             };
             if arrived.len() as u64 == count || Instant::now() >= deadline {
                 return Ok(arrived);
@@ -194,26 +168,16 @@ impl Canary {
     }
 
     fn arrival(&self, nonce: u64) -> Option<Arrival> {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&nonce)
-            .copied()
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&nonce).copied()
     }
 }
 
 fn uplink_socket(path: Path, v6: bool) -> Result<UdpSocket> {
-    let (domain, address) = if v6 {
-        (Domain::IPV6, GATEWAY_V6)
-    } else {
-        (Domain::IPV4, GATEWAY_V4)
-    };
+    let (domain, address) = if v6 { (Domain::IPV6, GATEWAY_V6) } else { (Domain::IPV4, GATEWAY_V4) };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     socket.bind_device(Some(path.uplink().as_bytes()))?;
     let ip: IpAddr = address.parse().context("canary address")?;
-    socket
-        .connect(&SocketAddr::new(ip, PORT).into())
-        .context("canary socket")?;
+    socket.connect(&SocketAddr::new(ip, PORT).into()).context("canary socket")?;
     Ok(socket.into())
 }
 
@@ -226,13 +190,8 @@ fn echo(socket: &UdpSocket, seen: &Seen, stop: &AtomicBool) {
         let Some(nonce) = buffer[..length].first_chunk::<HEADER>() else {
             continue;
         };
-        let arrival = Arrival {
-            at_ns: now_ns(),
-            port: from.port(),
-        };
-        seen.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(u64::from_be_bytes(*nonce), arrival);
+        let arrival = Arrival { at_ns: now_ns(), port: from.port() };
+        seen.lock().unwrap_or_else(PoisonError::into_inner).insert(u64::from_be_bytes(*nonce), arrival);
         let _ = socket.send_to(nonce, from);
     }
 }

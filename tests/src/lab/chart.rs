@@ -22,22 +22,10 @@ fn column(ms: f64) -> usize {
 
 /// Bars over a logarithmic scale; `┊` marks the promised limit.
 pub fn draw(bars: &[Bar]) -> String {
-    let names = bars
-        .iter()
-        .map(|bar| bar.name.chars().count())
-        .max()
-        .unwrap_or(0);
+    let names = bars.iter().map(|bar| bar.name.chars().count()).max().unwrap_or(0);
     let mut out = format!("{:names$}  outage, worse direction (logarithmic)\n", "");
     for bar in bars {
-        let mut cells: Vec<char> = (0..=WIDTH)
-            .map(|at| {
-                if at < column(bar.outage_ms) {
-                    '█'
-                } else {
-                    ' '
-                }
-            })
-            .collect();
+        let mut cells: Vec<char> = (0..=WIDTH).map(|at| if at < column(bar.outage_ms) { '█' } else { ' ' }).collect();
         let mut limit = String::new();
         if let Some(ms) = bar.limit_ms {
             if let Some(cell) = cells.get_mut(column(ms)) {
@@ -47,10 +35,7 @@ pub fn draw(bars: &[Bar]) -> String {
         }
         let drawn: String = cells.into_iter().collect();
         let verdict = if bar.kept { "kept" } else { "BROKEN" };
-        out.push_str(&format!(
-            "{:names$}  {drawn} {:>7.1} ms{limit}  {verdict}\n",
-            bar.name, bar.outage_ms
-        ));
+        out.push_str(&format!("{:names$}  {drawn} {:>7.1} ms{limit}  {verdict}\n", bar.name, bar.outage_ms));
     }
     let mut axis = vec![' '; WIDTH + 6];
     for mark in ["0", "10", "100", "1000", "5000"] {
@@ -71,12 +56,7 @@ mod tests {
     use super::*;
 
     fn bar(name: &str, outage_ms: f64, limit_ms: Option<f64>, kept: bool) -> Bar {
-        Bar {
-            name: name.into(),
-            outage_ms,
-            limit_ms,
-            kept,
-        }
+        Bar { name: name.into(), outage_ms, limit_ms, kept }
     }
 
     #[test]
@@ -90,11 +70,7 @@ mod tests {
         let length = |line: &str| line.matches('█').count();
         assert_eq!(length(lines[1]), 0);
         assert!(length(lines[1]) < length(lines[2]) && length(lines[2]) < length(lines[3]));
-        assert!(
-            lines[2].contains('┊') && lines[2].ends_with("84.2 ms  limit 200  kept"),
-            "{}",
-            lines[2]
-        );
+        assert!(lines[2].contains('┊') && lines[2].ends_with("84.2 ms  limit 200  kept"), "{}", lines[2]);
         assert!(lines[3].ends_with("BROKEN"));
         assert_eq!(lines[1].matches('┊').count(), 0);
         assert!(lines[4].trim_start().starts_with('0') && lines[4].contains("1000"));

@@ -47,17 +47,12 @@ struct Forwarder {
 
 impl Forwarder {
     fn start(space: &Netns, left: &str, right: &str, delay: Duration) -> Result<Forwarder> {
-        let mut forwarder = Forwarder {
-            shared: Arc::default(),
-            threads: Vec::new(),
-        };
+        let mut forwarder = Forwarder { shared: Arc::default(), threads: Vec::new() };
         for (from, to) in [(left, right), (right, left)] {
             let (input, output) = space.enter(|| Ok((raw(from)?, raw(to)?)))?;
             let shared = Arc::clone(&forwarder.shared);
             forwarder.threads.push(
-                thread::Builder::new()
-                    .name("delay".into())
-                    .spawn(move || forward(input, &output, delay, &shared))?,
+                thread::Builder::new().name("delay".into()).spawn(move || forward(input, &output, delay, &shared))?,
             );
         }
         Ok(forwarder)
@@ -78,8 +73,7 @@ impl Drop for Forwarder {
 }
 
 fn raw(interface: &str) -> Result<Socket> {
-    let socket =
-        sys::packet_socket(interface).with_context(|| format!("raw socket on {interface}"))?;
+    let socket = sys::packet_socket(interface).with_context(|| format!("raw socket on {interface}"))?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     Ok(socket)
 }
@@ -97,8 +91,7 @@ fn forward(mut input: Socket, output: &Socket, delay: Duration, shared: &Shared)
             }
         }
         let wait = held.front().map_or(STOP_NOTICE, |(due, _)| {
-            Duration::from_nanos(due.saturating_sub(now_ns()))
-                .clamp(Duration::from_micros(1), STOP_NOTICE)
+            Duration::from_nanos(due.saturating_sub(now_ns())).clamp(Duration::from_micros(1), STOP_NOTICE)
         });
         if !sys::readable(&input, wait) {
             continue;
@@ -144,11 +137,7 @@ impl Lab {
         let forwarder = match built {
             Ok(forwarder) => forwarder,
             Err(error) => {
-                return Err(undo
-                    .take()
-                    .map_or(Ok(()), |undo| undo(None))
-                    .err()
-                    .unwrap_or(error));
+                return Err(undo.take().map_or(Ok(()), |undo| undo(None)).err().unwrap_or(error));
             }
         };
         let undo = undo.take().context("the undo is used once")?;
@@ -160,10 +149,7 @@ impl Lab {
             self.canary.probe_within(path, v6, 64, patience)?;
             let after = self.canary.probe_within(path, v6, 64, patience)?.round_trip;
             let after = after.with_context(|| format!("{path:?} is dead instead of slow"))?;
-            ensure!(
-                after >= delay * 2,
-                "a round trip took {after:?}, less than two delays"
-            );
+            ensure!(after >= delay * 2, "a round trip took {after:?}, less than two delays");
         }
         Ok(fault)
     }
@@ -176,21 +162,14 @@ fn wire(router: &Netns, core: &Netns, x: &str) -> Result<()> {
         (core, format!("in-{x}")),
         (core, format!("out-{x}")),
     ] {
-        space.run(
-            &["ethtool", "-K", &interface, "tx", "off", "gro", "off"],
-            None,
-        )?;
+        space.run(&["ethtool", "-K", &interface, "tx", "off", "gro", "off"], None)?;
         if interface.starts_with("slow") {
             let last = if space == core { 2 } else { 1 };
-            space.ip(&format!(
-                "link set {interface} up\naddress add fe80::{last}/64 dev {interface} nodad\n"
-            ))?;
+            space.ip(&format!("link set {interface} up\naddress add fe80::{last}/64 dev {interface} nodad\n"))?;
         } else {
             // The raw ends must not answer for the core's own addresses.
             space.sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), "1")?;
-            space.ip(&format!(
-                "link set {interface} arp off\nlink set {interface} up\n"
-            ))?;
+            space.ip(&format!("link set {interface} arp off\nlink set {interface} up\n"))?;
         }
     }
     Ok(())
@@ -199,11 +178,15 @@ fn wire(router: &Netns, core: &Netns, x: &str) -> Result<()> {
 fn reroute(router: &Netns, core: &Netns, path: Path) -> Result<()> {
     match path {
         Path::A => {
-            router.ip("route replace default via 198.18.1.2 dev slow onlink\nroute replace default via fe80::2 dev slow\n")?;
+            router.ip(
+                "route replace default via 198.18.1.2 dev slow onlink\nroute replace default via fe80::2 dev slow\n",
+            )?;
             core.ip("route replace 192.0.2.0/24 via 198.18.1.1 dev slow-a onlink\nroute replace 2001:db8:a::/64 via fe80::1 dev slow-a\n")
         }
         Path::B => {
-            router.ip("route replace default via 203.0.113.5 dev slow onlink\nroute replace default via fe80::2 dev slow\n")?;
+            router.ip(
+                "route replace default via 203.0.113.5 dev slow onlink\nroute replace default via fe80::2 dev slow\n",
+            )?;
             core.ip("route replace 203.0.113.6/32 dev slow-b\nroute replace 2001:db8:b::/64 via fe80::1 dev slow-b\n")
         }
     }

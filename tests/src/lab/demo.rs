@@ -47,21 +47,13 @@ pub fn run(options: &Options) -> Result<Document> {
     if let Some(out) = &options.out {
         fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
     }
-    eprintln!(
-        "{} act(s), about {} s",
-        acts.len(),
-        acts.len() * ACT_SECONDS + FRAME_SECONDS
-    );
+    eprintln!("{} act(s), about {} s", acts.len(), acts.len() * ACT_SECONDS + FRAME_SECONDS);
     let mut stage = Stage::set(options)?;
     stage.dump("before")?;
     let mut reports = Vec::new();
     for act in &acts {
         eprintln!("{}: {}", act.name, act.what);
-        reports.push(
-            stage
-                .play(act)
-                .unwrap_or_else(|error| ActReport::failed(act, &error)),
-        );
+        reports.push(stage.play(act).unwrap_or_else(|error| ActReport::failed(act, &error)));
     }
     stage.dump("after")?;
     stage.close(reports, acts.len() == ACTS.len())
@@ -71,10 +63,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Act>> {
     if names.is_empty() {
         return Ok(ACTS.iter().collect());
     }
-    names
-        .iter()
-        .map(|name| act::named(name).with_context(|| unknown_act(name)))
-        .collect()
+    names.iter().map(|name| act::named(name).with_context(|| unknown_act(name))).collect()
 }
 
 fn unknown_act(name: &str) -> String {
@@ -90,15 +79,9 @@ impl Stage<'_> {
         let known = self.history(&session_before.id)?.len();
         let addresses_before = inspect::addresses(&client, TUN);
         let local = self.download.local;
-        let Performed {
-            fault_ns,
-            done,
-            noticed_ms,
-            held,
-        } = self.perform(act)?;
+        let Performed { fault_ns, done, noticed_ms, held } = self.perform(act)?;
         sleep_until(fault_ns + WINDOW_NS + 50_000_000);
-        let traces = [Direction::Up, Direction::Down]
-            .map(|way| (way, self.flows.trace(way).around(fault_ns)));
+        let traces = [Direction::Up, Direction::Down].map(|way| (way, self.flows.trace(way).around(fault_ns)));
         let account = report::account(&traces.each_ref().map(|(_, trace)| trace.clone()), fault_ns);
         let end_ns = fault_ns + WINDOW_NS;
         let recovered_ns = fault_ns + (account.outage_ms * 1e6) as u64;
@@ -115,11 +98,8 @@ impl Stage<'_> {
             records,
             tcp: Tcp {
                 alive: self.download.alive(),
-                same_connection: self.server.connections() == 1
-                    && self.server.peer() == Some(local),
-                advanced_before: self
-                    .download
-                    .advanced(fault_ns.saturating_sub(2_000_000_000), fault_ns),
+                same_connection: self.server.connections() == 1 && self.server.peer() == Some(local),
+                advanced_before: self.download.advanced(fault_ns.saturating_sub(2_000_000_000), fault_ns),
                 advanced_after: self.download.advanced(recovered_ns, end_ns),
             },
             noticed_ms,
@@ -166,9 +146,7 @@ impl Stage<'_> {
                     fault_ns = self.jump(to)?;
                 } else {
                     // Refused or not: with both paths dead the promise must break either way.
-                    let _ = self
-                        .product
-                        .verb(Role::Client, &["jump", "--to", to.transport()]);
+                    let _ = self.product.verb(Role::Client, &["jump", "--to", to.transport()]);
                 }
                 format!("jvpn-ctl jump --to {}", to.transport())
             }
@@ -189,24 +167,12 @@ impl Stage<'_> {
             }
             other => bail!("act {other} has no performance"),
         };
-        Ok(Performed {
-            fault_ns,
-            done,
-            noticed_ms,
-            held,
-        })
+        Ok(Performed { fault_ns, done, noticed_ms, held })
     }
 
     /// Ends the download, then the rest; writes the document.
     fn close(self, reports: Vec<ActReport>, whole: bool) -> Result<Document> {
-        let Stage {
-            flows,
-            download,
-            server,
-            mut product,
-            mut lab,
-            options,
-        } = self;
+        let Stage { flows, download, server, mut product, mut lab, options } = self;
         drop(flows);
         while whole && download.alive() && download.bytes() < WHOLE_DOWNLOAD {
             thread::sleep(POLL);
@@ -231,20 +197,14 @@ impl Stage<'_> {
         }
         let document = Document::new(&options.xdp, reports, result, errors);
         if let Some(out) = &options.out {
-            fs::write(
-                out.join("demo.json"),
-                serde_json::to_string_pretty(&document)?,
-            )?;
+            fs::write(out.join("demo.json"), serde_json::to_string_pretty(&document)?)?;
             for (role, name) in [(Role::Gateway, "gateway.log"), (Role::Client, "client.log")] {
                 fs::copy(product.log_file(role), out.join(name)).context("copy a log")?;
             }
         }
         if options.keep {
             lab.keep();
-            eprintln!(
-                "lab {} stays up; remove it with `cargo xtask clean-lab`",
-                lab.prefix()
-            );
+            eprintln!("lab {} stays up; remove it with `cargo xtask clean-lab`", lab.prefix());
             for role in [Role::Gateway, Role::Client] {
                 eprintln!("  {}", product.how_to_enter(role));
             }
@@ -267,8 +227,5 @@ struct Performed {
 
 /// Whether packets arrived in the last half second before `end_ns`.
 fn back(trace: &Trace, end_ns: u64) -> bool {
-    trace
-        .arrived
-        .iter()
-        .any(|arrival| (end_ns - 500_000_000..end_ns).contains(&arrival.at_ns))
+    trace.arrived.iter().any(|arrival| (end_ns - 500_000_000..end_ns).contains(&arrival.at_ns))
 }

@@ -40,17 +40,9 @@ const RATE_BURST: u64 = 16_000;
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
 enum Undo {
-    Table {
-        space: Netns,
-        name: String,
-    },
-    LinkUp {
-        space: Netns,
-        route: Box<dyn Fn() -> Result<()> + Send>,
-    },
-    Rate {
-        space: Netns,
-    },
+    Table { space: Netns, name: String },
+    LinkUp { space: Netns, route: Box<dyn Fn() -> Result<()> + Send> },
+    Rate { space: Netns },
     Continue(Pid),
     Other(Box<dyn FnOnce() -> Result<()> + Send>),
 }
@@ -63,9 +55,7 @@ pub struct Fault {
 
 impl std::fmt::Debug for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fault")
-            .field("in_force", &self.undo.is_some())
-            .finish()
+        f.debug_struct("Fault").field("in_force", &self.undo.is_some()).finish()
     }
 }
 
@@ -118,15 +108,9 @@ impl Lab {
     pub fn silence(&self, path: Path, way: Way) -> Result<Fault> {
         let fault = self.drop_rule(path, way, "")?;
         let probe = self.canary.probe(path, false, 64)?;
-        ensure!(
-            probe.round_trip.is_none(),
-            "{path:?} still answers: {probe:?}"
-        );
+        ensure!(probe.round_trip.is_none(), "{path:?} still answers: {probe:?}");
         let expected = way == Way::Down;
-        ensure!(
-            probe.arrived == expected,
-            "silence {way:?} of {path:?} broke the wrong way: {probe:?}"
-        );
+        ensure!(probe.arrived == expected, "silence {way:?} of {path:?} broke the wrong way: {probe:?}");
         Ok(fault)
     }
 
@@ -161,26 +145,13 @@ impl Lab {
 
     /// Each packet is lost with probability `p`, either way.
     pub fn loss(&self, path: Path, p: f64) -> Result<Fault> {
-        ensure!(
-            (0.001..=1.0).contains(&p),
-            "loss probability {p} is outside 0.001–1"
-        );
+        ensure!((0.001..=1.0).contains(&p), "loss probability {p} is outside 0.001–1");
         let of_ten_thousand = (p * 10_000.0).round() as u32;
-        let fault = self.drop_rule(
-            path,
-            Way::Both,
-            &format!("numgen random mod 10000 < {of_ten_thousand}"),
-        )?;
+        let fault = self.drop_rule(path, Way::Both, &format!("numgen random mod 10000 < {of_ten_thousand}"))?;
         let count = (EXPECTED_LOSSES / p).ceil() as u64;
-        let arrived = self
-            .canary
-            .burst(path, count, 64, Duration::from_millis(100))?
-            .len() as u64;
+        let arrived = self.canary.burst(path, count, 64, Duration::from_millis(100))?.len() as u64;
         ensure!(arrived < count, "no packet of {count} was lost at p = {p}");
-        ensure!(
-            p > 0.5 || arrived > 0,
-            "all {count} packets were lost at p = {p}"
-        );
+        ensure!(p > 0.5 || arrived > 0, "all {count} packets were lost at p = {p}");
         Ok(fault)
     }
 
@@ -188,16 +159,9 @@ impl Lab {
     pub fn mtu(&self, path: Path, mtu: usize) -> Result<Fault> {
         ensure!((576..1500).contains(&mtu), "MTU {mtu} is outside 576–1499");
         let fault = self.drop_rule(path, Way::Both, &format!("meta length > {mtu}"))?;
-        let (fits, too_long) = (
-            self.canary.probe(path, false, mtu)?,
-            self.canary.probe(path, false, mtu + 1)?,
-        );
+        let (fits, too_long) = (self.canary.probe(path, false, mtu)?, self.canary.probe(path, false, mtu + 1)?);
         ensure!(fits.arrived, "a packet of {mtu} bytes does not pass");
-        ensure!(
-            !too_long.arrived,
-            "a packet of {} bytes still passes",
-            mtu + 1
-        );
+        ensure!(!too_long.arrived, "a packet of {} bytes still passes", mtu + 1);
         Ok(fault)
     }
 
@@ -205,14 +169,12 @@ impl Lab {
     pub fn rate(&self, path: Path, bits_per_s: u64) -> Result<Fault> {
         let space = self.topology.router(path);
         let (rate, burst) = (format!("{bits_per_s}bit"), format!("{RATE_BURST}"));
-        let fault = Fault::new(Undo::Rate {
-            space: space.clone(),
-        });
+        let fault = Fault::new(Undo::Rate { space: space.clone() });
         for interface in ["client", "core"] {
             space.run(
                 &[
-                    "tc", "qdisc", "replace", "dev", interface, "root", "tbf", "rate", &rate,
-                    "burst", &burst, "limit", "1000000",
+                    "tc", "qdisc", "replace", "dev", interface, "root", "tbf", "rate", &rate, "burst", &burst, "limit",
+                    "1000000",
                 ],
                 None,
             )?;
@@ -220,18 +182,13 @@ impl Lab {
         let (count, size) = (100u64, 1_000usize);
         let queued_bits = (count * size as u64 - RATE_BURST) * 8;
         let expected = Duration::from_secs_f64(queued_bits as f64 / bits_per_s as f64);
-        let arrivals =
-            self.canary
-                .burst(path, count, size, expected * 3 + Duration::from_millis(200))?;
+        let arrivals = self.canary.burst(path, count, size, expected * 3 + Duration::from_millis(200))?;
         let (first, last) = (arrivals.iter().min(), arrivals.iter().max());
         let (Some(first), Some(last)) = (first, last) else {
             bail!("nothing passes at {bits_per_s} bit/s");
         };
         let took = Duration::from_nanos(last - first);
-        ensure!(
-            took > expected / 2,
-            "{count} packets took {took:?}, less than half of {expected:?}"
-        );
+        ensure!(took > expected / 2, "{count} packets took {took:?}, less than half of {expected:?}");
         Ok(fault)
     }
 
@@ -264,15 +221,11 @@ impl Lab {
         let fault = Fault::new(Undo::Continue(pid));
         let deadline = std::time::Instant::now() + STOP_LIMIT;
         loop {
-            let fields =
-                stat_fields(&pid.as_raw_nonzero().to_string()).context("frozen process is gone")?;
+            let fields = stat_fields(&pid.as_raw_nonzero().to_string()).context("frozen process is gone")?;
             if fields.first().is_some_and(|state| state == "T") {
                 return Ok(fault);
             }
-            ensure!(
-                std::time::Instant::now() < deadline,
-                "process {pid:?} does not stop"
-            );
+            ensure!(std::time::Instant::now() < deadline, "process {pid:?} does not stop");
             std::thread::yield_now();
         }
     }
@@ -280,11 +233,8 @@ impl Lab {
     fn drop_rule(&self, path: Path, way: Way, condition: &str) -> Result<Fault> {
         let name = format!("fault{}", self.faults.fetch_add(1, Ordering::Relaxed));
         let space = self.topology.router(path);
-        let rules: String = way
-            .matches()
-            .iter()
-            .map(|direction| format!("{direction} {condition} counter drop\n"))
-            .collect();
+        let rules: String =
+            way.matches().iter().map(|direction| format!("{direction} {condition} counter drop\n")).collect();
         space.nft(&format!(
             "table inet {name} {{ chain forward {{ type filter hook forward priority -300; policy accept;\n{rules}}}\n}}\n"
         ))?;

@@ -79,12 +79,7 @@ impl Trace {
     pub fn around(&self, fault_ns: u64) -> Trace {
         let span = fault_ns.saturating_sub(1_000_000_000)..fault_ns + WINDOW_NS;
         Trace {
-            sent: self
-                .sent
-                .iter()
-                .filter(|s| span.contains(&s.at_ns))
-                .copied()
-                .collect(),
+            sent: self.sent.iter().filter(|s| span.contains(&s.at_ns)).copied().collect(),
             arrived: self
                 .arrived
                 .iter()
@@ -98,20 +93,11 @@ impl Trace {
     /// window's end), and what became of the packets sent in the window.
     pub fn account(&self, fault_ns: u64) -> Account {
         let end_ns = fault_ns + WINDOW_NS;
-        let before = self
-            .arrived
-            .iter()
-            .map(|a| a.at_ns)
-            .filter(|at| *at < fault_ns)
-            .max();
+        let before = self.arrived.iter().map(|a| a.at_ns).filter(|at| *at < fault_ns).max();
         let mut last = before.unwrap_or(fault_ns);
         let mut gap = 0;
-        let mut times: Vec<u64> = self
-            .arrived
-            .iter()
-            .map(|a| a.at_ns)
-            .filter(|at| (fault_ns..end_ns).contains(at))
-            .collect();
+        let mut times: Vec<u64> =
+            self.arrived.iter().map(|a| a.at_ns).filter(|at| (fault_ns..end_ns).contains(at)).collect();
         times.sort_unstable();
         times.push(end_ns);
         for at in times {
@@ -119,16 +105,9 @@ impl Trace {
             last = at;
         }
         let counted = |at: u64| (fault_ns..end_ns - IN_FLIGHT_NS).contains(&at);
-        let mut account = Account {
-            outage_ms: gap.saturating_sub(PERIOD_NS) as f64 / 1e6,
-            ..Account::default()
-        };
-        let mut copies: std::collections::BTreeMap<u64, u64> = self
-            .sent
-            .iter()
-            .filter(|sent| counted(sent.at_ns))
-            .map(|sent| (sent.sequence, 0))
-            .collect();
+        let mut account = Account { outage_ms: gap.saturating_sub(PERIOD_NS) as f64 / 1e6, ..Account::default() };
+        let mut copies: std::collections::BTreeMap<u64, u64> =
+            self.sent.iter().filter(|sent| counted(sent.at_ns)).map(|sent| (sent.sequence, 0)).collect();
         let mut highest = None;
         for arrival in &self.arrived {
             if let Some(count) = copies.get_mut(&arrival.sequence) {
@@ -157,24 +136,14 @@ pub struct Flows {
 impl Flows {
     /// Starts both flows between an address in `client` and one in `host`.
     pub fn start(client: (&Netns, IpAddr), host: (&Netns, IpAddr)) -> Result<Flows> {
-        let mut flows = Flows {
-            up: Arc::default(),
-            down: Arc::default(),
-            stop: Arc::default(),
-            threads: Vec::new(),
-        };
+        let mut flows = Flows { up: Arc::default(), down: Arc::default(), stop: Arc::default(), threads: Vec::new() };
         let (up, down) = (Arc::clone(&flows.up), Arc::clone(&flows.down));
         flows.one_way(client, host, &up)?;
         flows.one_way(host, client, &down)?;
         Ok(flows)
     }
 
-    fn one_way(
-        &mut self,
-        from: (&Netns, IpAddr),
-        to: (&Netns, IpAddr),
-        trace: &Arc<Mutex<Trace>>,
-    ) -> Result<()> {
+    fn one_way(&mut self, from: (&Netns, IpAddr), to: (&Netns, IpAddr), trace: &Arc<Mutex<Trace>>) -> Result<()> {
         let bind = |(space, ip): (&Netns, IpAddr)| {
             space.enter(|| UdpSocket::bind((ip, 0)).with_context(|| format!("flow socket on {ip}")))
         };
@@ -183,15 +152,11 @@ impl Flows {
         let target = receiver.local_addr()?;
         let (trace_out, stop) = (Arc::clone(trace), Arc::clone(&self.stop));
         self.threads.push(
-            thread::Builder::new()
-                .name("flow-send".into())
-                .spawn(move || send(&sender, target, &trace_out, &stop))?,
+            thread::Builder::new().name("flow-send".into()).spawn(move || send(&sender, target, &trace_out, &stop))?,
         );
         let (trace_in, stop) = (Arc::clone(trace), Arc::clone(&self.stop));
         self.threads.push(
-            thread::Builder::new()
-                .name("flow-receive".into())
-                .spawn(move || receive(&receiver, &trace_in, &stop))?,
+            thread::Builder::new().name("flow-receive".into()).spawn(move || receive(&receiver, &trace_in, &stop))?,
         );
         Ok(())
     }
@@ -238,11 +203,7 @@ fn send(socket: &UdpSocket, target: SocketAddr, trace: &Mutex<Trace>, stop: &Ato
         packet[..8].copy_from_slice(&sequence.to_be_bytes());
         packet[8..16].copy_from_slice(&at_ns.to_be_bytes());
         // Noted before it is sent: an arrival is then never ahead of its send. A refused send counts as lost.
-        trace
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .sent
-            .push(Sent { sequence, at_ns });
+        trace.lock().unwrap_or_else(PoisonError::into_inner).sent.push(Sent { sequence, at_ns });
         let _ = socket.send_to(&packet, target);
     }
 }
@@ -255,11 +216,7 @@ fn receive(socket: &UdpSocket, trace: &Mutex<Trace>, stop: &AtomicBool) {
         };
         let at_ns = now_ns();
         if let Some(arrived) = parse(&buffer[..length], at_ns) {
-            trace
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .arrived
-                .push(arrived);
+            trace.lock().unwrap_or_else(PoisonError::into_inner).arrived.push(arrived);
         }
     }
 }
@@ -267,11 +224,7 @@ fn receive(socket: &UdpSocket, trace: &Mutex<Trace>, stop: &AtomicBool) {
 fn parse(packet: &[u8], at_ns: u64) -> Option<Arrived> {
     let sequence = u64::from_be_bytes(*packet.first_chunk()?);
     let sent_ns = u64::from_be_bytes(*packet.get(8..)?.first_chunk()?);
-    Some(Arrived {
-        sequence,
-        sent_ns,
-        at_ns,
-    })
+    Some(Arrived { sequence, sent_ns, at_ns })
 }
 
 #[cfg(test)]

@@ -63,21 +63,13 @@ struct Shared {
 
 impl Server {
     pub fn start(space: &Netns, ip: IpAddr) -> Result<Server> {
-        let listener = space.enter(|| {
-            TcpListener::bind((ip, 8080)).with_context(|| format!("HTTP server on {ip}"))
-        })?;
+        let listener = space.enter(|| TcpListener::bind((ip, 8080)).with_context(|| format!("HTTP server on {ip}")))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::default());
         let inner = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("http-server".into())
-            .spawn(move || accept(&listener, &inner))?;
-        Ok(Server {
-            address,
-            shared,
-            thread: Some(thread),
-        })
+        let thread = thread::Builder::new().name("http-server".into()).spawn(move || accept(&listener, &inner))?;
+        Ok(Server { address, shared, thread: Some(thread) })
     }
 
     /// Ends the response after the chunk being sent.
@@ -91,11 +83,7 @@ impl Server {
 
     /// The client as the server sees it.
     pub fn peer(&self) -> Option<SocketAddr> {
-        *self
-            .shared
-            .peer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.shared.peer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -142,8 +130,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         }
         sleep_until(due);
         // After an outage the pace goes on from now: catching up would be a burst.
-        due = due.max(now_ns().saturating_sub(50_000_000))
-            + CHUNK as u64 * 1_000_000_000 / BYTES_PER_S;
+        due = due.max(now_ns().saturating_sub(50_000_000)) + CHUNK as u64 * 1_000_000_000 / BYTES_PER_S;
         let mut framed = format!("{CHUNK:x}\r\n").into_bytes();
         framed.extend(chunk(index));
         framed.extend(b"\r\n");
@@ -174,24 +161,16 @@ pub struct Download {
 impl Download {
     pub fn start(space: &Netns, server: SocketAddr) -> Result<Download> {
         let stream = space.enter(|| {
-            TcpStream::connect_timeout(&server, Duration::from_secs(10))
-                .with_context(|| format!("connect to {server}"))
+            TcpStream::connect_timeout(&server, Duration::from_secs(10)).with_context(|| format!("connect to {server}"))
         })?;
         stream.set_read_timeout(Some(SILENCE_LIMIT))?;
         let local = stream.local_addr()?;
         let (bytes, progress) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::default()));
         let (counter, log) = (Arc::clone(&bytes), Arc::clone(&progress));
         let reader = stream.try_clone()?;
-        let thread = thread::Builder::new()
-            .name("download".into())
-            .spawn(move || download(reader, server, &counter, &log))?;
-        Ok(Download {
-            local,
-            bytes,
-            progress,
-            thread: Some(thread),
-            stream,
-        })
+        let thread =
+            thread::Builder::new().name("download".into()).spawn(move || download(reader, server, &counter, &log))?;
+        Ok(Download { local, bytes, progress, thread: Some(thread), stream })
     }
 
     pub fn bytes(&self) -> u64 {
@@ -206,17 +185,13 @@ impl Download {
 
     /// Whether the connection has not ended.
     pub fn alive(&self) -> bool {
-        self.thread
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished())
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// Waits for the end; call `Server::finish` first.
     pub fn finish(mut self) -> Result<Finished> {
         let thread = self.thread.take().context("a download finishes once")?;
-        thread
-            .join()
-            .unwrap_or_else(|_| bail!("the download's thread panicked"))
+        thread.join().unwrap_or_else(|_| bail!("the download's thread panicked"))
     }
 }
 
@@ -240,10 +215,7 @@ fn download(
     let mut reader = BufReader::with_capacity(1 << 16, stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
-    ensure!(
-        line.starts_with("HTTP/1.1 200"),
-        "the server answered {line:?}"
-    );
+    ensure!(line.starts_with("HTTP/1.1 200"), "the server answered {line:?}");
     while line.len() > 2 {
         line.clear();
         reader.read_line(&mut line)?;
@@ -253,17 +225,12 @@ fn download(
     let mut buffer = vec![0u8; 16_384];
     loop {
         line.clear();
-        ensure!(
-            reader.read_line(&mut line)? > 0,
-            "the connection ended after {total} bytes"
-        );
+        ensure!(reader.read_line(&mut line)? > 0, "the connection ended after {total} bytes");
         let length = usize::from_str_radix(line.trim(), 16).context("chunk length")?;
         let mut left = length;
         while left > 0 {
             let part = left.min(buffer.len());
-            reader
-                .read_exact(&mut buffer[..part])
-                .with_context(|| format!("after {total} bytes"))?;
+            reader.read_exact(&mut buffer[..part]).with_context(|| format!("after {total} bytes"))?;
             hash.update(&buffer[..part]);
             left -= part;
             total += part as u64;
@@ -275,16 +242,9 @@ fn download(
             break;
         }
         chunks += 1;
-        progress
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((now_ns(), total));
+        progress.lock().unwrap_or_else(PoisonError::into_inner).push((now_ns(), total));
     }
     let sha256 = hex::encode(hash.finalize());
     let sha256_right = sha256 == expected_sha256(chunks);
-    Ok(Finished {
-        bytes: total,
-        sha256,
-        sha256_right,
-    })
+    Ok(Finished { bytes: total, sha256, sha256_right })
 }

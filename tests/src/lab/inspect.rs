@@ -16,9 +16,7 @@ pub fn addresses(space: &Netns, interface: &str) -> Vec<String> {
     let mut found: Vec<String> = text
         .lines()
         .filter_map(|line| {
-            let mut words = line
-                .split_whitespace()
-                .skip_while(|word| !word.starts_with("inet"));
+            let mut words = line.split_whitespace().skip_while(|word| !word.starts_with("inet"));
             words.nth(1).map(str::to_owned)
         })
         .filter(|address| !address.starts_with("fe80"))
@@ -35,17 +33,10 @@ pub fn bpftool(space: &Netns, pins: &FilePath, out: &FilePath) -> Result<()> {
         let body = body.unwrap_or_else(|error| format!("{error:#}\n"));
         text.push_str(&format!("### {title}\n{body}\n"));
     };
-    section(
-        "bpftool net".into(),
-        space.run(&["bpftool", "net", "show"], None),
-    );
+    section("bpftool net".into(), space.run(&["bpftool", "net", "show"], None));
     let mut directories = vec![pins.to_path_buf()];
     while let Some(directory) = directories.pop() {
-        let mut entries: Vec<_> = fs::read_dir(&directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .collect();
+        let mut entries: Vec<_> = fs::read_dir(&directory).into_iter().flatten().flatten().collect();
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();

@@ -70,9 +70,8 @@ impl Lab {
         let topology = Topology::named(&entry.prefix);
         let wired = topology.build();
         drop(steady);
-        let built = wired
-            .and_then(|()| Canary::start(&topology))
-            .and_then(|canary| canary.prove_both_paths().map(|()| canary));
+        let built =
+            wired.and_then(|()| Canary::start(&topology)).and_then(|canary| canary.prove_both_paths().map(|()| canary));
         match built {
             Ok(canary) => Ok(Lab {
                 entry,
@@ -123,10 +122,7 @@ impl Drop for Lab {
         if self.keep {
             live().retain(|other| *other != self.entry);
         } else if let Err(error) = remove(&self.entry) {
-            eprintln!(
-                "lab {} is not fully removed: {error:#}; run `jvpn-lab clean`",
-                self.entry.prefix
-            );
+            eprintln!("lab {} is not fully removed: {error:#}; run `jvpn-lab clean`", self.entry.prefix);
         }
     }
 }
@@ -165,19 +161,13 @@ pub fn require_root() -> Result<()> {
         return Ok(());
     }
     let command: Vec<String> = std::env::args().collect();
-    bail!(
-        "the lab needs root for its namespaces; run: sudo {}",
-        command.join(" ")
-    )
+    bail!("the lab needs root for its namespaces; run: sudo {}", command.join(" "))
 }
 
 /// Pins live on bpffs; containers and fresh machines come without it.
 fn mount_bpffs() -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("read mounts")?;
-    if mounts
-        .lines()
-        .any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf"))
-    {
+    if mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf")) {
         return Ok(());
     }
     netns::run(&["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"], None).map(|_| ())

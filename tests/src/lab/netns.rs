@@ -47,16 +47,14 @@ impl Netns {
     /// Moves the calling thread, for good. Only for threads that end in this namespace.
     pub fn join(&self) -> Result<()> {
         let path = self.path();
-        let file =
-            File::open(&path).with_context(|| format!("open namespace {}", path.display()))?;
+        let file = File::open(&path).with_context(|| format!("open namespace {}", path.display()))?;
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
             .with_context(|| format!("enter namespace {}", self.name))
     }
 
     /// Runs a tool inside, with `input` on its stdin; returns its stdout.
     pub fn run(&self, argv: &[&str], input: Option<&str>) -> Result<String> {
-        self.enter(|| run(argv, input))
-            .with_context(|| format!("in namespace {}", self.name))
+        self.enter(|| run(argv, input)).with_context(|| format!("in namespace {}", self.name))
     }
 
     /// One nftables transaction.
@@ -73,8 +71,7 @@ impl Netns {
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         self.enter(|| {
             let path = Path::new("/proc/sys/net").join(key);
-            std::fs::write(&path, value)
-                .with_context(|| format!("write {value} to {}", path.display()))
+            std::fs::write(&path, value).with_context(|| format!("write {value} to {}", path.display()))
         })
     }
 }
@@ -84,29 +81,19 @@ pub fn run(argv: &[&str], input: Option<&str>) -> Result<String> {
     let (program, arguments) = argv.split_first().context("empty command")?;
     let mut child = Command::new(program)
         .args(arguments)
-        .stdin(if input.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        })
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| {
-            format!("run {program}: install it with apt-get install iproute2 nftables conntrack")
-        })?;
+        .with_context(|| format!("run {program}: install it with apt-get install iproute2 nftables conntrack"))?;
     if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
         // A tool that refuses early closes its stdin; its own message is the better error.
         let _ = stdin.write_all(text.as_bytes());
     }
-    let output = child
-        .wait_with_output()
-        .with_context(|| format!("wait for {program}"))?;
+    let output = child.wait_with_output().with_context(|| format!("wait for {program}"))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        let of = input
-            .map(|text| format!("\ninput was:\n{text}"))
-            .unwrap_or_default();
+        let of = input.map(|text| format!("\ninput was:\n{text}")).unwrap_or_default();
         bail!("{} failed: {}{of}", argv.join(" "), stderr.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

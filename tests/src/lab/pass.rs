@@ -30,11 +30,8 @@ pub fn load() -> Result<OwnedFd> {
 pub fn attach(space: &Netns, interface: &str, program: &OwnedFd) -> Result<()> {
     space
         .enter(|| {
-            let socket = Socket::new(
-                Domain::from(libc::AF_NETLINK),
-                Type::RAW,
-                Some(Protocol::from(libc::NETLINK_ROUTE)),
-            )?;
+            let socket =
+                Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(Protocol::from(libc::NETLINK_ROUTE)))?;
             let index = name_to_index(&socket, interface)?;
             socket.send(&request(index, program.as_raw_fd()))?;
             let mut reply = [0u8; 256];

@@ -41,9 +41,7 @@ pub fn ping(space: &Netns, target: IpAddr, size: usize, limit: Duration) -> Resu
                 continue;
             }
             while sent.elapsed() < PATIENCE {
-                socket.set_read_timeout(Some(
-                    (PATIENCE - sent.elapsed()).max(Duration::from_millis(1)),
-                ))?;
+                socket.set_read_timeout(Some((PATIENCE - sent.elapsed()).max(Duration::from_millis(1))))?;
                 let mut buffer = vec![0u8; 8 + size + 64];
                 let Ok(length) = socket.read(&mut buffer) else {
                     continue;
@@ -54,9 +52,6 @@ pub fn ping(space: &Netns, target: IpAddr, size: usize, limit: Duration) -> Resu
                 }
             }
         }
-        bail!(
-            "{target} does not answer {} within {limit:?}: {last}",
-            space.name()
-        )
+        bail!("{target} does not answer {} within {limit:?}: {last}", space.name())
     })
 }

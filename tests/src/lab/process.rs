@@ -54,11 +54,7 @@ pub struct Product {
 pub fn find_binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("JVPN_CTL") {
         let path = PathBuf::from(path);
-        ensure!(
-            path.is_file(),
-            "JVPN_CTL names {}, which is no file",
-            path.display()
-        );
+        ensure!(path.is_file(), "JVPN_CTL names {}, which is no file", path.display());
         return Ok(path);
     }
     let own = std::env::current_exe().context("own path")?;
@@ -67,12 +63,7 @@ pub fn find_binary() -> Result<PathBuf> {
         .take(2)
         .map(|directory| directory.join("jvpn-ctl"))
         .find(|path| path.is_file())
-        .with_context(|| {
-            format!(
-                "no jvpn-ctl beside {}: run cargo build -p jvpn-ctl",
-                own.display()
-            )
-        })
+        .with_context(|| format!("no jvpn-ctl beside {}: run cargo build -p jvpn-ctl", own.display()))
 }
 
 impl Product {
@@ -81,8 +72,7 @@ impl Product {
         let binary = find_binary()?;
         let side = |space: Netns, name: &str, verb| -> Result<Side> {
             let directory = lab.files().join(name);
-            fs::create_dir(&directory)
-                .with_context(|| format!("create {}", directory.display()))?;
+            fs::create_dir(&directory).with_context(|| format!("create {}", directory.display()))?;
             Ok(Side {
                 space,
                 directory,
@@ -100,10 +90,7 @@ impl Product {
         fs::create_dir_all(lab.pin_root()).context("create the pin directory")?;
         let gateway_public = product.keys(&product.gateway.directory)?;
         let client_public = product.keys(&product.client.directory)?;
-        setup.write(
-            (&product.gateway.directory, &gateway_public),
-            (&product.client.directory, &client_public),
-        )?;
+        setup.write((&product.gateway.directory, &gateway_public), (&product.client.directory, &client_public))?;
         product.start_side(Role::Gateway)?;
         product.start_side(Role::Client)?;
         Ok(product)
@@ -117,13 +104,8 @@ impl Product {
     }
 
     fn tool(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let binary = self
-            .binary
-            .to_str()
-            .context("the path of jvpn-ctl is not UTF-8")?;
-        let argv: Vec<&str> = std::iter::once(binary)
-            .chain(arguments.iter().copied())
-            .collect();
+        let binary = self.binary.to_str().context("the path of jvpn-ctl is not UTF-8")?;
+        let argv: Vec<&str> = std::iter::once(binary).chain(arguments.iter().copied()).collect();
         super::netns::run(&argv, Some(input))
     }
 
@@ -147,42 +129,26 @@ impl Product {
         let side = self.side_mut(role);
         ensure!(side.child.is_none(), "{} runs already", side.verb);
         let config = side.config();
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(side.log())?;
+        let log = OpenOptions::new().create(true).append(true).open(side.log())?;
         let errors = log.try_clone()?;
         let mut command = side.command(&binary);
         command.arg(side.verb).arg("--config").arg(config);
         // Its own group: Ctrl-C reaches the lab alone, which then removes everything in order.
-        command
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
         let _steady = steady();
-        let child = side
-            .space
-            .enter(move || command.spawn().context("start jvpn-ctl"))?;
+        let child = side.space.enter(move || command.spawn().context("start jvpn-ctl"))?;
         side.child = Some(child);
         Ok(())
     }
 
     pub fn pid(&self, role: Role) -> Result<u32> {
         let side = self.side(role);
-        side.child
-            .as_ref()
-            .map(Child::id)
-            .with_context(|| format!("{} is not running", side.verb))
+        side.child.as_ref().map(Child::id).with_context(|| format!("{} is not running", side.verb))
     }
 
     /// SIGKILL, as a crash would be.
     pub fn kill(&mut self, role: Role) -> Result<()> {
-        let mut child = self
-            .side_mut(role)
-            .child
-            .take()
-            .context("nothing to kill")?;
+        let mut child = self.side_mut(role).child.take().context("nothing to kill")?;
         child.kill().context("kill -9")?;
         child.wait().context("wait for a killed process")?;
         Ok(())
@@ -199,11 +165,7 @@ impl Product {
         if status.is_none() {
             child.kill()?;
             child.wait()?;
-            bail!(
-                "{} did not end within {STOP_LIMIT:?} of SIGTERM\n{}",
-                self.side(role).verb,
-                self.log_tail(role)
-            );
+            bail!("{} did not end within {STOP_LIMIT:?} of SIGTERM\n{}", self.side(role).verb, self.log_tail(role));
         }
         Ok(status.and_then(|status| status.code()))
     }
@@ -223,11 +185,8 @@ impl Product {
     /// Environment and binary for a person who wants to type verbs against this side.
     pub fn how_to_enter(&self, role: Role) -> String {
         let side = self.side(role);
-        let environment: Vec<String> = side
-            .paths()
-            .iter()
-            .map(|(key, value)| format!("{key}={}", value.display()))
-            .collect();
+        let environment: Vec<String> =
+            side.paths().iter().map(|(key, value)| format!("{key}={}", value.display())).collect();
         format!(
             "{} nsenter --net={} {} status",
             environment.join(" "),
@@ -240,14 +199,8 @@ impl Product {
     pub fn verb(&self, role: Role, arguments: &[&str]) -> Result<(i32, String, String)> {
         let side = self.side(role);
         let mut command = side.command(&self.binary);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = side
-            .space
-            .enter(move || command.spawn().context("run jvpn-ctl"))?;
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = side.space.enter(move || command.spawn().context("run jvpn-ctl"))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let out = thread::spawn(move || stdout.map(std::io::read_to_string));
         let err = thread::spawn(move || stderr.map(std::io::read_to_string));
@@ -257,16 +210,10 @@ impl Product {
             child.wait()?;
         }
         let text = |reader: thread::JoinHandle<Option<std::io::Result<String>>>| {
-            reader
-                .join()
-                .ok()
-                .flatten()
-                .and_then(Result::ok)
-                .unwrap_or_default()
+            reader.join().ok().flatten().and_then(Result::ok).unwrap_or_default()
         };
         let (out, err) = (text(out), text(err));
-        let status = status
-            .with_context(|| format!("jvpn-ctl {} hung for {VERB_LIMIT:?}", arguments.join(" ")))?;
+        let status = status.with_context(|| format!("jvpn-ctl {} hung for {VERB_LIMIT:?}", arguments.join(" ")))?;
         Ok((status.code().unwrap_or(-1), out, err))
     }
 
@@ -275,13 +222,8 @@ impl Product {
         let mut all = arguments.to_vec();
         all.push("--json");
         let (code, out, err) = self.verb(role, &all)?;
-        serde_json::from_str(&out).with_context(|| {
-            format!(
-                "jvpn-ctl {} exited with {code} and no JSON: {}",
-                all.join(" "),
-                err.trim()
-            )
-        })
+        serde_json::from_str(&out)
+            .with_context(|| format!("jvpn-ctl {} exited with {code} and no JSON: {}", all.join(" "), err.trim()))
     }
 
     /// Waits until both sides call themselves healthy.
@@ -290,27 +232,16 @@ impl Product {
         for role in [Role::Gateway, Role::Client] {
             loop {
                 let status = self.json(role, &["status"]);
-                if status
-                    .as_ref()
-                    .is_ok_and(|s| s["healthy"] == Value::Bool(true))
-                {
+                if status.as_ref().is_ok_and(|s| s["healthy"] == Value::Bool(true)) {
                     break;
                 }
-                let ended = self
-                    .side_mut(role)
-                    .child
-                    .as_mut()
-                    .map(Child::try_wait)
-                    .transpose()?
-                    .flatten();
+                let ended = self.side_mut(role).child.as_mut().map(Child::try_wait).transpose()?.flatten();
                 let says = status.map_or_else(|error| format!("{error:#}"), |s| s.to_string());
                 let late = Instant::now() >= deadline;
                 ensure!(
                     ended.is_none() && !late,
                     "{role:?} is not healthy{}: {says}\n{}\n{}",
-                    ended
-                        .map(|status| format!(", it ended with {status}"))
-                        .unwrap_or_default(),
+                    ended.map(|status| format!(", it ended with {status}")).unwrap_or_default(),
                     self.log_tail(Role::Gateway),
                     self.log_tail(Role::Client),
                 );
@@ -323,11 +254,7 @@ impl Product {
 
 impl Side {
     fn config(&self) -> PathBuf {
-        self.directory.join(if self.verb == "serve" {
-            "gateway.toml"
-        } else {
-            "client.toml"
-        })
+        self.directory.join(if self.verb == "serve" { "gateway.toml" } else { "client.toml" })
     }
 
     fn log(&self) -> PathBuf {
@@ -344,10 +271,7 @@ impl Side {
 
     fn command(&self, binary: &FilePath) -> Command {
         let mut command = Command::new(binary);
-        command
-            .envs(self.paths())
-            .envs(self.environment.iter().cloned())
-            .env("NO_COLOR", "1");
+        command.envs(self.paths()).envs(self.environment.iter().cloned()).env("NO_COLOR", "1");
         command
     }
 }

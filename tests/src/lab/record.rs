@@ -47,7 +47,8 @@ fn integer(value: &Value) -> Option<u64> {
 pub fn history(document: &Value) -> Result<Vec<Record>> {
     let records = document["records"]
         .as_array()
-        .context("jvpn.history/1 has no records[]")?;
+        .or_else(|| document["history"].as_array())
+        .context("jvpn.history/1 has neither records[] nor history[]")?;
     records
         .iter()
         .map(|record| {
@@ -58,8 +59,9 @@ pub fn history(document: &Value) -> Result<Vec<Record>> {
                 to: text(&record["to"]),
                 reason: text(&record["reason"]),
                 state_version: integer(&record["state_version"]),
-                transport_from: text(&record["transport"]["from"]),
-                transport_to: text(&record["transport"]["to"]),
+                // A timeline names only the transport afterwards, which says nothing about a change.
+                transport_from: text(&record["transport"]["from"]).or(text(&record["transport"])),
+                transport_to: text(&record["transport"]["to"]).or(text(&record["transport"])),
             })
         })
         .collect()
@@ -77,22 +79,12 @@ pub struct Session {
 
 /// The one live session of the lab.
 pub fn live_session(document: &Value) -> Result<Session> {
-    let sessions = document["sessions"]
-        .as_array()
-        .context("jvpn.sessions/1 has no sessions[]")?;
-    let live: Vec<&Value> = sessions
-        .iter()
-        .filter(|s| s["state"] != "TERMINATED" && s["state"] != "BIRTH")
-        .collect();
+    let sessions = document["sessions"].as_array().context("jvpn.sessions/1 has no sessions[]")?;
+    let live: Vec<&Value> = sessions.iter().filter(|s| s["state"] != "TERMINATED" && s["state"] != "BIRTH").collect();
     let [session] = live.as_slice() else {
         anyhow::bail!("{} live sessions instead of one: {document}", live.len());
     };
-    let addresses = session["addresses"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(text)
-        .collect();
+    let addresses = session["addresses"].as_array().into_iter().flatten().filter_map(text).collect();
     Ok(Session {
         id: text(&session["session_id"]).context("a session without id")?,
         state: text(&session["state"]).context("a session without state")?,
@@ -104,13 +96,8 @@ pub fn live_session(document: &Value) -> Result<Session> {
 
 /// Whether a `jvpn.status/1` names a problem, whatever else it says about it.
 pub fn has_problem(status: &Value, code: &str) -> bool {
-    let problems = status["problems"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    problems
-        .iter()
-        .any(|problem| problem.to_string().contains(code))
+    let problems = status["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
+    problems.iter().any(|problem| problem.to_string().contains(code))
 }
 
 /// States in order: where the first transition came from, then where each went.
@@ -128,16 +115,12 @@ pub fn states(records: &[Record], before: &str) -> Vec<String> {
 
 pub fn reasons(records: &[Record]) -> Vec<String> {
     let transitions = records.iter().filter(|record| record.is_transition());
-    transitions
-        .filter_map(|record| record.reason.clone())
-        .collect()
+    transitions.filter_map(|record| record.reason.clone()).collect()
 }
 
 pub fn versions(records: &[Record]) -> Vec<u64> {
     let transitions = records.iter().filter(|record| record.is_transition());
-    transitions
-        .filter_map(|record| record.state_version)
-        .collect()
+    transitions.filter_map(|record| record.state_version).collect()
 }
 
 /// The first version that does not follow its predecessor by exactly one.
@@ -169,13 +152,20 @@ mod tests {
     #[test]
     fn only_transitions_make_states_reasons_and_versions() {
         let records = history(&document()).expect("a valid history");
-        assert_eq!(
-            states(&records, "ATTACHED"),
-            ["ATTACHED", "RECOVERING", "ATTACHED"]
-        );
+        assert_eq!(states(&records, "ATTACHED"), ["ATTACHED", "RECOVERING", "ATTACHED"]);
         assert_eq!(reasons(&records), ["RECOVERY_START", "REATTACH_ACCEPT"]);
         assert_eq!(versions(&records), [8, 9]);
         assert!(records[2].changes_transport());
+    }
+
+    #[test]
+    fn a_timeline_that_names_only_the_transport_afterwards_is_no_change_by_itself() {
+        let step = json!({"ts": "t", "event": "TRANSPORT_SWITCH", "to": "ATTACHED",
+            "reason": "TRANSPORT_SWITCH_OK", "state_version": 4, "transport": "path-b"});
+        let records = history(&json!({"history": [step]})).expect("a valid history");
+        assert_eq!(records[0].transport_to.as_deref(), Some("path-b"));
+        assert!(!records[0].changes_transport());
+        assert!(history(&json!({})).is_err());
     }
 
     #[test]
@@ -201,18 +191,9 @@ mod tests {
 
     #[test]
     fn a_problem_is_found_as_text_or_object() {
-        for problem in [
-            json!("GATEWAY_UNRESPONSIVE: since 1 s"),
-            json!({"code": "GATEWAY_UNRESPONSIVE"}),
-        ] {
-            assert!(has_problem(
-                &json!({"problems": [problem]}),
-                "GATEWAY_UNRESPONSIVE"
-            ));
+        for problem in [json!("GATEWAY_UNRESPONSIVE: since 1 s"), json!({"code": "GATEWAY_UNRESPONSIVE"})] {
+            assert!(has_problem(&json!({"problems": [problem]}), "GATEWAY_UNRESPONSIVE"));
         }
-        assert!(!has_problem(
-            &json!({"problems": []}),
-            "GATEWAY_UNRESPONSIVE"
-        ));
+        assert!(!has_problem(&json!({"problems": []}), "GATEWAY_UNRESPONSIVE"));
     }
 }

@@ -36,8 +36,7 @@ impl Entry {
 
     /// Takes an unused prefix and writes the entry.
     pub fn create() -> Result<Entry> {
-        fs::create_dir_all(DIRECTORY)
-            .with_context(|| format!("create {DIRECTORY} (needs root)"))?;
+        fs::create_dir_all(DIRECTORY).with_context(|| format!("create {DIRECTORY} (needs root)"))?;
         for _ in 0..64 {
             let mut bytes = [0u8; 2];
             fs::File::open("/dev/urandom")
@@ -51,11 +50,7 @@ impl Entry {
                 owner_started: started(std::process::id()).context("own start time")?,
             };
             let text = serde_json::to_string(&entry)?;
-            match fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(entry.file())
-            {
+            match fs::OpenOptions::new().write(true).create_new(true).open(entry.file()) {
                 Ok(mut file) => {
                     std::io::Write::write_all(&mut file, text.as_bytes())?;
                     fs::DirBuilder::new()
@@ -144,9 +139,7 @@ pub fn clean(names: &[String]) -> Result<(Vec<String>, Vec<String>)> {
         if entry.owner_alive() {
             in_use.push(entry.prefix);
         } else {
-            entry
-                .remove()
-                .with_context(|| format!("clean lab {}", entry.prefix))?;
+            entry.remove().with_context(|| format!("clean lab {}", entry.prefix))?;
             removed.push(entry.prefix);
         }
     }
@@ -182,17 +175,13 @@ fn kill_inhabitants(space: &str) -> Result<()> {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "processes {pids:?} in {space} survive SIGKILL"
-        );
+        anyhow::ensure!(Instant::now() < deadline, "processes {pids:?} in {space} survive SIGKILL");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 fn is_zombie(pid: i32) -> bool {
-    stat_fields(&pid.to_string())
-        .is_none_or(|fields| fields.first().is_some_and(|state| state == "Z"))
+    stat_fields(&pid.to_string()).is_none_or(|fields| fields.first().is_some_and(|state| state == "Z"))
 }
 
 /// Fields of /proc/PID/stat after the command name, which may hold blanks.

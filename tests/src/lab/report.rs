@@ -117,33 +117,14 @@ pub struct DownloadReport {
 
 impl DownloadReport {
     pub fn right(&self) -> bool {
-        self.connections == 1
-            && self
-                .finished
-                .as_ref()
-                .is_some_and(|done| done.sha256_right && done.bytes > 0)
+        self.connections == 1 && self.finished.as_ref().is_some_and(|done| done.sha256_right && done.bytes > 0)
     }
 }
 
 impl Document {
-    pub fn new(
-        xdp: &str,
-        acts: Vec<ActReport>,
-        download: DownloadReport,
-        errors: Vec<String>,
-    ) -> Document {
-        let pass = errors.is_empty()
-            && !acts.is_empty()
-            && acts.iter().all(|act| act.pass)
-            && download.right();
-        Document {
-            schema: "jvpn.demo/1",
-            pass,
-            xdp: xdp.into(),
-            acts,
-            download,
-            errors,
-        }
+    pub fn new(xdp: &str, acts: Vec<ActReport>, download: DownloadReport, errors: Vec<String>) -> Document {
+        let pass = errors.is_empty() && !acts.is_empty() && acts.iter().all(|act| act.pass) && download.right();
+        Document { schema: "jvpn.demo/1", pass, xdp: xdp.into(), acts, download, errors }
     }
 
     /// What a person reads at the end.
@@ -193,19 +174,14 @@ impl Document {
                 download.connections,
                 if done.sha256_right { "right" } else { "WRONG" }
             )),
-            (None, error) => out.push_str(&format!(
-                "\ndownload: BROKEN {}\n",
-                error.as_deref().unwrap_or("never finished")
-            )),
+            (None, error) => {
+                out.push_str(&format!("\ndownload: BROKEN {}\n", error.as_deref().unwrap_or("never finished")));
+            }
         }
         for error in &self.errors {
             out.push_str(&format!("BROKEN  {error}\n"));
         }
-        out.push_str(if self.pass {
-            "every promise kept\n"
-        } else {
-            "A PROMISE WAS BROKEN\n"
-        });
+        out.push_str(if self.pass { "every promise kept\n" } else { "A PROMISE WAS BROKEN\n" });
         out
     }
 }
@@ -217,14 +193,8 @@ pub fn write_csv(path: &FilePath, traces: &[(Direction, Trace)]) -> Result<()> {
     writeln!(out, "direction,sequence,sent_ns,arrived_ns")?;
     for (direction, trace) in traces {
         let way = way_name(*direction);
-        let came: std::collections::BTreeSet<u64> =
-            trace.arrived.iter().map(|a| a.sequence).collect();
-        for Arrived {
-            sequence,
-            sent_ns,
-            at_ns,
-        } in &trace.arrived
-        {
+        let came: std::collections::BTreeSet<u64> = trace.arrived.iter().map(|a| a.sequence).collect();
+        for Arrived { sequence, sent_ns, at_ns } in &trace.arrived {
             writeln!(out, "{way},{sequence},{sent_ns},{at_ns}")?;
         }
         for Sent { sequence, at_ns } in trace.sent.iter().filter(|s| !came.contains(&s.sequence)) {
@@ -245,10 +215,7 @@ fn way_name(direction: Direction) -> &'static str {
 pub fn read_csv(path: &FilePath) -> Result<[Trace; 2]> {
     let file = fs::File::open(path).with_context(|| format!("read {}", path.display()))?;
     let mut traces = [Trace::default(), Trace::default()];
-    let mut known = [
-        std::collections::BTreeSet::new(),
-        std::collections::BTreeSet::new(),
-    ];
+    let mut known = [std::collections::BTreeSet::new(), std::collections::BTreeSet::new()];
     for (number, line) in BufReader::new(file).lines().enumerate().skip(1) {
         let line = line?;
         let at = || format!("{}:{}", path.display(), number + 1);
@@ -258,17 +225,10 @@ pub fn read_csv(path: &FilePath) -> Result<[Trace; 2]> {
         let sequence: u64 = fields[1].parse().with_context(at)?;
         let sent_ns: u64 = fields[2].parse().with_context(at)?;
         if known[way].insert(sequence) {
-            traces[way].sent.push(Sent {
-                sequence,
-                at_ns: sent_ns,
-            });
+            traces[way].sent.push(Sent { sequence, at_ns: sent_ns });
         }
         if !fields[3].is_empty() {
-            traces[way].arrived.push(Arrived {
-                sequence,
-                sent_ns,
-                at_ns: fields[3].parse().with_context(at)?,
-            });
+            traces[way].arrived.push(Arrived { sequence, sent_ns, at_ns: fields[3].parse().with_context(at)? });
         }
     }
     Ok(traces)
@@ -276,22 +236,14 @@ pub fn read_csv(path: &FilePath) -> Result<[Trace; 2]> {
 
 /// Account of both directions together, as the document shows it.
 pub fn account(traces: &[Trace], fault_ns: u64) -> Account {
-    traces
-        .iter()
-        .map(|trace| trace.account(fault_ns))
-        .fold(Account::default(), Account::join)
+    traces.iter().map(|trace| trace.account(fault_ns)).fold(Account::default(), Account::join)
 }
 
 /// Writes what one act can be recomputed from.
-pub fn write_act(
-    directory: &FilePath,
-    evidence: &Evidence,
-    traces: &[(Direction, Trace)],
-) -> Result<()> {
+pub fn write_act(directory: &FilePath, evidence: &Evidence, traces: &[(Direction, Trace)]) -> Result<()> {
     write_csv(&directory.join(format!("{}.csv", evidence.act)), traces)?;
     let path = directory.join(format!("{}.evidence.json", evidence.act));
-    fs::write(&path, serde_json::to_string_pretty(evidence)?)
-        .with_context(|| format!("write {}", path.display()))
+    fs::write(&path, serde_json::to_string_pretty(evidence)?).with_context(|| format!("write {}", path.display()))
 }
 
 /// Recomputes an act's report from its raw files alone.
@@ -301,11 +253,7 @@ pub fn recompute(directory: &FilePath, name: &str) -> Result<ActReport> {
         .with_context(|| format!("evidence of {name} in {}", directory.display()))?;
     let evidence: Evidence = serde_json::from_str(&text)?;
     let traces = read_csv(&directory.join(format!("{name}.csv")))?;
-    Ok(ActReport::new(
-        act,
-        &evidence,
-        &account(&traces, evidence.fault_ns),
-    ))
+    Ok(ActReport::new(act, &evidence, &account(&traces, evidence.fault_ns)))
 }
 
 /// Whether the act in `demo.json` of a directory is what its raw files say.
@@ -313,17 +261,10 @@ pub fn verify(directory: &FilePath) -> Result<Vec<String>> {
     let text = fs::read_to_string(directory.join("demo.json")).context("read demo.json")?;
     let document: serde_json::Value = serde_json::from_str(&text)?;
     let mut verified = Vec::new();
-    for value in document["acts"]
-        .as_array()
-        .context("demo.json has no acts[]")?
-    {
+    for value in document["acts"].as_array().context("demo.json has no acts[]")? {
         let said: ActReport = serde_json::from_value(value.clone())?;
         if said.error.is_none() {
-            ensure!(
-                recompute(directory, &said.name)? == said,
-                "{} differs from its raw files",
-                said.name
-            );
+            ensure!(recompute(directory, &said.name)? == said, "{} differs from its raw files", said.name);
             verified.push(said.name);
         }
     }

@@ -41,11 +41,8 @@ impl Setup {
         (client, client_public): (&FilePath, &str),
     ) -> Result<()> {
         let Setup { xdp, policy, .. } = self;
-        let policy = if policy.is_empty() {
-            String::new()
-        } else {
-            format!("\n[policy.field]\n{}\n", policy.join("\n"))
-        };
+        let policy =
+            if policy.is_empty() { String::new() } else { format!("\n[policy.field]\n{}\n", policy.join("\n")) };
         write_private(
             &gateway.join("gateway.toml"),
             &format!(

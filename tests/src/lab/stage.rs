@@ -40,13 +40,7 @@ impl<'a> Stage<'a> {
     pub(super) fn set(options: &'a Options) -> Result<Stage<'a>> {
         let lab = Lab::up()?;
         eprintln!("lab {} is up", lab.prefix());
-        let mut product = Product::start(
-            &lab,
-            &Setup {
-                xdp: options.xdp.clone(),
-                ..Setup::default()
-            },
-        )?;
+        let mut product = Product::start(&lab, &Setup { xdp: options.xdp.clone(), ..Setup::default() })?;
         product.wait_healthy()?;
         let (client, lan) = (lab.topology.client(), lab.topology.lan());
         let (inner, host): (IpAddr, IpAddr) = (INNER_CLIENT_V4.parse()?, LAN_V4.parse()?);
@@ -54,14 +48,7 @@ impl<'a> Stage<'a> {
         let server = Server::start(&lan, host)?;
         let download = Download::start(&client, server.address)
             .with_context(|| format!("through the tunnel\n{}", product.log_tail(Role::Gateway)))?;
-        let stage = Stage {
-            flows,
-            download,
-            server,
-            product,
-            lab,
-            options,
-        };
+        let stage = Stage { flows, download, server, product, lab, options };
         stage.settle().context("traffic through the new tunnel")?;
         eprintln!("session up, traffic runs");
         Ok(stage)
@@ -88,23 +75,23 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// The session as the gateway knows it; its transport as the client calls it, whose names these are.
     pub(super) fn session(&self) -> Result<Session> {
-        record::live_session(&self.product.json(Role::Gateway, &["sessions"])?)
+        let mut session = record::live_session(&self.product.json(Role::Gateway, &["sessions"])?)?;
+        let status = self.product.json(Role::Client, &["status"])?;
+        if let Some(name) = status["session"]["transport"]["name"].as_str() {
+            session.transport = Some(name.to_owned());
+        }
+        Ok(session)
     }
 
     pub(super) fn history(&self, id: &str) -> Result<Vec<Record>> {
-        record::history(
-            &self
-                .product
-                .json(Role::Gateway, &["sessions", id, "history"])?,
-        )
+        record::history(&self.product.json(Role::Gateway, &["sessions", id, "history"])?)
     }
 
     pub(super) fn active(&self) -> Result<Path> {
         let session = self.session()?;
-        let name = session
-            .transport
-            .context("the session has no active transport")?;
+        let name = session.transport.context("the session has no active transport")?;
         Path::of_transport(&name).with_context(|| format!("unknown transport {name:?}"))
     }
 
@@ -113,9 +100,7 @@ impl<'a> Stage<'a> {
         let deadline = Instant::now() + SETTLE_LIMIT;
         loop {
             let at_ns = now_ns();
-            let (code, out, err) = self
-                .product
-                .verb(Role::Client, &["jump", "--to", to.transport()])?;
+            let (code, out, err) = self.product.verb(Role::Client, &["jump", "--to", to.transport()])?;
             if code == 0 {
                 return Ok(at_ns);
             }
@@ -136,14 +121,9 @@ impl<'a> Stage<'a> {
         if let Some(wanted) = act.starts_on
             && self.active()? != wanted
         {
-            self.jump(wanted)
-                .context("bring the session to where the act starts")?;
+            self.jump(wanted).context("bring the session to where the act starts")?;
             thread::sleep(AFTER_JUMP);
-            ensure!(
-                self.active()? == wanted,
-                "the session did not move to {}",
-                wanted.transport()
-            );
+            ensure!(self.active()? == wanted, "the session did not move to {}", wanted.transport());
             self.settle()?;
         }
         Ok(())
@@ -173,10 +153,7 @@ impl<'a> Stage<'a> {
         {
             for (role, name) in [(Role::Gateway, "gateway"), (Role::Client, "client")] {
                 // A client that keeps no history of its own is not an error of the demo.
-                if let Ok(history) = self
-                    .product
-                    .json(role, &["sessions", &session.id, "history"])
-                {
+                if let Ok(history) = self.product.json(role, &["sessions", &session.id, "history"]) {
                     fs::write(out.join(format!("{name}-record.json")), history.to_string())?;
                 }
             }

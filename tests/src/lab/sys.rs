@@ -44,14 +44,8 @@ pub(super) fn load_xdp(instructions: &[u64]) -> io::Result<OwnedFd> {
     };
     // SAFETY: bpf(2) reads `size_of` bytes of `attributes` and through it `count` words and the license; all three
     // live until the call returns, and it writes nothing because the log is empty.
-    let descriptor = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_LOAD,
-            &raw const attributes,
-            size_of::<ProgramLoad>(),
-        )
-    };
+    let descriptor =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size_of::<ProgramLoad>()) };
     let descriptor = RawFd::try_from(descriptor).map_err(io::Error::other)?;
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
@@ -89,13 +83,7 @@ extern "C" fn note(signal: libc::c_int) {
     let byte = signal.to_ne_bytes();
     // SAFETY: write(2) is allowed in handlers; the buffer is a live local of four bytes, and the descriptor, once
     // stored, is never closed.
-    unsafe {
-        libc::write(
-            NOTE.load(Ordering::SeqCst),
-            byte.as_ptr().cast(),
-            byte.len(),
-        )
-    };
+    unsafe { libc::write(NOTE.load(Ordering::SeqCst), byte.as_ptr().cast(), byte.len()) };
 }
 
 /// A raw socket that sees every frame arriving on one interface, none that leaves through it, and never blocks.
@@ -124,17 +112,9 @@ pub(super) fn packet_socket(interface: &str) -> io::Result<Socket> {
     address.sll_ifindex = index.cast_signed();
     // SAFETY: `address` is an initialised sockaddr_ll of the length given and outlives the call.
     let code = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
     };
-    if code == 0 {
-        Ok(socket)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if code == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Waits until a socket has something to read, with the precision of a high-resolution timer.

@@ -86,18 +86,8 @@ struct End {
     v6: &'static str,
 }
 
-const fn end(
-    space: &'static str,
-    interface: &'static str,
-    v4: &'static str,
-    v6: &'static str,
-) -> End {
-    End {
-        space,
-        interface,
-        v4,
-        v6,
-    }
+const fn end(space: &'static str, interface: &'static str, v4: &'static str, v6: &'static str) -> End {
+    End { space, interface, v4, v6 }
 }
 
 const LINKS: [(End, End); 6] = [
@@ -109,22 +99,13 @@ const LINKS: [(End, End); 6] = [
         end("client", "wan-b", "192.168.20.2/24", "2001:db8:b::2/64"),
         end("rb", "client", "192.168.20.1/24", "2001:db8:b::1/64"),
     ),
-    (
-        end("ra", "core", "198.18.1.1/24", "2001:db8:a1::1/64"),
-        end("core", "ra", "198.18.1.2/24", "2001:db8:a1::2/64"),
-    ),
+    (end("ra", "core", "198.18.1.1/24", "2001:db8:a1::1/64"), end("core", "ra", "198.18.1.2/24", "2001:db8:a1::2/64")),
     (
         end("rb", "core", "203.0.113.6/24", "2001:db8:b1::1/64"),
         end("core", "rb", "203.0.113.5/24", "2001:db8:b1::2/64"),
     ),
-    (
-        end("gw", "wan", "198.51.100.7/24", "2001:db8:7::7/64"),
-        end("core", "gw", "198.51.100.1/24", "2001:db8:7::1/64"),
-    ),
-    (
-        end("gw", "lan", "192.168.77.1/24", "fd00:77::1/64"),
-        end("lan", "lan", "192.168.77.10/24", "fd00:77::10/64"),
-    ),
+    (end("gw", "wan", "198.51.100.7/24", "2001:db8:7::7/64"), end("core", "gw", "198.51.100.1/24", "2001:db8:7::1/64")),
+    (end("gw", "lan", "192.168.77.1/24", "fd00:77::1/64"), end("lan", "lan", "192.168.77.10/24", "fd00:77::10/64")),
 ];
 
 /// `ip` lines per namespace. The client has a default route over each uplink, the second one worse: a socket bound
@@ -135,27 +116,15 @@ const ROUTES: [(&str, &str); 6] = [
         "route replace default via 192.0.2.1 dev wan-a metric 100\nroute replace default via 192.168.20.1 dev wan-b metric 200\n\
          route replace default via 2001:db8:a::1 dev wan-a metric 100\nroute replace default via 2001:db8:b::1 dev wan-b metric 200\n",
     ),
-    (
-        "ra",
-        "route replace default via 198.18.1.2\nroute replace default via 2001:db8:a1::2\n",
-    ),
-    (
-        "rb",
-        "route replace default via 203.0.113.5\nroute replace default via 2001:db8:b1::2\n",
-    ),
+    ("ra", "route replace default via 198.18.1.2\nroute replace default via 2001:db8:a1::2\n"),
+    ("rb", "route replace default via 203.0.113.5\nroute replace default via 2001:db8:b1::2\n"),
     (
         "core",
         "route replace 192.0.2.0/24 via 198.18.1.1\nroute replace 2001:db8:a::/64 via 2001:db8:a1::1\n\
          route replace 2001:db8:b::/64 via 2001:db8:b1::1\n",
     ),
-    (
-        "gw",
-        "route replace default via 198.51.100.1\nroute replace default via 2001:db8:7::1\n",
-    ),
-    (
-        "lan",
-        "route replace default via 192.168.77.1\nroute replace default via fd00:77::1\n",
-    ),
+    ("gw", "route replace default via 198.51.100.1\nroute replace default via 2001:db8:7::1\n"),
+    ("lan", "route replace default via 192.168.77.1\nroute replace default via fd00:77::1\n"),
 ];
 
 /// The namespaces of one lab, named `PREFIX-client` and so on.
@@ -166,9 +135,7 @@ pub struct Topology {
 
 impl Topology {
     pub fn named(prefix: &str) -> Self {
-        Self {
-            prefix: prefix.to_owned(),
-        }
+        Self { prefix: prefix.to_owned() }
     }
 
     pub fn space(&self, short: &str) -> Netns {
@@ -263,9 +230,7 @@ impl Topology {
             None,
         )?;
         for (space, end) in [(&left_space, left), (&right_space, right)] {
-            let End {
-                interface, v4, v6, ..
-            } = end;
+            let End { interface, v4, v6, .. } = end;
             space.ip(&format!(
                 "address add {v4} dev {interface}\naddress add {v6} dev {interface} nodad\nlink set {interface} up\n"
             ))?;

@@ -44,7 +44,11 @@ fn name(input: &Input) -> String {
     match input {
         Input::Reattach(switch) if switch.request().cause == Cause::Operator => "reattach BETTER by operator".into(),
         Input::Reattach(switch) => {
-            let other = if switch.request().class == Class::Rebind && switch.transport().k.0 == 1 { ", other locator" } else { "" };
+            let other = if switch.request().class == Class::Rebind && switch.transport().k.0 == 1 {
+                ", other locator"
+            } else {
+                ""
+            };
             format!("reattach {}{other}", switch.request().class)
         }
         Input::Quality(report) => format!("quality, loss {} ‰", report.loss),

@@ -79,7 +79,8 @@ fn more_proven_requests_than_the_abuse_limit_are_refused_with_a_short_wait() {
     policy.max_switches_per_min = 600;
     let mut session = attached();
     for n in 1..=10 {
-        let step = session.step(&reattach(Class::Rebind, n, transport(0, 2)), &policy, at(5_000)).expect("below the limit");
+        let step =
+            session.step(&reattach(Class::Rebind, n, transport(0, 2)), &policy, at(5_000)).expect("below the limit");
         session = step.session;
     }
     for class in [Class::Rebind, Class::Lost] {
@@ -170,9 +171,15 @@ fn a_resume_or_confirm_under_dead_keys_is_refused() {
     let now = at(11_000);
     let Input::Resume(mut asked) = resume(now) else { panic!("a resume") };
     asked.reject_after = now;
-    assert_eq!(refused(&recovering(), &Input::Resume(asked), &Policy::field(), now), (INVALID, Reason::KeysStale, None));
+    assert_eq!(
+        refused(&recovering(), &Input::Resume(asked), &Policy::field(), now),
+        (INVALID, Reason::KeysStale, None)
+    );
     (asked.reject_after, asked.last_version) = (at(99_000), Version(99));
-    assert_eq!(refused(&recovering(), &Input::Resume(asked), &Policy::field(), now), (INVALID, Reason::VersionFuture, None));
+    assert_eq!(
+        refused(&recovering(), &Input::Resume(asked), &Policy::field(), now),
+        (INVALID, Reason::VersionFuture, None)
+    );
     let dead = Input::Confirm { confirmed: confirmed(transport(0, 1)), reject_after: at(50) };
     assert_eq!(refused(&born(), &dead, &Policy::field(), at(50)), (INVALID, Reason::KeysStale, None));
 }

@@ -47,8 +47,28 @@ fn a_restart_on_the_same_boot_moves_no_deadline() {
         let restored = session.restored(elapsed, session.version, session.owner_epoch);
         assert_eq!((restored.expires_at, restored.lost_at), (session.expires_at, session.lost_at));
         assert_eq!((restored.version, restored.created_at), (session.version, session.created_at));
-        let back = restored.after(Input::ControllerRestarted, now);
+        let step = restored.step(&Input::ControllerRestarted, &Policy::field(), now).expect("no timer comes before");
+        let back = step.session;
+        assert_eq!(step.transitions.iter().map(|t| t.reason).collect::<Vec<_>>(), [Reason::ControllerRestart]);
         assert_eq!((back.state, back.keys, back.id), (State::Recovering, Keys::Stale, session.id));
+        assert_eq!(back.version, Version(session.version.0 + 1));
+    }
+}
+
+#[test]
+fn a_restart_comes_before_every_timer_but_the_ends_of_a_life() {
+    let policy = Policy::field();
+    for session in [volatile(), recovering()] {
+        let (then, now) = (at(20_000), at(200_000));
+        let elapsed = Elapsed { then, now, between: Duration::from_secs(180) };
+        let restored = session.restored(elapsed, session.version, session.owner_epoch);
+        assert!(restored.is_due(&policy, now), "no timer to come first");
+        let back = restored.step(&Input::ControllerRestarted, &policy, now).expect("the restart first").session;
+        assert_eq!((back.state, back.keys, back.is_bound()), (State::Recovering, Keys::Stale, false));
+        assert_eq!(back.version, Version(session.version.0 + 1));
+        let late = now + policy.session_ttl;
+        let refusal = restored.step(&Input::ControllerRestarted, &policy, late).expect_err("its life is over");
+        assert_eq!(refusal.kind, RefusalKind::TimerDue);
     }
 }
 

@@ -114,18 +114,33 @@ fn qualities() -> Vec<Example> {
     (tired.spent, tired.recoveries) = (true, 5);
     tired.switches.add(at(70_000));
     vec![
-        example("twice below the floor", (once(300), quality(300), now), (Reason::QualityFloorViolation, &[Reason::Loss]), move |s| {
-            twice(s, 300, now);
-        }),
-        example("held below the threshold", (once(60), quality(60), at(1_500)), (Reason::VolatilitySignal, &[Reason::Loss]), move |s| {
-            worse(s, 60, at(1_500));
-        }),
+        example(
+            "twice below the floor",
+            (once(300), quality(300), now),
+            (Reason::QualityFloorViolation, &[Reason::Loss]),
+            move |s| {
+                twice(s, 300, now);
+            },
+        ),
+        example(
+            "held below the threshold",
+            (once(60), quality(60), at(1_500)),
+            (Reason::VolatilitySignal, &[Reason::Loss]),
+            move |s| {
+                worse(s, 60, at(1_500));
+            },
+        ),
         example("good again", (good, Input::Tick, at(7_000)), (Reason::HealthRecovered, &[]), |s| {
             entered(s, State::Attached, at(7_000));
         }),
-        example("volatile for too long", (volatile(), Input::Tick, at(62_000)), (Reason::EnterDegradedMode, &[]), |s| {
-            entered(s, State::Degraded, at(62_000));
-        }),
+        example(
+            "volatile for too long",
+            (volatile(), Input::Tick, at(62_000)),
+            (Reason::EnterDegradedMode, &[]),
+            |s| {
+                entered(s, State::Degraded, at(62_000));
+            },
+        ),
         example("good again after degraded", (tired, Input::Tick, at(85_000)), (Reason::ExitDegradedMode, &[]), |s| {
             entered(s, State::Attached, at(85_000));
             (s.spent, s.recoveries, s.switches) = (false, 0, Meter::default());
@@ -152,13 +167,18 @@ fn switches() -> Vec<Example> {
         let to = transport(1, 2);
         let input = reattach(Class::Better, 5, to);
         let was = before.state;
-        all.push(example("better", (before, input, time), (Reason::TransportSwitchOk, &[Reason::BetterPath]), move |s| {
-            counted(s, 5, to, time, true);
-            bound(s, to, time);
-            if was == State::Volatile {
-                entered(s, State::Attached, time);
-            }
-        }));
+        all.push(example(
+            "better",
+            (before, input, time),
+            (Reason::TransportSwitchOk, &[Reason::BetterPath]),
+            move |s| {
+                counted(s, 5, to, time, true);
+                bound(s, to, time);
+                if was == State::Volatile {
+                    entered(s, State::Attached, time);
+                }
+            },
+        ));
     }
     all
 }
@@ -253,10 +273,28 @@ fn recoveries() -> Vec<Example> {
     let stale = degraded_unbound().after(Input::ControllerRestarted, at(41_000));
     vec![
         accept("recovered", recovering(), Reason::ReattachAccept, State::Attached, at(11_000)),
-        accept("recovered without budget", with(recovering(), |s| s.spent = true), Reason::EnterDegradedMode, State::Degraded, at(11_000)),
+        accept(
+            "recovered without budget",
+            with(recovering(), |s| s.spent = true),
+            Reason::EnterDegradedMode,
+            State::Degraded,
+            at(11_000),
+        ),
         accept("back from degraded", degraded_unbound(), Reason::ExitDegradedMode, State::Attached, at(41_000)),
-        accept("back without budget", with(degraded_unbound(), |s| s.spent = true), Reason::ReattachAccept, State::Degraded, at(41_000)),
-        accept("back without recoveries", with(degraded_unbound(), |s| s.recoveries = 8), Reason::ReattachAccept, State::Degraded, at(41_000)),
+        accept(
+            "back without budget",
+            with(degraded_unbound(), |s| s.spent = true),
+            Reason::ReattachAccept,
+            State::Degraded,
+            at(41_000),
+        ),
+        accept(
+            "back without recoveries",
+            with(degraded_unbound(), |s| s.recoveries = 8),
+            Reason::ReattachAccept,
+            State::Degraded,
+            at(41_000),
+        ),
         resumed("resumed with stale keys", stale, Reason::ExitDegradedMode, State::Attached),
         window(recovering(), Input::Tick, 0),
         window(failing, Input::AttemptFailed, Policy::field().max_recovery_attempts + 1),
@@ -344,12 +382,13 @@ fn lost_with_no_recoveries_left_is_bound_all_the_same() {
     let mut before = degraded_bound();
     before.recoveries = 8;
     let now = at(63_000);
-    let step = before.step(&reattach(Class::Lost, 1, transport(1, 2)), &Policy::field(), now).expect("a proven request");
+    let step =
+        before.step(&reattach(Class::Lost, 1, transport(1, 2)), &Policy::field(), now).expect("a proven request");
     assert_eq!(step.session.place(), transition::Place::DegradedBound);
-    assert_eq!(step.transitions.iter().map(|t| t.reason).collect::<Vec<_>>(), [
-        Reason::RecoveryBoundsExceeded,
-        Reason::ReattachAccept
-    ]);
+    assert_eq!(
+        step.transitions.iter().map(|t| t.reason).collect::<Vec<_>>(),
+        [Reason::RecoveryBoundsExceeded, Reason::ReattachAccept]
+    );
 }
 
 #[test]

@@ -12,15 +12,7 @@ use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
 use jvpn_common::session::Label;
-use jvpn_common::time::Instant;
 use std::sync::atomic::Ordering::Relaxed;
-
-/// A boot instant as RFC 3339.
-pub fn wall_text(at: Instant) -> String {
-    let ago = clock::boot().since(at).as_nanos();
-    let then = i128::from(clock::wall()) - i128::try_from(ago).unwrap_or(0);
-    jiff::Timestamp::from_nanosecond(then).map(|ts| ts.to_string()).unwrap_or_default()
-}
 
 impl Gateway {
     pub(super) fn serve(&mut self, request: Request) {
@@ -86,7 +78,7 @@ impl Gateway {
             name: transport.label.to_string(),
             local: self.engine.gateway_address(transport.path.gateway()).map(|at| at.to_string()).unwrap_or_default(),
             remote: transport.path.remote().to_string(),
-            since: wall_text(transport.since),
+            since: clock::text(transport.since),
         });
         let active = core.transport().map(|transport| transport.path);
         let candidates = view.validated.iter().filter(|path| Some(**path) != active);
@@ -100,7 +92,7 @@ impl Gateway {
             transport,
             candidates: candidates.collect(),
             addresses: view.addresses.iter().map(ToString::to_string).collect(),
-            created: wall_text(core.created_at()),
+            created: clock::text(core.created_at()),
             switches: core.moves().into(),
             rx_bytes: data.map_or(0, |data| data.traffic().rx_bytes.load(Relaxed)),
             tx_bytes: data.map_or(0, |data| data.traffic().tx_bytes.load(Relaxed)),

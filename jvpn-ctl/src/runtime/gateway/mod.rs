@@ -24,6 +24,7 @@ use crate::audit::Audit;
 use crate::config::{GatewayConfig, Paths};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
+use crate::runtime::stop::Stop;
 use crate::runtime::sys::watch;
 use crate::tunnel::{FromWorker, Inbox, WorkerHandle};
 use anyhow::{Context, Result};
@@ -190,25 +191,5 @@ impl Gateway {
 
     fn audit(&self) -> &Arc<Audit> {
         &self.executor.audit
-    }
-}
-
-/// SIGTERM or SIGINT.
-struct Stop {
-    term: tokio::signal::unix::Signal,
-    int: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    fn new() -> Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
-    }
-
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
     }
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use jvpn_common::crypto::Suite;
 use jvpn_common::gateway::{Config, Peer};
 use jvpn_common::ids::{Incarnation, OwnerEpoch, PolicyVersion};
+use jvpn_common::limits::OVERHEAD_V6;
 use jvpn_common::secret::PresharedKey;
 use jvpn_common::session::Policy;
 use sha2::{Digest, Sha256};
@@ -28,12 +29,17 @@ pub fn suites() -> Vec<Suite> {
 
 /// A policy class with its version: the first four bytes of the SHA-256 of its text, so that a record names
 /// exactly the text it was decided under.
-#[must_use]
-pub fn versioned(policy: &Policy) -> Policy {
+fn versioned(policy: &Policy) -> Policy {
     let mut policy = Policy { version: PolicyVersion(0), ..policy.clone() };
     let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(policy.text().as_bytes()));
     policy.version = PolicyVersion(u32::from_be_bytes([a, b, c, d]));
     policy
+}
+
+/// Inner MTU: what is left of the configured outer MTU after the larger of the two overheads.
+#[must_use]
+pub fn inner_mtu(config: &GatewayConfig) -> u16 {
+    config.mtu.min(1_500) - OVERHEAD_V6
 }
 
 /// The engine's configuration.
@@ -46,14 +52,12 @@ pub fn engine(
     incarnation: Incarnation,
     owner_epoch: OwnerEpoch,
 ) -> Result<Config> {
-    let mut policies = BTreeMap::new();
-    for (name, policy) in &config.policies {
-        policies.insert(name.clone(), Arc::new(versioned(policy)));
-    }
+    let policies: BTreeMap<&str, Arc<Policy>> =
+        config.policies.iter().map(|(name, policy)| (name.as_str(), Arc::new(versioned(policy)))).collect();
     let mut peers = BTreeMap::new();
     for peer in &config.peers {
         let preshared_key = keys.preshared.remove(&peer.name).unwrap_or_else(PresharedKey::none);
-        let policy = policies.get(&peer.policy).cloned().with_context(|| format!("policy `{}`", peer.policy))?;
+        let policy = policies.get(peer.policy.as_str()).cloned().with_context(|| format!("policy `{}`", peer.policy))?;
         let (addresses, routes) = (peer.addresses.clone(), peer.routes.clone());
         peers.insert(peer.public_key, Peer { name: peer.name.clone(), preshared_key, addresses, routes, policy });
     }
@@ -64,7 +68,7 @@ pub fn engine(
         suites: suites(),
         max_sessions: config.max_sessions,
         workers: 1,
-        mtu: config.mtu,
+        mtu: inner_mtu(config),
         incarnation,
         owner_epoch,
         load_threshold: LOAD_THRESHOLD,

@@ -85,7 +85,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     for orphan in orphans {
         plane.apply(&MapOp::Free { slot: orphan.slot })?;
     }
-    let tun = Tun::open(&TunOptions { name: config.tun.clone(), mtu: config.mtu, addresses: config.addresses.clone() }).await?;
+    let tun = Tun::open(&TunOptions { name: config.tun.clone(), mtu: setup::inner_mtu(&config), addresses: config.addresses.clone() }).await?;
     firewall::enable_forwarding()?;
     let _firewall = config.masquerade.then(|| Firewall::apply(&config.tun, &config.addresses)).transpose()?;
     let sockets = sockets(config.listen)?;
@@ -102,7 +102,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let served = tokio::task::spawn_local(api::serve(socket, api::Handle { requests, feed: audit.feed() }));
     let executor = Executor { plane, keeper, audit, sessions, sockets };
     let mut gateway = Gateway {
-        started: super::api::wall_text(clock::boot()),
+        started: clock::text(clock::boot()),
         detach: detach_on_exit.then(|| Detach(config.interfaces.clone(), paths.clone())),
         config,
         paths,
@@ -170,7 +170,7 @@ fn worker(
     let v4 = config.addresses.iter().find_map(|net| if let IpAddr::V4(v4) = net.addr() { Some(v4) } else { None });
     let v6 = config.addresses.iter().find_map(|net| if let IpAddr::V6(v6) = net.addr() { Some(v6) } else { None });
     let options =
-        WorkerOptions { inner_mtu: config.mtu, addresses: TunnelAddresses { v4, v6 }, ..WorkerOptions::default() };
+        WorkerOptions { inner_mtu: setup::inner_mtu(&config), addresses: TunnelAddresses { v4, v6 }, ..WorkerOptions::default() };
     let (worker, handle) = Worker::new(role, tun, sender, options)?;
     let counters = worker.counters();
     for (id, port) in [(SOCKET_V4, &sockets.v4), (SOCKET_V6, &sockets.v6)] {

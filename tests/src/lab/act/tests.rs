@@ -31,36 +31,17 @@ fn right() -> (Evidence, Account) {
         session_after: session("ATTACHED", 9, "path-b"),
         addresses_before: vec!["10.77.0.17".into()],
         addresses_after: vec!["10.77.0.17".into()],
-        records: vec![
-            transition(8, "RECOVERY_START", "RECOVERING"),
-            transition(9, "REATTACH_ACCEPT", "ATTACHED"),
-        ],
-        tcp: Tcp {
-            alive: true,
-            same_connection: true,
-            advanced_before: true,
-            advanced_after: true,
-        },
+        records: vec![transition(8, "RECOVERY_START", "RECOVERING"), transition(9, "REATTACH_ACCEPT", "ATTACHED")],
+        tcp: Tcp { alive: true, same_connection: true, advanced_before: true, advanced_after: true },
         noticed_ms: None,
         back: true,
     };
-    (
-        evidence,
-        Account {
-            outage_ms: 90.0,
-            sent: 9_000,
-            lost: 90,
-            ..Account::default()
-        },
-    )
+    (evidence, Account { outage_ms: 90.0, sent: 9_000, lost: 90, ..Account::default() })
 }
 
 fn broken(act: &str, evidence: &Evidence, account: &Account) -> usize {
     let act = named(act).expect("an act of this name");
-    judge(act, evidence, account)
-        .iter()
-        .filter(|check| !check.kept)
-        .count()
+    judge(act, evidence, account).iter().filter(|check| !check.kept).count()
 }
 
 #[test]
@@ -88,11 +69,7 @@ fn each_single_wrong_thing_breaks_exactly_one_promise() {
     for (number, wrong) in wrongs.iter().enumerate() {
         let (mut evidence, mut account) = right();
         wrong(&mut evidence, &mut account);
-        assert_eq!(
-            broken("silent_death", &evidence, &account),
-            1,
-            "wrong thing {number}"
-        );
+        assert_eq!(broken("silent_death", &evidence, &account), 1, "wrong thing {number}");
     }
 }
 
@@ -125,17 +102,9 @@ fn a_dead_gateway_must_be_noticed_in_time_and_cause_no_jump() {
     let (mut evidence, account) = right();
     evidence.records.clear();
     evidence.session_after = evidence.session_before.clone();
-    assert_eq!(
-        broken("dead_gateway", &evidence, &account),
-        1,
-        "never noticed"
-    );
+    assert_eq!(broken("dead_gateway", &evidence, &account), 1, "never noticed");
     evidence.noticed_ms = Some(1_001.0);
-    assert_eq!(
-        broken("dead_gateway", &evidence, &account),
-        1,
-        "noticed late"
-    );
+    assert_eq!(broken("dead_gateway", &evidence, &account), 1, "noticed late");
     evidence.noticed_ms = Some(400.0);
     assert_eq!(broken("dead_gateway", &evidence, &account), 0);
     evidence.session_after.transport = Some("path-b".into());

@@ -11,11 +11,7 @@ fn perfect() -> Trace {
     for sequence in 0..6_000 {
         let at_ns = FAULT - 1_000 * MS + sequence * MS;
         trace.sent.push(Sent { sequence, at_ns });
-        trace.arrived.push(Arrived {
-            sequence,
-            sent_ns: at_ns,
-            at_ns: at_ns + MS / 5,
-        });
+        trace.arrived.push(Arrived { sequence, sent_ns: at_ns, at_ns: at_ns + MS / 5 });
     }
     trace
 }
@@ -23,31 +19,17 @@ fn perfect() -> Trace {
 #[test]
 fn a_perfect_flow_has_no_outage_and_loses_nothing() {
     let account = perfect().account(FAULT);
-    assert_eq!(
-        account,
-        Account {
-            outage_ms: 0.0,
-            sent: 4_500,
-            ..Account::default()
-        }
-    );
+    assert_eq!(account, Account { outage_ms: 0.0, sent: 4_500, ..Account::default() });
 }
 
 #[test]
 fn an_outage_is_the_longest_gap_less_one_period() {
     let mut trace = perfect();
-    trace
-        .arrived
-        .retain(|a| !(FAULT..FAULT + 150 * MS).contains(&a.sent_ns));
-    trace
-        .arrived
-        .retain(|a| !(FAULT + 900 * MS..FAULT + 940 * MS).contains(&a.sent_ns));
+    trace.arrived.retain(|a| !(FAULT..FAULT + 150 * MS).contains(&a.sent_ns));
+    trace.arrived.retain(|a| !(FAULT + 900 * MS..FAULT + 940 * MS).contains(&a.sent_ns));
     let account = trace.account(FAULT);
     assert!((account.outage_ms - 150.0).abs() < 0.001, "{account:?}");
-    assert_eq!(
-        (account.lost, account.duplicated, account.reordered),
-        (190, 0, 0)
-    );
+    assert_eq!((account.lost, account.duplicated, account.reordered), (190, 0, 0));
 }
 
 #[test]
@@ -63,9 +45,7 @@ fn a_flow_that_never_comes_back_is_out_until_the_end_of_the_window() {
 #[test]
 fn a_gap_before_the_fault_is_not_its_outage() {
     let mut trace = perfect();
-    trace
-        .arrived
-        .retain(|a| !(FAULT - 600 * MS..FAULT - 300 * MS).contains(&a.sent_ns));
+    trace.arrived.retain(|a| !(FAULT - 600 * MS..FAULT - 300 * MS).contains(&a.sent_ns));
     let account = trace.account(FAULT);
     assert!(account.outage_ms < 0.001, "{account:?}");
     assert_eq!(account.lost, 0);
@@ -74,9 +54,7 @@ fn a_gap_before_the_fault_is_not_its_outage() {
 #[test]
 fn packets_sent_just_before_the_end_may_still_be_on_their_way() {
     let mut trace = perfect();
-    trace
-        .arrived
-        .retain(|a| a.sent_ns < FAULT + WINDOW_NS - 10 * MS);
+    trace.arrived.retain(|a| a.sent_ns < FAULT + WINDOW_NS - 10 * MS);
     assert_eq!(trace.account(FAULT).lost, 0);
 }
 
@@ -87,39 +65,15 @@ fn copies_and_swaps_are_told_apart() {
     let copy = trace.arrived[3_000];
     trace.arrived.insert(3_005, copy);
     let account = trace.account(FAULT);
-    assert_eq!(
-        (account.lost, account.duplicated, account.reordered),
-        (0, 1, 1)
-    );
+    assert_eq!((account.lost, account.duplicated, account.reordered), (0, 1, 1));
 }
 
 #[test]
 fn the_worse_direction_counts_and_losses_add_up() {
-    let up = Account {
-        outage_ms: 3.0,
-        sent: 10,
-        lost: 1,
-        duplicated: 0,
-        reordered: 2,
-    };
-    let down = Account {
-        outage_ms: 7.0,
-        sent: 10,
-        lost: 2,
-        duplicated: 1,
-        reordered: 0,
-    };
+    let up = Account { outage_ms: 3.0, sent: 10, lost: 1, duplicated: 0, reordered: 2 };
+    let down = Account { outage_ms: 7.0, sent: 10, lost: 2, duplicated: 1, reordered: 0 };
     let joined = up.join(down);
-    assert_eq!(
-        joined,
-        Account {
-            outage_ms: 7.0,
-            sent: 20,
-            lost: 3,
-            duplicated: 1,
-            reordered: 2
-        }
-    );
+    assert_eq!(joined, Account { outage_ms: 7.0, sent: 20, lost: 3, duplicated: 1, reordered: 2 });
 }
 
 #[test]
@@ -127,13 +81,6 @@ fn a_packet_is_read_back_as_it_was_written_and_a_short_one_is_refused() {
     let mut packet = vec![0u8; 16];
     packet[7] = 5;
     packet[15] = 9;
-    assert_eq!(
-        parse(&packet, 11),
-        Some(Arrived {
-            sequence: 5,
-            sent_ns: 9,
-            at_ns: 11
-        })
-    );
+    assert_eq!(parse(&packet, 11), Some(Arrived { sequence: 5, sent_ns: 9, at_ns: 11 }));
     assert_eq!(parse(&packet[..15], 11), None);
 }
