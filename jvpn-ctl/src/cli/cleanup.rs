@@ -29,7 +29,7 @@ pub(super) fn run(_: Args, context: &Context) -> Result<(), CliError> {
         done.push(format!("nftables table {}", firewall::table(&tun)));
     }
     if context.json {
-        return output::value(&serde_json::json!({ "schema": "jvpn.cleanup/1", "removed": done }));
+        return output::document("jvpn.cleanup/1", serde_json::json!({ "removed": done }));
     }
     if done.is_empty() {
         output::talk("nothing was left");

@@ -40,7 +40,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     };
     let code = explained(code);
     if context.json {
-        return output::value(&serde_json::json!({ "schema": "jvpn.explain/1", "codes": [code] }));
+        return output::document("jvpn.explain/1", serde_json::json!({ "codes": [code] }));
     }
     output::data(&format!("{} ({}, {})\n  {}\n  {}", code.code, code.number, code.class, code.meaning, code.advice))
 }
@@ -48,7 +48,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
 fn list(context: &Context) -> Result<(), CliError> {
     let codes: Vec<_> = Reason::ALL.iter().copied().map(explained).collect();
     if context.json {
-        return output::value(&serde_json::json!({ "schema": "jvpn.explain/1", "codes": codes }));
+        return output::document("jvpn.explain/1", serde_json::json!({ "codes": codes }));
     }
     let rows = codes.into_iter().map(|code| [code.code.to_owned(), code.class, code.meaning.to_owned()]);
     output::data(&output::table(["code", "class", "meaning"], rows))

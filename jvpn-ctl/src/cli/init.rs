@@ -83,9 +83,9 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
 fn say(args: &Args, context: &Context, config: &Path, key_file: &Path, public: &PublicKey) -> Result<(), CliError> {
     if context.json {
         let written = serde_json::json!({
-            "schema": "jvpn.init/1", "config": config, "private_key_file": key_file, "public_key": public.to_string(),
+            "config": config, "private_key_file": key_file, "public_key": public.to_string(),
         });
-        return output::value(&written);
+        return output::document("jvpn.init/1", written);
     }
     output::talk(&format!("wrote {} and {}", config.display(), key_file.display()));
     output::talk(&match args.role {

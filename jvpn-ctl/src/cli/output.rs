@@ -58,6 +58,14 @@ pub fn value<T: Serialize>(value: &T) -> Result<(), CliError> {
     data(&text)
 }
 
+/// Prints a document that has no form of the API: the schema first, then its fields.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn document(schema: &str, fields: serde_json::Value) -> Result<(), CliError> {
+    value(&Envelope { schema: schema.to_owned(), body: fields })
+}
+
 /// A table with headings and as many spaces as it needs.
 #[must_use]
 pub fn table<const N: usize>(headings: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {

@@ -87,10 +87,10 @@ pub(in crate::cli) fn run(args: Args, context: &Context) -> Result<(), CliError>
     output::talk(&format!("peer {}: {} in {}", args.name, texts(&addresses).join(", "), file.display()));
     if context.json {
         let added = serde_json::json!({
-            "schema": "jvpn.peer-add/1", "name": args.name, "public_key": public.to_string(), "addresses": texts(&addresses),
+            "name": args.name, "public_key": public.to_string(), "addresses": texts(&addresses),
             "file": file, "client_file": args.out,
         });
-        output::value(&added)?;
+        output::document("jvpn.peer-add/1", added)?;
     }
     super::tell(context, &config)
 }

@@ -22,7 +22,7 @@ pub(in crate::cli) fn run(_: Args, context: &Context) -> Result<(), CliError> {
             })
         };
         let peers: Vec<_> = config.peers.iter().map(one).collect();
-        return output::value(&serde_json::json!({ "schema": "jvpn.peers/1", "peers": peers }));
+        return output::document("jvpn.peers/1", serde_json::json!({ "peers": peers }));
     }
     let row = |peer: &PeerConfig| {
         let nets = [texts(&peer.addresses), texts(&peer.routes)].concat().join(", ");

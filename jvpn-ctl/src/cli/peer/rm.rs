@@ -41,7 +41,7 @@ pub(in crate::cli) fn run(args: Args, context: &Context) -> Result<(), CliError>
     }
     output::talk(&format!("removed peer {}", args.name));
     if context.json {
-        output::value(&serde_json::json!({ "schema": "jvpn.peer-rm/1", "name": args.name, "file": own }))?;
+        output::document("jvpn.peer-rm/1", serde_json::json!({ "name": args.name, "file": own }))?;
     }
     super::tell(context, &config)
 }
