@@ -5,8 +5,10 @@
 
 pub mod api;
 pub mod audit;
+pub mod cli;
 pub mod config;
 pub mod dataplane;
+pub mod observe;
 pub mod runtime;
 pub mod store;
 pub mod tunnel;

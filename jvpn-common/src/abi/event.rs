@@ -24,4 +24,29 @@ pub struct Event {
     pub reserved: u32,
 }
 
+impl Event {
+    /// The record of its bytes; `None` for another length.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; size_of::<Self>()] = bytes.try_into().ok()?;
+        let (tick, rest) = bytes.split_first_chunk::<8>()?;
+        let (locator, rest) = rest.split_first_chunk::<8>()?;
+        let (source, rest) = rest.split_first_chunk::<16>()?;
+        let (slot, rest) = rest.split_first_chunk::<4>()?;
+        let (verdict, rest) = rest.split_first_chunk::<2>()?;
+        let (port, rest) = rest.split_first_chunk::<2>()?;
+        let (ifindex, _) = rest.split_first_chunk::<4>()?;
+        Some(Self {
+            tick: u64::from_le_bytes(*tick),
+            locator: u64::from_le_bytes(*locator),
+            source: *source,
+            slot: u32::from_le_bytes(*slot),
+            verdict: u16::from_le_bytes(*verdict),
+            port: u16::from_le_bytes(*port),
+            ifindex: u32::from_le_bytes(*ifindex),
+            reserved: 0,
+        })
+    }
+}
+
 const _: () = assert!(size_of::<Event>() == 48);

@@ -51,6 +51,14 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
     /// The same for people with bpftool.
     pub const EVENT_TAP: &str = "EVENT_TAP";
+
+    /// Those whose size follows `max_sessions`.
+    pub const SIZED: [&str; 6] = [LOCATORS, SESSIONS, KEYS, SESSION_INFO, PATHS, TRAFFIC];
+
+    /// All of them, as they are pinned.
+    pub const ALL: [&str; 11] = [
+        LOCATORS, SESSIONS, KEYS, SESSION_INFO, PATHS, TRAFFIC, VERDICTS, CONFIG, BUCKETS, EVENTS, EVENT_TAP,
+    ];
 }
 
 const fn mix(hash: u64, size: usize) -> u64 {

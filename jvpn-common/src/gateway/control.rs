@@ -14,7 +14,7 @@ use crate::limits::PREVIOUS_KEYS_LIFE;
 use crate::message::control::PathQuality;
 use crate::message::{Control, Purpose};
 use crate::reason::Reason;
-use crate::session::{Ender, Input, Policy, Report, TransportClass};
+use crate::session::{Ender, Input, Report, TransportClass};
 use crate::time::{Duration, Instant};
 use crate::wire::Header;
 

@@ -143,6 +143,7 @@ pub enum KeySource<K> {
     Inline(Arc<K>),
 }
 
+// By hand: a derived one would want keys that can be copied.
 impl<K> Clone for KeySource<K> {
     fn clone(&self) -> Self {
         match self {

@@ -3,7 +3,6 @@
 //! Owns the text form (the base64 `wg genkey` prints) and the file's modes. Must never print a key or put one
 //! into an error.
 
-use jvpn_common::crypto::Entropy;
 use jvpn_common::secret;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -93,19 +92,6 @@ pub fn read<K: FromStr<Err = secret::KeyError>>(path: &Path) -> Result<K, KeyErr
     let not_text = |cause| KeyError::NoKey { path: path.into(), cause };
     let text = std::str::from_utf8(&bytes).map_err(|_| not_text(secret::KeyError::NotBase64))?;
     text.trim().parse().map_err(not_text)
-}
-
-/// The system's randomness, for keys that are made on request.
-#[derive(Debug)]
-pub struct System;
-
-impl Entropy for System {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        if getrandom::fill(bytes).is_err() {
-            // A weak key would look like a good one; there is nothing to go on with.
-            std::process::abort();
-        }
-    }
 }
 
 /// Writes a new file with the given mode; an existing one is never overwritten.

@@ -34,7 +34,7 @@ fn blotted(text: &str) -> String {
     let secret = |key: &str| ["priv", "shared", "psk", "secret"].iter().any(|word| key.contains(word)) && !key.contains("file");
     let blot = |line: &str| match line.split_once('=') {
         Some((key, value)) if secret(&key.to_ascii_lowercase()) => {
-            let stars: String = value.bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect();
+            let stars: String = value.bytes().map(|byte| if byte.is_ascii_whitespace() { char::from(byte) } else { '*' }).collect();
             format!("{key}={stars}")
         }
         _ => line.to_owned(),

@@ -8,7 +8,12 @@
 //! [`memory`] serves tests and hosts without the kernel program; [`kernel`] is the product. Both pass one
 //! contract suite. Owns undo: a plan is applied whole or not at all. It must never decide a binding.
 
+mod active;
+pub mod attach;
+pub mod kernel;
+pub mod link;
 pub mod memory;
+pub mod pins;
 mod plane;
 mod region;
 mod shared;
@@ -186,4 +191,10 @@ pub trait DataPlane: Send {
     fn capacity(&self) -> u32 {
         self.shared().capacity()
     }
+}
+
+/// The kernel program embedded at build time; `None` in a build that had none.
+#[must_use]
+pub fn object() -> Option<&'static [u8]> {
+    include!(concat!(env!("OUT_DIR"), "/ebpf_object.rs"))
 }

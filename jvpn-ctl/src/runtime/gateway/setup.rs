@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use jvpn_common::crypto::Suite;
 use jvpn_common::gateway::{Config, Peer};
 use jvpn_common::ids::{Incarnation, OwnerEpoch, PolicyVersion};
+use jvpn_common::limits::OVERHEAD_V6;
 use jvpn_common::secret::PresharedKey;
 use jvpn_common::session::Policy;
 use sha2::{Digest, Sha256};
@@ -35,6 +36,12 @@ fn versioned(policy: &Policy) -> Policy {
     policy
 }
 
+/// Inner MTU: what is left of the configured outer MTU after the larger of the two overheads.
+#[must_use]
+pub fn inner_mtu(config: &GatewayConfig) -> u16 {
+    config.mtu.min(1_500) - OVERHEAD_V6
+}
+
 /// The engine's configuration.
 ///
 /// # Errors
@@ -61,7 +68,7 @@ pub fn engine(
         suites: suites(),
         max_sessions: config.max_sessions,
         workers: 1,
-        mtu: config.mtu,
+        mtu: inner_mtu(config),
         incarnation,
         owner_epoch,
         load_threshold: LOAD_THRESHOLD,

@@ -12,7 +12,11 @@ use super::sessions::Sessions;
 use super::{Gateway, setup};
 use crate::api;
 use crate::audit::{self, Audit};
-use crate::config::{GatewayConfig, Paths};
+use crate::config::{GatewayConfig, Paths, XdpMode};
+use crate::api::model::Xdp;
+use crate::dataplane::attach::{self, LoadOptions, Wanted};
+use crate::dataplane::kernel::Kernel;
+use crate::dataplane::pins::Pins;
 use crate::dataplane::{self, DataPlane, Settings, WorkerTables};
 use crate::runtime::entropy::System;
 use crate::runtime::firewall::{self, Firewall};
@@ -42,7 +46,9 @@ pub(super) struct Detach(Vec<String>, Paths);
 impl Drop for Detach {
     fn drop(&mut self) {
         for interface in &self.0 {
-            tracing::debug!(interface, root = %self.1.pin_root.display(), "detached");
+            if let Err(error) = attach::unload(interface, &Pins::below(&self.1.pin_root)) {
+                tracing::warn!(%error, interface, "could not detach");
+            }
         }
     }
 }
@@ -85,7 +91,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     for orphan in orphans {
         plane.apply(&MapOp::Free { slot: orphan.slot })?;
     }
-    let tun = Tun::open(&TunOptions { name: config.tun.clone(), mtu: config.mtu, addresses: config.addresses.clone() }).await?;
+    let tun = Tun::open(&TunOptions { name: config.tun.clone(), mtu: setup::inner_mtu(&config), addresses: config.addresses.clone() }).await?;
     firewall::enable_forwarding()?;
     let _firewall = config.masquerade.then(|| Firewall::apply(&config.tun, &config.addresses)).transpose()?;
     let sockets = sockets(config.listen)?;
@@ -142,9 +148,45 @@ fn record_policies(audit: &Audit, config: &jvpn_common::gateway::Config) -> Resu
     Ok(())
 }
 
-/// The maps, and the kernel program on every configured interface.
-fn plane(config: &GatewayConfig, _paths: &Paths) -> Result<(Box<dyn DataPlane>, Vec<api::model::Xdp>)> {
-    Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Vec::new()))
+/// The maps, and the kernel program on every configured interface that does not have it yet.
+fn plane(config: &GatewayConfig, paths: &Paths) -> Result<(Box<dyn DataPlane>, Vec<Xdp>)> {
+    let pins = Pins::below(&paths.pin_root);
+    if config.xdp == XdpMode::Off {
+        if dataplane::object().is_none() {
+            tracing::warn!("built without the kernel program: maps are in this process's memory, bpftool sees none");
+            return Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Vec::new()));
+        }
+        attach::make_maps(&pins, config.max_sessions)?;
+        return Ok((Box::new(Kernel::open(&pins)?), Vec::new()));
+    }
+    let mut xdp = Vec::new();
+    for interface in &config.interfaces {
+        let before = attach::plan(interface, &pins)?;
+        if !before.replaces {
+            let options = LoadOptions {
+                interface: interface.clone(),
+                max_sessions: config.max_sessions,
+                pins: pins.clone(),
+                wanted: wanted(config.xdp),
+            };
+            let loaded = attach::load(&options)?;
+            tracing::info!(interface, verified = loaded.verified, memory = loaded.memory, "kernel program attached");
+        }
+        let facts = attach::plan(interface, &pins)?.facts;
+        let mode = if facts.generic { "generic" } else { "native" }.to_owned();
+        xdp.push(Xdp { iface: interface.clone(), mode, prog_id: facts.program.unwrap_or(0) });
+    }
+    Ok((Box::new(Kernel::open(&pins)?), xdp))
+}
+
+/// Which mode a configuration allows.
+#[must_use]
+pub fn wanted(mode: XdpMode) -> Wanted {
+    match mode {
+        XdpMode::Native => Wanted::Native,
+        XdpMode::Generic => Wanted::Generic,
+        XdpMode::Auto | XdpMode::Off => Wanted::Either,
+    }
 }
 
 fn sockets(port: u16) -> Result<Sockets> {
@@ -170,7 +212,7 @@ fn worker(
     let v4 = config.addresses.iter().find_map(|net| if let IpAddr::V4(v4) = net.addr() { Some(v4) } else { None });
     let v6 = config.addresses.iter().find_map(|net| if let IpAddr::V6(v6) = net.addr() { Some(v6) } else { None });
     let options =
-        WorkerOptions { inner_mtu: config.mtu, addresses: TunnelAddresses { v4, v6 }, ..WorkerOptions::default() };
+        WorkerOptions { inner_mtu: setup::inner_mtu(&config), addresses: TunnelAddresses { v4, v6 }, ..WorkerOptions::default() };
     let (worker, handle) = Worker::new(role, tun, sender, options)?;
     let counters = worker.counters();
     for (id, port) in [(SOCKET_V4, &sockets.v4), (SOCKET_V6, &sockets.v6)] {

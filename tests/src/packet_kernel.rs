@@ -1,0 +1,164 @@
+//! The kernel program in a laboratory: loaded with fixed time, pinned where nobody else looks, run by
+//! `BPF_PROG_TEST_RUN`.
+//!
+//! Owns a private pin directory and removes it. Must never attach to an interface and never skip: without
+//! privileges or object it says which command is missing.
+
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use jvpn_common::abi::{Config, Event, LAYOUT_HASH, PATHS_PER_SLOT, map};
+use jvpn_common::limits::LOCATORS_MAX;
+use jvpn_common::verdict::VERDICTS_MAX;
+use jvpn_ctl::dataplane::object;
+use jvpn_ctl::dataplane::pins::Pins;
+use std::process;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Slots of the laboratory's maps.
+pub const SLOTS: u32 = 8;
+
+/// The program and its maps.
+pub struct Laboratory {
+    ebpf: Ebpf,
+    pins: Pins,
+}
+
+/// What came out of one run.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// XDP action.
+    pub action: u32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+impl Laboratory {
+    /// Loads the program with its own maps. With a `tick` of zero it sees real time.
+    #[must_use]
+    pub fn new(tick: u64, now: u64) -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "these tests load a kernel program and need root: sudo -E cargo xtask test"
+        );
+        let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
+        let pins = private_pins();
+        let mut loader = EbpfLoader::new();
+        loader.override_global("FIXED_TICK", &tick, true).override_global("FIXED_NOW", &now, true);
+        for name in map::SIZED {
+            let each = match name {
+                map::LOCATORS => LOCATORS_MAX as u32,
+                map::PATHS => PATHS_PER_SLOT,
+                _ => 1,
+            };
+            loader.map_max_entries(name, SLOTS * each);
+        }
+        for name in map::ALL {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        let mut ebpf = loader.load(bytes).expect("the kernel takes the maps");
+        for name in ["jvpn_wan", "jvpn_clock"] {
+            let program: &mut Xdp = ebpf.program_mut(name).expect("named").try_into().expect("XDP");
+            program.load().expect("the verifier takes the program");
+        }
+        let mut laboratory = Self { ebpf, pins };
+        let config = Config { layout: LAYOUT_HASH, max_sessions: SLOTS, hz: 250, ..Config::default() };
+        laboratory.array::<[u64; 32]>(map::CONFIG).set(0, config.to_words(), 0).expect("CONFIG");
+        laboratory
+    }
+
+    /// Where the maps are pinned.
+    #[must_use]
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Instructions the verifier walked.
+    #[must_use]
+    pub fn verified(&self) -> u32 {
+        self.program().info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0)
+    }
+
+    fn program(&self) -> &Xdp {
+        self.ebpf.program("jvpn_wan").expect("named").try_into().expect("XDP")
+    }
+
+    /// Runs the program over a frame of at least 14 bytes.
+    #[must_use]
+    pub fn run(&self, frame: &[u8]) -> Outcome {
+        let mut out = vec![0; frame.len() + 64];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let result = self.program().test_run(options).expect("BPF_PROG_TEST_RUN");
+        out.truncate(result.data_size_out as usize);
+        Outcome { action: result.return_value, frame: out }
+    }
+
+    /// Nanoseconds a run of `repeat` took on average.
+    #[must_use]
+    pub fn time(&self, frame: &[u8], repeat: u32) -> u64 {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+        let result = self.program().test_run(options).expect("BPF_PROG_TEST_RUN");
+        u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn data(&self, name: &str) -> MapData {
+        MapData::from_pin(self.pins.map(name)).expect("pinned")
+    }
+
+    /// An array map.
+    #[must_use]
+    pub fn array<T: aya::Pod>(&mut self, name: &str) -> Array<MapData, T> {
+        Array::try_from(Map::Array(self.data(name))).expect("an array of this value size")
+    }
+
+    /// The locators.
+    #[must_use]
+    pub fn locators(&mut self) -> HashMap<MapData, u64, [u32; 3]> {
+        HashMap::try_from(Map::HashMap(self.data(map::LOCATORS))).expect("LOCATORS")
+    }
+
+    /// The events.
+    #[must_use]
+    pub fn events(&mut self) -> RingBuf<MapData> {
+        RingBuf::try_from(Map::RingBuf(self.data(map::EVENTS))).expect("EVENTS")
+    }
+
+    /// The verdict counters.
+    #[must_use]
+    pub fn verdicts(&self) -> PerCpuArray<MapData, u64> {
+        PerCpuArray::try_from(Map::PerCpuArray(self.data(map::VERDICTS))).expect("VERDICTS")
+    }
+}
+
+impl Drop for Laboratory {
+    fn drop(&mut self) {
+        if let Err(error) = self.pins.remove_all() {
+            eprintln!("{}: {error}", self.pins.root().display());
+        }
+    }
+}
+
+/// All counts of all processors.
+#[must_use]
+pub fn counted(verdicts: &PerCpuArray<MapData, u64>) -> Vec<u64> {
+    let sum = |index| verdicts.get(&index, 0).expect("VERDICTS").iter().sum();
+    (0..VERDICTS_MAX).map(sum).collect()
+}
+
+/// Every event in the ring.
+#[must_use]
+pub fn drained(events: &mut RingBuf<MapData>) -> Vec<Event> {
+    std::iter::from_fn(|| events.next().map(|item| Event::from_bytes(&item).expect("an event"))).collect()
+}
+
+/// A pin directory of this test's own. bpffs is mounted if it is not.
+#[must_use]
+pub fn private_pins() -> Pins {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Relaxed);
+    let pins = Pins::below(format!("/sys/fs/bpf/jvpn-test-{}-{number}", process::id()));
+    pins.create().unwrap_or_else(|error| panic!("{error}"));
+    pins
+}
