@@ -25,6 +25,12 @@ pub struct Laboratory {
     pins: Pins,
 }
 
+impl std::fmt::Debug for Laboratory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Laboratory").field("pins", &self.pins).finish_non_exhaustive()
+    }
+}
+
 /// What came out of one run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
