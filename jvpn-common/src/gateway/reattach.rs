@@ -11,11 +11,11 @@
 //!                          REATTACH ─► core ─► commit ─► ACK      refusal ─► REJECT with version and binding
 //! ```
 
+use super::Engine;
 use super::command::{Command, Commit};
 use super::commit::{Change, Locators};
 use super::control::{Came, class};
 use super::view::Drop;
-use super::Engine;
 use crate::crypto::challenge::Challenge;
 use crate::event::{Event, Record};
 use crate::ids::{SessionId, Slot};
