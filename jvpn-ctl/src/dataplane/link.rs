@@ -49,15 +49,24 @@ pub fn facts(interface: &str) -> Result<Facts, AttachError> {
 
 fn ask(interface: &str) -> Result<Option<LinkMessage>, AttachError> {
     let failed = |error: &dyn std::fmt::Display| AttachError::Netlink(error.to_string());
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(|error| failed(&error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(|error| failed(&error))?;
     runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| failed(&error))?;
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(|error| failed(&error))?;
         tokio::spawn(connection);
-        let mut links = handle.link().get().match_name(interface.to_owned()).execute();
+        let mut links = handle
+            .link()
+            .get()
+            .match_name(interface.to_owned())
+            .execute();
         match links.try_next().await {
             Ok(link) => Ok(link),
-            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => Ok(None),
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => {
+                Ok(None)
+            }
             Err(error) => Err(failed(&error)),
         }
     })
@@ -137,13 +146,20 @@ fn features(interface: &str) -> Vec<(String, bool)> {
 }
 
 fn driver(interface: &str) -> Option<String> {
-    let output = Command::new("ethtool").args(["-i", interface]).output().ok()?;
+    let output = Command::new("ethtool")
+        .args(["-i", interface])
+        .output()
+        .ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().find_map(|line| line.strip_prefix("driver: ").map(str::to_owned))
+    text.lines()
+        .find_map(|line| line.strip_prefix("driver: ").map(str::to_owned))
 }
 
 /// Name of a loaded program.
 pub(super) fn program_name(id: u32) -> Option<String> {
     let info = loaded_programs().flatten().find(|info| info.id() == id);
-    Some(info.and_then(|info| info.name_as_str().map(str::to_owned)).unwrap_or_else(|| "unknown".to_owned()))
+    Some(
+        info.and_then(|info| info.name_as_str().map(str::to_owned))
+            .unwrap_or_else(|| "unknown".to_owned()),
+    )
 }
