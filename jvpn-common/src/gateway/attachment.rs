@@ -7,7 +7,7 @@ use crate::abi::ActiveWord;
 use crate::channel::Channel;
 use crate::crypto::Suite;
 use crate::ids::{Epoch, Generation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex, Version};
-use crate::limits::{LOCATORS_MAX, TRANSPORT_INDEX_MAX};
+use crate::limits::{PATH_MTU_UNPROVEN, LOCATORS_MAX, TRANSPORT_INDEX_MAX};
 use crate::secret::PublicKey;
 use crate::session::flap::Meter;
 use crate::session::{Path, Session};
@@ -28,6 +28,8 @@ pub(super) struct Issued {
     pub(super) used: Option<Instant>,
     /// Smoothed round trip, as the client reports it.
     pub(super) srtt: Duration,
+    /// Proven path MTU of its transport.
+    pub(super) mtu: u16,
 }
 
 /// A locator on which something opened this recently is in use or draining.
@@ -112,7 +114,7 @@ impl Attachment {
         let next_k = locators.iter().map(|(k, _)| u32::from(k.0) + 1).max().unwrap_or(0);
         let locators = locators
             .into_iter()
-            .map(|(k, locator)| (k, Issued { locator, used: None, srtt: Duration::ZERO }))
+            .map(|(k, locator)| (k, Issued { locator, used: None, srtt: Duration::ZERO, mtu: PATH_MTU_UNPROVEN }))
             .collect();
         Self {
             slot,
@@ -177,7 +179,7 @@ impl Attachment {
     pub(super) fn exchange(&mut self, issued: &[(TransportIndex, Locator)], retired: &[TransportIndex]) {
         self.locators.retain(|k, _| !retired.contains(k));
         for &(k, locator) in issued {
-            self.locators.insert(k, Issued { locator, used: None, srtt: Duration::ZERO });
+            self.locators.insert(k, Issued { locator, used: None, srtt: Duration::ZERO, mtu: PATH_MTU_UNPROVEN });
             self.next_k = self.next_k.max(u32::from(k.0) + 1);
         }
     }
