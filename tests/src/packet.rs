@@ -12,15 +12,25 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 /// The gateway's port.
 pub const PORT: u16 = 51_821;
 /// The client's address in IPv4.
-pub const CLIENT_V4: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 10), 40_000));
+pub const CLIENT_V4: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 10), 40_000));
 /// The gateway's address in IPv4.
-pub const GATEWAY_V4: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), PORT));
+pub const GATEWAY_V4: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), PORT));
 /// The client's address in IPv6.
-pub const CLIENT_V6: SocketAddr =
-    SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 3, 4, 5, 6), 40_000, 0, 0));
+pub const CLIENT_V6: SocketAddr = SocketAddr::V6(SocketAddrV6::new(
+    Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 3, 4, 5, 6),
+    40_000,
+    0,
+    0,
+));
 /// The gateway's address in IPv6.
-pub const GATEWAY_V6: SocketAddr =
-    SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1), PORT, 0, 0));
+pub const GATEWAY_V6: SocketAddr = SocketAddr::V6(SocketAddrV6::new(
+    Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1),
+    PORT,
+    0,
+    0,
+));
 /// Station addresses.
 pub const MACS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
 
@@ -139,4 +149,33 @@ pub fn frame_v4(payload: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn frame_v6(payload: &[u8]) -> Vec<u8> {
     frame(CLIENT_V6, GATEWAY_V6, false, payload)
+}
+
+/// The IPv6 frame with one more extension header (`header`, its first byte overwritten with what follows)
+/// in front of what is there.
+#[must_use]
+pub fn extended(frame: &[u8], kind: u8, header: &[u8]) -> Vec<u8> {
+    let (before, behind) = frame.split_at(54);
+    let mut out = before.to_vec();
+    let mut header = header.to_vec();
+    header[0] = out[20];
+    out[20] = kind;
+    let len = u16::from_be_bytes([out[18], out[19]]) + u16::try_from(header.len()).expect("short");
+    out[18..20].copy_from_slice(&len.to_be_bytes());
+    out.extend(header);
+    out.extend(behind);
+    out
+}
+
+/// The IPv4 frame with `len` bytes of options (no-operation).
+#[must_use]
+pub fn with_options(frame: &[u8], len: u8) -> Vec<u8> {
+    let (before, behind) = frame.split_at(34);
+    let mut out = before.to_vec();
+    out[14] = 0x40 | (5 + len / 4);
+    let total = u16::from_be_bytes([out[16], out[17]]) + u16::from(len);
+    out[16..18].copy_from_slice(&total.to_be_bytes());
+    out.extend(std::iter::repeat_n(1, usize::from(len)));
+    out.extend(behind);
+    out
 }

@@ -52,7 +52,7 @@ impl Config {
         let workers = if self.workers == 0 {
             1
         } else {
-            self.workers as u64
+            u64::from(self.workers)
         };
         let worker = ((locator & 0xff) % workers) as usize;
         matches!(self.alive_until.get(worker), Some(&until) if tick <= until && until != 0)

@@ -23,8 +23,8 @@ pub use session::{
     WORD_GENERATION, binding_place, mapped,
 };
 pub use traffic::{
-    BUCKET_LANES, BUCKET_SOURCES, Bucket, BucketField, PATHS_PER_SLOT, PathCounters, TRAFFIC_WORDS, Traffic,
-    TrafficField,
+    BUCKET_LANES, BUCKET_SOURCES, Bucket, BucketField, PATHS_PER_SLOT, PathCounters, TRAFFIC_WORDS,
+    Traffic, TrafficField,
 };
 
 /// Names under which the maps are declared, pinned and documented.
@@ -57,7 +57,17 @@ pub mod map {
 
     /// All of them, as they are pinned.
     pub const ALL: [&str; 11] = [
-        LOCATORS, SESSIONS, KEYS, SESSION_INFO, PATHS, TRAFFIC, VERDICTS, CONFIG, BUCKETS, EVENTS, EVENT_TAP,
+        LOCATORS,
+        SESSIONS,
+        KEYS,
+        SESSION_INFO,
+        PATHS,
+        TRAFFIC,
+        VERDICTS,
+        CONFIG,
+        BUCKETS,
+        EVENTS,
+        EVENT_TAP,
     ];
 }
 

@@ -13,10 +13,12 @@
 //!              rekey     ── a handshake inside the session
 //! time     ──► timers    ── whatever is due
 //!              commit    ── one change of a session: maps, store, record, datagrams, all or nothing
-//!              table     ── who is where
+//!              plan      ── which map writes a change is
+//!              table     ── who is where        attachment ── what lives with a key set
 //! ```
 
 mod admission;
+mod attachment;
 mod birth;
 pub mod command;
 mod commit;
@@ -24,6 +26,7 @@ pub mod config;
 mod confirm;
 mod control;
 pub mod handshake;
+mod plan;
 mod reattach;
 mod rekey;
 mod restore;
@@ -40,14 +43,15 @@ use crate::crypto::challenge::ChallengeSecret;
 use crate::ids::{OpId, SessionId, Slot};
 use crate::message::{Control, Message};
 use crate::reason::Reason;
+use crate::sabotage::Sabotage;
 use crate::session::Path;
 use crate::time::Instant;
 use crate::wire::Kind;
 use admission::Admission;
 use birth::Computing;
 use command::{Command, Datagram, Hop, Input, Order, Origin};
+pub use command::{Commit, DataKeys, StoreOp, Stored, WorkerOp};
 use commit::Change;
-pub use command::{Commit, DataKeys, Stored, StoreOp, WorkerOp};
 pub use config::{Config, Peer};
 pub use restore::Restored;
 use std::collections::{BTreeMap, VecDeque};
@@ -92,11 +96,15 @@ pub struct Engine {
     /// Messages opened, by kind.
     seen: BTreeMap<&'static str, u64>,
     security_at: BTreeMap<(SessionId, Reason), Instant>,
+    sabotage: Sabotage,
 }
 
 impl core::fmt::Debug for Engine {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("gateway::Engine").field("now", &self.now).field("sessions", &self.table.sessions.len()).finish_non_exhaustive()
+        f.debug_struct("gateway::Engine")
+            .field("now", &self.now)
+            .field("sessions", &self.table.sessions.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,8 +131,14 @@ impl Engine {
             drops: BTreeMap::new(),
             rows: BTreeMap::new(),
             security_at: BTreeMap::new(),
+            sabotage: Sabotage::default(),
             seen: BTreeMap::new(),
         }
+    }
+
+    /// Switches a deliberate bug on.
+    pub const fn sabotage(&mut self, sabotage: Sabotage) {
+        self.sabotage = sabotage;
     }
 
     /// Takes one input at boot time `now`; `wall` is the wall clock in nanoseconds since 1970, a hint only.

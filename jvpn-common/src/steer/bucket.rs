@@ -22,7 +22,7 @@ const IDLE_SECONDS_MAX: u64 = 3_600;
 #[must_use]
 #[inline(always)]
 pub fn take(bucket: &Bucket, limit: Limit, tick: u64, hz: u32) -> Option<Bucket> {
-    let hz = if hz == 0 { 1 } else { hz as u64 };
+    let hz = if hz == 0 { 1 } else { u64::from(hz) };
     let idle = tick.wrapping_sub(bucket.at);
     // Before the bucket's own time (another processor's tick) nothing refills; long idleness is cut.
     let idle = if tick < bucket.at {
@@ -32,10 +32,10 @@ pub fn take(bucket: &Bucket, limit: Limit, tick: u64, hz: u32) -> Option<Bucket>
     } else {
         idle
     };
-    let full = limit.burst as u64 * 1_000;
+    let full = u64::from(limit.burst) * 1_000;
     let refilled = bucket
         .tokens
-        .wrapping_add(idle * limit.rate as u64 * 1_000 / hz);
+        .wrapping_add(idle * u64::from(limit.rate) * 1_000 / hz);
     // Never used: full, whatever the tick is.
     let tokens = if bucket.at == 0 || refilled > full {
         full

@@ -21,6 +21,8 @@ mod frame;
 mod outer;
 pub mod probe;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use frame::{Bytes, Frame};
 pub use tables::{Session, Tables};

@@ -81,7 +81,7 @@ fn parse_v4(frame: &impl Frame, ip: usize, port: u16) -> Result<Outer, Verdict> 
     let inside = head.total_len().checked_sub(ipv4::LEN);
     parse_udp(
         frame,
-        Place {
+        &Place {
             ip,
             v6: false,
             udp: ip + ipv4::LEN,
@@ -109,7 +109,7 @@ fn parse_v6(frame: &impl Frame, ip: usize, port: u16) -> Result<Outer, Verdict> 
     let inside = Some(head.payload_len());
     parse_udp(
         frame,
-        Place {
+        &Place {
             ip,
             v6: true,
             udp: ip + ipv6::LEN,
@@ -163,7 +163,7 @@ struct Place {
 }
 
 #[inline(always)]
-fn parse_udp(frame: &impl Frame, place: Place, port: u16) -> Result<Outer, Verdict> {
+fn parse_udp(frame: &impl Frame, place: &Place, port: u16) -> Result<Outer, Verdict> {
     let head = Udp(frame.read(place.udp).ok_or(Verdict::Foreign)?);
     if head.destination() != port {
         return Err(Verdict::Foreign);

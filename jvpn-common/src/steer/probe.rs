@@ -62,7 +62,15 @@ pub fn echo<T: Tables>(
         Relation::Draining => STATUS_DRAINING,
         Relation::Expired | Relation::Unbound => 0,
     };
-    if standing == 0 && !withdraw(tables, known.entry.slot, BucketField::Echo, ECHO_LIMIT, tick) {
+    if standing == 0
+        && !withdraw(
+            tables,
+            known.entry.slot,
+            BucketField::Echo,
+            ECHO_LIMIT,
+            tick,
+        )
+    {
         return Verdict::EchoRate;
     }
     let Some(config) = tables.config() else {
@@ -184,11 +192,11 @@ pub fn arrived(path: PathCounters, k: u16, sequence: u64) -> Option<PathCounters
 #[must_use]
 #[inline(always)]
 pub fn of_transport(path: PathCounters, k: u16) -> PathCounters {
-    if path.k == k as u32 {
+    if path.k == u32::from(k) {
         path
     } else {
         PathCounters {
-            k: k as u32,
+            k: u32::from(k),
             ..PathCounters::default()
         }
     }

@@ -10,6 +10,7 @@
 
 mod active;
 pub mod attach;
+mod attach_error;
 pub mod kernel;
 pub mod link;
 pub mod memory;
@@ -17,6 +18,7 @@ pub mod pins;
 mod plane;
 mod region;
 mod shared;
+mod slots;
 pub mod ticks;
 mod undo;
 mod worker;

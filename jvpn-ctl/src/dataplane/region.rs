@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// A row of words.
 pub(super) struct Region(Box<dyn AsRef<[AtomicU64]> + Send + Sync>);
@@ -57,13 +57,14 @@ impl Region {
         out
     }
 
-    /// Stores words from `at` on, one store each; none where there is no place.
+    /// Stores words from `at` on, one store each; none where there is no place. Each is a release: who sees
+    /// a part of a binding sees the word that was stored before it, and knows that it has moved on.
     pub(super) fn store(&self, at: usize, values: &[u64]) {
         let words = (*self.0).as_ref().get(at..).unwrap_or(&[]);
         words
             .iter()
             .zip(values)
-            .for_each(|(word, value)| word.store(*value, Relaxed));
+            .for_each(|(word, value)| word.store(*value, Release));
     }
 }
 

@@ -12,10 +12,10 @@ use jvpn_common::abi::{
     SessionInfo, SteeringKeys, TRAFFIC_WORDS, Traffic, WORD_ACTIVE, WORD_ALIVE, WORD_GENERATION,
     WORD_ROLE, WORKERS_MAX, binding_place,
 };
-use jvpn_common::ids::{Generation, Incarnation, OwnerEpoch, Slot, TransportIndex};
+use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, Slot, TransportIndex};
 use jvpn_common::time::Duration;
 use jvpn_common::verdict::VERDICTS_MAX;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::AtomicU64;
@@ -71,6 +71,31 @@ pub(super) type Locators = HashMap<u64, LocatorEntry, BuildHasherDefault<AsItIs>
 pub(super) struct Mirror {
     pub(super) locators: Locators,
     pub(super) keys: Vec<SteeringKeys>,
+    /// Locators of each slot: freeing one must not look through all of them.
+    of_slot: BTreeMap<u32, Vec<Locator>>,
+}
+
+impl Mirror {
+    pub(super) fn insert(&mut self, locator: Locator, entry: LocatorEntry) {
+        self.locators.insert(locator.0, entry);
+        self.of_slot.entry(entry.slot).or_default().push(locator);
+    }
+
+    pub(super) fn remove(&mut self, locator: Locator) -> Option<LocatorEntry> {
+        let entry = self.locators.remove(&locator.0)?;
+        if let Some(locators) = self.of_slot.get_mut(&entry.slot) {
+            locators.retain(|other| *other != locator);
+            if locators.is_empty() {
+                self.of_slot.remove(&entry.slot);
+            }
+        }
+        Some(entry)
+    }
+
+    /// The locators of a slot.
+    pub(super) fn of_slot(&self, slot: Slot) -> Vec<Locator> {
+        self.of_slot.get(&slot.0).cloned().unwrap_or_default()
+    }
 }
 
 /// The arrays.
@@ -122,8 +147,8 @@ impl Shared {
             capacity,
             regions,
             mirror: RwLock::new(Mirror {
-                locators: Locators::default(),
                 keys,
+                ..Mirror::default()
             }),
             buckets: Region::heap((BUCKET_SOURCES + BUCKET_LANES) as usize * 2),
             ticks,

@@ -6,8 +6,8 @@
 
 use super::shared::{Counters, Mirror, Shared};
 use jvpn_common::abi::{
-    Binding, Bucket, BucketField, Config, LocatorEntry, PathCounters, SteeringKeys, TrafficField, WORD_ACTIVE,
-    WORD_GENERATION,
+    Binding, Bucket, BucketField, Config, LocatorEntry, PathCounters, SteeringKeys, TrafficField,
+    WORD_ACTIVE, WORD_GENERATION,
 };
 use jvpn_common::ids;
 use jvpn_common::steer::{Session, Tables, bind};
@@ -177,20 +177,32 @@ impl<'a> Tables for Batch<'a> {
     }
 
     fn add(&self, slot: u32, field: TrafficField, amount: u64) {
-        if let Some(word) = self.tables.shared.traffic_word(ids::Slot(slot), field as usize) {
+        if let Some(word) = self
+            .tables
+            .shared
+            .traffic_word(ids::Slot(slot), field as usize)
+        {
             word.store(word.load(Relaxed).wrapping_add(amount), Relaxed);
         }
     }
 
     fn slot_bucket(&self, slot: u32, which: BucketField) -> Bucket {
-        let word = |at| self.tables.shared.traffic_word(ids::Slot(slot), which as usize + at);
+        let word = |at| {
+            self.tables
+                .shared
+                .traffic_word(ids::Slot(slot), which as usize + at)
+        };
         let [at, tokens] = [0, 1].map(|at| word(at).map_or(0, |word| word.load(Relaxed)));
         Bucket { at, tokens }
     }
 
     fn set_slot_bucket(&self, slot: u32, which: BucketField, bucket: &Bucket) {
         for (at, value) in [bucket.at, bucket.tokens].into_iter().enumerate() {
-            if let Some(word) = self.tables.shared.traffic_word(ids::Slot(slot), which as usize + at) {
+            if let Some(word) = self
+                .tables
+                .shared
+                .traffic_word(ids::Slot(slot), which as usize + at)
+            {
                 word.store(value, Relaxed);
             }
         }

@@ -4,7 +4,7 @@
 //! engine wrote it. It does not prove that a kernel does the same: that is the contract suite's part.
 
 use jvpn_common::abi::{
-    ActiveWord, Binding, Bucket, Config, LAYOUT_HASH, LocatorEntry, PENDING, PathCounters, ROLE_GATEWAY, SessionEntry,
+    ActiveWord, Binding, Bucket, BucketField, Config, LAYOUT_HASH, LocatorEntry, PENDING, PathCounters, ROLE_GATEWAY, SessionEntry,
     SessionInfo, SteeringKeys, Traffic, TrafficField,
 };
 use jvpn_common::ids::Slot;
@@ -166,9 +166,9 @@ impl Maps {
                 let counters = self.counters.get_mut();
                 counters.traffic[place] = [0; TRAFFIC_WORDS];
                 counters.paths[place * PATHS_PER_SLOT..(place + 1) * PATHS_PER_SLOT].fill(PathCounters::default());
-                self.add(*slot, generation.0, locators);
+                self.add_locators(*slot, generation.0, locators);
             }
-            MapOp::AddLocators { slot, generation, locators } => self.add(*slot, generation.0, locators),
+            MapOp::AddLocators { slot, generation, locators } => self.add_locators(*slot, generation.0, locators),
             MapOp::RemoveLocators { locators } => {
                 locators.iter().for_each(|locator| drop(self.locators.remove(&locator.0)));
             }
@@ -194,7 +194,7 @@ impl Maps {
         &mut self.sessions[slot.0 as usize]
     }
 
-    fn add(&mut self, slot: Slot, generation: u32, locators: &[(jvpn_common::ids::TransportIndex, jvpn_common::ids::Locator)]) {
+    fn add_locators(&mut self, slot: Slot, generation: u32, locators: &[(jvpn_common::ids::TransportIndex, jvpn_common::ids::Locator)]) {
         for (k, locator) in locators {
             let twin = self.locators.iter().find(|(_, old)| old.slot == slot.0 && old.generation == generation && old.k == k.0);
             assert!(twin.is_none(), "two locators for k {} of {slot:?} generation {generation}", k.0);
@@ -232,12 +232,19 @@ impl Tables for Maps {
         self.counters.borrow_mut().paths[slot as usize * PATHS_PER_SLOT + place as usize] = *path;
     }
 
-    fn traffic(&self, slot: u32, field: TrafficField) -> u64 {
-        self.counters.borrow().traffic[slot as usize][field as usize]
+    fn add(&self, slot: u32, field: TrafficField, amount: u64) {
+        let word = &mut self.counters.borrow_mut().traffic[slot as usize][field as usize];
+        *word = word.wrapping_add(amount);
     }
 
-    fn set_traffic(&self, slot: u32, field: TrafficField, value: u64) {
-        self.counters.borrow_mut().traffic[slot as usize][field as usize] = value;
+    fn slot_bucket(&self, slot: u32, bucket: BucketField) -> Bucket {
+        let words = &self.counters.borrow().traffic[slot as usize];
+        Bucket { at: words[bucket as usize], tokens: words[bucket as usize + 1] }
+    }
+
+    fn set_slot_bucket(&self, slot: u32, which: BucketField, bucket: &Bucket) {
+        let words = &mut self.counters.borrow_mut().traffic[slot as usize];
+        (words[which as usize], words[which as usize + 1]) = (bucket.at, bucket.tokens);
     }
 
     fn bucket(&self, index: u32) -> Bucket {

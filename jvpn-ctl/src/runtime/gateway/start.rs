@@ -12,7 +12,11 @@ use super::sessions::Sessions;
 use super::{Gateway, setup};
 use crate::api;
 use crate::audit::{self, Audit};
-use crate::config::{GatewayConfig, Paths};
+use crate::config::{GatewayConfig, Paths, XdpMode};
+use crate::api::model::Xdp;
+use crate::dataplane::attach::{self, LoadOptions, Wanted};
+use crate::dataplane::kernel::Kernel;
+use crate::dataplane::pins::Pins;
 use crate::dataplane::{self, DataPlane, Settings, WorkerTables};
 use crate::runtime::entropy::System;
 use crate::runtime::firewall::{self, Firewall};
@@ -42,7 +46,9 @@ pub(super) struct Detach(Vec<String>, Paths);
 impl Drop for Detach {
     fn drop(&mut self) {
         for interface in &self.0 {
-            tracing::debug!(interface, root = %self.1.pin_root.display(), "detached");
+            if let Err(error) = attach::unload(interface, &Pins::below(&self.1.pin_root)) {
+                tracing::warn!(%error, interface, "could not detach");
+            }
         }
     }
 }
@@ -142,9 +148,45 @@ fn record_policies(audit: &Audit, config: &jvpn_common::gateway::Config) -> Resu
     Ok(())
 }
 
-/// The maps, and the kernel program on every configured interface.
-fn plane(config: &GatewayConfig, _paths: &Paths) -> Result<(Box<dyn DataPlane>, Vec<api::model::Xdp>)> {
-    Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Vec::new()))
+/// The maps, and the kernel program on every configured interface that does not have it yet.
+fn plane(config: &GatewayConfig, paths: &Paths) -> Result<(Box<dyn DataPlane>, Vec<Xdp>)> {
+    let pins = Pins::below(&paths.pin_root);
+    if config.xdp == XdpMode::Off {
+        if dataplane::object().is_none() {
+            tracing::warn!("built without the kernel program: maps are in this process's memory, bpftool sees none");
+            return Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Vec::new()));
+        }
+        attach::make_maps(&pins, config.max_sessions)?;
+        return Ok((Box::new(Kernel::open(&pins)?), Vec::new()));
+    }
+    let mut xdp = Vec::new();
+    for interface in &config.interfaces {
+        let before = attach::plan(interface, &pins)?;
+        if !before.replaces {
+            let options = LoadOptions {
+                interface: interface.clone(),
+                max_sessions: config.max_sessions,
+                pins: pins.clone(),
+                wanted: wanted(config.xdp),
+            };
+            let loaded = attach::load(&options)?;
+            tracing::info!(interface, verified = loaded.verified, memory = loaded.memory, "kernel program attached");
+        }
+        let facts = attach::plan(interface, &pins)?.facts;
+        let mode = if facts.generic { "generic" } else { "native" }.to_owned();
+        xdp.push(Xdp { iface: interface.clone(), mode, prog_id: facts.program.unwrap_or(0) });
+    }
+    Ok((Box::new(Kernel::open(&pins)?), xdp))
+}
+
+/// Which mode a configuration allows.
+#[must_use]
+pub fn wanted(mode: XdpMode) -> Wanted {
+    match mode {
+        XdpMode::Native => Wanted::Native,
+        XdpMode::Generic => Wanted::Generic,
+        XdpMode::Auto | XdpMode::Off => Wanted::Either,
+    }
 }
 
 fn sockets(port: u16) -> Result<Sockets> {
