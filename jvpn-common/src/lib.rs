@@ -17,11 +17,15 @@ pub mod alarm;
 #[cfg(feature = "engine")]
 pub mod channel;
 #[cfg(feature = "engine")]
+pub mod client;
+#[cfg(feature = "engine")]
 pub mod crypto;
 #[cfg(feature = "engine")]
 pub mod event;
 pub mod ids;
 pub mod limits;
+#[cfg(feature = "engine")]
+pub mod gateway;
 #[cfg(feature = "engine")]
 pub mod mapop;
 #[cfg(feature = "engine")]

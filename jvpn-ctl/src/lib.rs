@@ -3,6 +3,12 @@
 //! Owns all input and output of Jumping VPN; what is decided is decided in `jvpn_common`. Must never decide
 //! what a session does.
 
+pub mod api;
+pub mod audit;
+pub mod cli;
 pub mod config;
 pub mod dataplane;
+pub mod observe;
+pub mod runtime;
+pub mod store;
 pub mod tunnel;

@@ -73,11 +73,18 @@ pub(crate) fn clippy(ready: &Ready) -> anyhow::Result<()> {
         }
         Route::Nightly => command(ready.route, "clippy"),
     };
+    // The build's own profile and directory: its proc macros are compiled there already, and cargo
+    // keeps what a wrapper made apart from what it did not.
     cargo
-        .arg("--target-dir")
-        .arg(paths::target().join("ebpf-clippy"));
+        .args(["--profile", "ebpf", "--target-dir"])
+        .arg(paths::ebpf());
     if ready.route == Route::Nightly {
         cargo.args(["--", "-Dwarnings"]);
     }
-    run::run(cargo)
+    progress::run(
+        "clippy on the kernel program",
+        20,
+        Output::Inherited,
+        || run::run(cargo),
+    )
 }

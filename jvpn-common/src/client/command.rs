@@ -140,6 +140,8 @@ pub struct Activity {
     pub inner_received: Option<Instant>,
     /// When anything last opened under the data keys, PONGs included, per transport.
     pub opened: Vec<(SetId, TransportIndex, Instant)>,
+    /// Key set, transport index and next data counter of the transport in use; judges notices.
+    pub sealed: Option<(SetId, TransportIndex, u64)>,
     /// Whether the sealing key in use wants to be replaced (`SealingKey::rekey_due`, `OpeningKey::rekey_due`).
     pub rekey_due: bool,
     /// Whether the sealing key in use refused to seal (`SealError::Spent`).

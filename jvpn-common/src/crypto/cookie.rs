@@ -18,8 +18,8 @@ use super::challenge::address_bytes;
 use crate::secret::{PublicKey, Secret};
 use crate::time::Duration;
 use crate::wire::Kind;
-use blake2::digest::consts::U16;
 use blake2::digest::Mac;
+use blake2::digest::consts::U16;
 use blake2::{Blake2s256, Blake2sMac, Digest};
 use chacha20poly1305::{AeadInPlace, KeyInit as _, XChaCha20Poly1305};
 use core::fmt;
@@ -44,7 +44,8 @@ const LABEL_COOKIE: &[u8] = b"jvp/1 cookie";
 
 /// BLAKE2s with a key and 16 bytes of output.
 pub(super) fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; MAC_LEN] {
-    let mut mac = <Blake2sMac<U16> as Mac>::new_from_slice(key).expect("BLAKE2s takes keys of up to 32 bytes; ours have 16 or 32");
+    let mut mac = <Blake2sMac<U16> as Mac>::new_from_slice(key)
+        .expect("BLAKE2s takes keys of up to 32 bytes; ours have 16 or 32");
     for part in parts {
         mac.update(part);
     }
@@ -90,7 +91,10 @@ impl MacKeys {
     /// The keys for messages to the owner of `receiver`.
     #[must_use]
     pub fn new(receiver: &PublicKey) -> Self {
-        Self { mac1: hash(LABEL_MAC1, receiver), cookie: hash(LABEL_COOKIE, receiver) }
+        Self {
+            mac1: hash(LABEL_MAC1, receiver),
+            cookie: hash(LABEL_COOKIE, receiver),
+        }
     }
 
     /// Fills the last 32 bytes of a message; mac2 is zeros without a cookie. Gives mac1, with which the
@@ -114,12 +118,18 @@ impl MacKeys {
     ///
     /// # Errors
     /// [`CookieError`]; the sender then goes on as if nothing had come.
-    pub fn open_reply(&self, reply: &[u8], mac1: &[u8; MAC_LEN]) -> Result<(u32, Cookie), CookieError> {
+    pub fn open_reply(
+        &self,
+        reply: &[u8],
+        mac1: &[u8; MAC_LEN],
+    ) -> Result<(u32, Cookie), CookieError> {
         let reply: &[u8; REPLY_LEN] = reply.try_into().map_err(|_| CookieError::Format)?;
         let (head, rest) = reply.split_first_chunk::<8>().ok_or(CookieError::Format)?;
         let (nonce, sealed) = rest.split_first_chunk::<24>().ok_or(CookieError::Format)?;
         let (text, tag) = sealed.split_last_chunk::<16>().ok_or(CookieError::Format)?;
-        let [kind, version, 0, 0, r0, r1, r2, r3] = *head else { return Err(CookieError::Format) };
+        let [kind, version, 0, 0, r0, r1, r2, r3] = *head else {
+            return Err(CookieError::Format);
+        };
         if kind != Kind::CookieReply as u8 || version != VERSION {
             return Err(CookieError::Format);
         }
@@ -149,7 +159,10 @@ impl CookieSecret {
     /// A fresh secret.
     #[must_use]
     pub fn new(entropy: &mut dyn Entropy) -> Self {
-        Self { current: Secret::generate(entropy), previous: None }
+        Self {
+            current: Secret::generate(entropy),
+            previous: None,
+        }
     }
 
     /// Makes a new secret; cookies of the one before are still taken, older ones no more. The caller does
@@ -166,11 +179,16 @@ impl CookieSecret {
     /// Whether whoever sent this message receives at `source`.
     #[must_use]
     pub fn verify_mac2(&self, message: &[u8], source: SocketAddr) -> bool {
-        let Some((rest, mac2)) = message.split_last_chunk::<MAC_LEN>() else { return false };
-        [Some(&self.current), self.previous.as_ref()].into_iter().flatten().any(|secret| {
-            let cookie = Self::cookie(secret, source);
-            mac(&cookie.0, &[rest]).ct_eq(mac2).into()
-        })
+        let Some((rest, mac2)) = message.split_last_chunk::<MAC_LEN>() else {
+            return false;
+        };
+        [Some(&self.current), self.previous.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|secret| {
+                let cookie = Self::cookie(secret, source);
+                mac(&cookie.0, &[rest]).ct_eq(mac2).into()
+            })
     }
 
     /// The reply to a message whose mac1 has been verified; `ours` are the gateway's own keys, `receiver` is
@@ -192,8 +210,15 @@ impl CookieSecret {
             .encrypt_in_place_detached((&nonce).into(), mac1, &mut cookie)
             .ok()?;
         let mut reply = [0; REPLY_LEN];
-        let head = [&[Kind::CookieReply as u8, VERSION, 0, 0][..], &receiver.to_le_bytes()].concat();
-        for (place, byte) in reply.iter_mut().zip([&head[..], &nonce, &cookie, &tag].concat()) {
+        let head = [
+            &[Kind::CookieReply as u8, VERSION, 0, 0][..],
+            &receiver.to_le_bytes(),
+        ]
+        .concat();
+        for (place, byte) in reply
+            .iter_mut()
+            .zip([&head[..], &nonce, &cookie, &tag].concat())
+        {
             *place = byte;
         }
         Some(reply)

@@ -6,13 +6,15 @@
 //! ```text
 //! noise.rs     message 1, message 2 ──▶ Split {hash, k1, k2}
 //! schedule.rs  Split ──▶ EpochKeys {data, control, steering} × {up, down}
-//! seal.rs      key ──▶ SealingKey (owns its counters)   OpeningKey (owns its windows)
-//! cookie.rs    mac1, mac2, cookie reply, challenge cookie
+//! seal/        key ──▶ SealingKey (owns its counters)   OpeningKey (owns its windows)
+//! frame.rs     what stands around a handshake message: type, index, mac1, mac2
+//! cookie.rs    mac1, mac2, cookie reply        challenge.rs   the cookie of a reattach
 //! suite.rs     which AEAD seals data, and how much a key may do
 //! ```
 
 pub mod challenge;
 pub mod cookie;
+pub mod frame;
 pub mod noise;
 pub mod schedule;
 pub mod seal;
@@ -30,3 +32,5 @@ pub trait Entropy {
 
 #[cfg(test)]
 pub(crate) mod test_entropy;
+#[cfg(test)]
+pub(crate) mod vectors;

@@ -6,9 +6,12 @@
 
 use crate::crypto::Entropy;
 use crate::crypto::cookie::{CookieSecret, MacKeys, ROTATE_EVERY};
+use crate::crypto::frame::{Frame, FrameError, unwrap};
 use crate::limits::HANDSHAKE_LEN;
 use crate::secret::PublicKey;
+use crate::session::flap::Meter;
 use crate::time::{Duration, Instant};
+use crate::wire::Kind;
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,6 +25,10 @@ const AHEAD_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Messages 1 under computation at once. More are dropped and counted: clients retry.
 pub(super) const COMPUTING_MAX: usize = 256;
 
+/// Times a minute a peer's new session may end its old one. A device that restarts in a loop stays below;
+/// two devices with one key do not.
+const SUPERSEDING_PER_MIN: u32 = 12;
+
 /// What to do with a message 1.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -33,14 +40,36 @@ pub(super) enum Verdict {
     Cookie(Vec<u8>),
 }
 
+/// What became of a message 1 with a certain ephemeral key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// It was computed.
+    Computed,
+    /// It was answered with a cookie for its timestamp; it may come once more with mac2.
+    CookieAsked,
+}
+
+/// Whether a message 1 came before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meeting {
+    /// It did not, or it comes back with the cookie it was asked for.
+    New,
+    /// It did.
+    Again,
+    /// It did, and still has not brought its cookie.
+    AskedForCookie,
+}
+
 /// State of the door.
 #[derive(Debug)]
 pub(super) struct Admission {
     ours: MacKeys,
     cookies: CookieSecret,
     rotate_at: Instant,
-    recent: VecDeque<[u8; 32]>,
+    recent: BTreeMap<[u8; 32], Seen>,
+    order: VecDeque<[u8; 32]>,
     timestamps: BTreeMap<PublicKey, u64>,
+    superseding: BTreeMap<PublicKey, Meter>,
     second: u64,
     seen: u32,
     threshold: u32,
@@ -52,15 +81,21 @@ impl Admission {
             ours: MacKeys::new(public),
             cookies: CookieSecret::new(entropy),
             rotate_at: now + ROTATE_EVERY,
-            recent: VecDeque::new(),
+            recent: BTreeMap::new(),
+            order: VecDeque::new(),
             timestamps: BTreeMap::new(),
+            superseding: BTreeMap::new(),
             second: 0,
             seen: 0,
             threshold,
         }
     }
 
-    /// Keys to fill mac1 of what we send are the receiver's; these are ours.
+    /// A message 1 whose framing and mac1 are right.
+    pub(super) fn frame<'m>(&self, message: &'m [u8]) -> Result<Frame<'m>, FrameError> {
+        unwrap(Kind::Initiation, message, &self.ours)
+    }
+
     pub(super) fn rotate_if_due(&mut self, entropy: &mut dyn Entropy, now: Instant) {
         if now >= self.rotate_at {
             self.cookies.rotate(entropy);
@@ -77,7 +112,7 @@ impl Admission {
         entropy: &mut dyn Entropy,
         now: Instant,
     ) -> Verdict {
-        if message.len() != HANDSHAKE_LEN || !self.ours.verify_mac1(message) {
+        if message.len() != HANDSHAKE_LEN || self.frame(message).is_err() {
             return Verdict::Drop;
         }
         self.rotate_if_due(entropy, now);
@@ -95,26 +130,46 @@ impl Admission {
 
     /// The cookie reply to a message whose mac1 was right.
     pub(super) fn cookie(&mut self, message: &[u8], source: SocketAddr, entropy: &mut dyn Entropy) -> Verdict {
-        let Some(sender) = sender(message) else { return Verdict::Drop };
-        match self.cookies.reply(&self.ours, message, sender, source, entropy) {
+        let Ok(frame) = self.frame(message) else { return Verdict::Drop };
+        match self.cookies.reply(&self.ours, message, frame.index, source, entropy) {
             Some(reply) => Verdict::Cookie(reply.to_vec()),
             None => Verdict::Drop,
         }
     }
 
-    /// Whether this ephemeral was seen lately; remembers it.
-    pub(super) fn repeated(&mut self, ephemeral: &[u8; 32]) -> bool {
-        if self.recent.contains(ephemeral) {
-            return true;
+    /// Whether a message 1 with this ephemeral was met lately; remembers it.
+    pub(super) fn meet(&mut self, ephemeral: &[u8; 32], proven: bool) -> Meeting {
+        match self.recent.get_mut(ephemeral) {
+            Some(seen @ Seen::CookieAsked) if proven => *seen = Seen::Computed,
+            Some(Seen::CookieAsked) => return Meeting::AskedForCookie,
+            Some(Seen::Computed) => return Meeting::Again,
+            None => {
+                if self.order.len() == RECENT_MAX
+                    && let Some(oldest) = self.order.pop_front()
+                {
+                    self.recent.remove(&oldest);
+                }
+                self.order.push_back(*ephemeral);
+                self.recent.insert(*ephemeral, Seen::Computed);
+            }
         }
-        if self.recent.len() == RECENT_MAX {
-            self.recent.pop_front();
+        Meeting::New
+    }
+
+    /// A message 1 was answered with a cookie after it was computed.
+    pub(super) fn asked_for_cookie(&mut self, ephemeral: &[u8; 32]) {
+        if let Some(seen) = self.recent.get_mut(ephemeral) {
+            *seen = Seen::CookieAsked;
         }
-        self.recent.push_back(*ephemeral);
-        false
+    }
+
+    /// Whether a new session of this peer may end its old one now; counts it.
+    pub(super) fn may_supersede(&mut self, peer: &PublicKey, now: Instant) -> bool {
+        self.superseding.entry(*peer).or_default().admit(SUPERSEDING_PER_MIN, now)
     }
 
     /// Whether the timestamp is above the last one of this peer; remembers it unless it lies in the future.
+    /// Ask for configured peers only: they bound what is remembered.
     pub(super) fn fresh(&mut self, peer: &PublicKey, timestamp: u64, wall: u64) -> bool {
         let last = self.timestamps.get(peer).copied().unwrap_or(0);
         if timestamp <= last {
@@ -125,9 +180,4 @@ impl Admission {
         }
         true
     }
-}
-
-/// Sender index of a message 1.
-pub(super) fn sender(message: &[u8]) -> Option<u32> {
-    message.get(4..8)?.try_into().ok().map(u32::from_le_bytes)
 }

@@ -4,25 +4,27 @@
 //! of their own, and only CONFIRM from the address it went to makes a session of it. Must never change an
 //! existing session before that.
 
-use super::admission::{Verdict, sender};
-use super::command::{Command, DataKeys, Input, Origin};
+use super::admission::{Meeting, Verdict};
+use super::attachment::{Attachment, Pending, Place};
+use super::command::{Command, Commit, DataKeys, Datagram, Origin};
 use super::commit::{Change, Then};
-use super::handshake::{Job, JobResult, Read, frame_response, noise_of};
-use super::table::{Attachment, Pending};
+use super::handshake::{Job, JobResult, Read};
 use super::view::Drop;
 use super::{Due, Engine};
 use crate::channel::{Channel, Side};
+use crate::crypto::cookie::MacKeys;
+use crate::crypto::frame::{Frame, wrap};
 use crate::crypto::noise::ephemeral;
 use crate::crypto::{EpochKeys, Suite};
-use crate::event::Security;
-use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
-use crate::limits::{LOCATORS_MAX, PENDING_PER_PEER_MAX, PENDING_TIMEOUT};
+use crate::ids::{Epoch, Generation, Locator, OpId, OwnerEpoch, SessionId, Slot, TransportIndex, Version};
+use crate::limits::{HANDSHAKE_LEN, LOCATORS_MAX, PENDING_PER_PEER_MAX, PENDING_TIMEOUT};
 use crate::mapop::MapOp;
 use crate::message::handshake::Outcome;
 use crate::message::{Accepted, Answer, HandshakePurpose, Hello};
 use crate::reason::Reason;
-use crate::secret::PublicKey;
+use crate::secret::{PresharedKey, PublicKey};
 use crate::session::{Birth, Session};
+use crate::wire::Kind;
 
 /// After how long a refused client should ask again.
 const REFUSED_RETRY_MS: u32 = 5_000;
@@ -50,34 +52,44 @@ pub(super) enum Computing {
     Rekey(super::rekey::Offer),
 }
 
-/// What message 2 will offer.
+/// What a peer is offered.
 #[derive(Debug)]
-pub(super) struct Offer {
-    asked: Asked,
-    peer: PublicKey,
+struct Terms {
+    outcome: Outcome,
     slot: Slot,
     generation: Generation,
     session: SessionId,
     suite: Suite,
     locators: Vec<(TransportIndex, Locator)>,
     timestamp: u64,
-    birth: Option<Box<Session>>,
-    claimed: Version,
+    /// Version and owner the client has seen.
+    claimed: (Version, OwnerEpoch),
+    /// Policy snapshot.
+    policy: Vec<u8>,
+}
+
+/// Terms on their way into a message 2.
+#[derive(Debug)]
+pub(super) struct Offer {
+    asked: Asked,
+    peer: PublicKey,
+    terms: Terms,
 }
 
 impl Engine {
     pub(super) fn on_initiation(&mut self, origin: Origin, bytes: &[u8]) {
-        let verdict =
-            self.admission.judge(bytes, origin.client, self.computing.len(), &mut *self.entropy, self.now);
+        let verdict = self.admission.judge(bytes, origin.client, self.computing.len(), &mut *self.entropy, self.now);
         let proven = match verdict {
             Verdict::Drop => return self.drop(Drop::Door),
             Verdict::Cookie(reply) => return self.send_cookie(origin, bytes.len(), reply),
             Verdict::Read { proven } => proven,
         };
-        let (Some(noise), Some(sender)) = (noise_of(bytes), sender(bytes)) else { return self.drop(Drop::Door) };
+        let Ok(Frame { index: sender, noise }) = self.admission.frame(bytes) else { return self.drop(Drop::Door) };
         let Some(&ephemeral) = ephemeral(noise) else { return self.drop(Drop::Door) };
-        if self.admission.repeated(&ephemeral) {
-            return self.answer_again(origin, bytes.len(), &ephemeral);
+        match self.admission.meet(&ephemeral, proven) {
+            Meeting::New => {}
+            Meeting::Again => return self.answer_again(origin, bytes.len(), &ephemeral),
+            Meeting::AskedForCookie => return self.ask_for_cookie(origin, bytes),
         }
         let message = if proven { Vec::new() } else { bytes.to_vec() };
         let job = Job::Read { private: self.config.private_key.clone(), noise: noise.to_vec() };
@@ -90,6 +102,12 @@ impl Engine {
         self.commands.push_back(Command::Compute { op, job: Box::new(job) });
     }
 
+    fn ask_for_cookie(&mut self, origin: Origin, message: &[u8]) {
+        if let Verdict::Cookie(reply) = self.admission.cookie(message, origin.client, &mut *self.entropy) {
+            self.send_cookie(origin, message.len(), reply);
+        }
+    }
+
     fn send_cookie(&mut self, origin: Origin, asked: usize, reply: Vec<u8>) {
         self.drop(Drop::CookieSent);
         self.answer(origin, asked, reply);
@@ -97,12 +115,9 @@ impl Engine {
 
     /// The same message 1 gets the same message 2, at no cost.
     fn answer_again(&mut self, origin: Origin, asked: usize, ephemeral: &[u8; 32]) {
-        let pending = self.table.attachments.values().filter_map(|held| held.pending.as_ref());
-        let message2 = pending
-            .filter(|pending| pending.ephemeral == *ephemeral && pending.origin == origin)
-            .map(|pending| pending.message2.clone())
-            .next();
-        match message2 {
+        let pending = self.table.pending_with(ephemeral);
+        let message2 = pending.filter(|pending| pending.origin == origin && pending.installed);
+        match message2.map(|pending| pending.message2.clone()) {
             Some(bytes) => self.answer(origin, asked, bytes),
             None => self.drop(Drop::HandshakeRepeated),
         }
@@ -112,15 +127,15 @@ impl Engine {
         match (self.computing.remove(&op), result) {
             (Some(Computing::Read(asked)), JobResult::Read(Ok(read))) => self.on_hello(asked, read),
             (Some(Computing::Refuse { asked, peer }), JobResult::Answered(Ok((noise, _)))) => {
-                let bytes = frame_response(&noise, asked.sender, &peer);
-                self.answer(asked.origin, crate::limits::HANDSHAKE_LEN, bytes);
+                let bytes = response(&noise, asked.sender, &peer);
+                self.answer(asked.origin, HANDSHAKE_LEN, bytes);
             }
             (Some(Computing::Answer(offer)), JobResult::Answered(Ok((noise, keys)))) => {
                 self.on_offer(*offer, &noise, keys);
             }
             (Some(Computing::Rekey(offer)), result) => self.on_rekey_computed(offer, result),
             (Some(Computing::Answer(offer)), _) => {
-                self.table.release(offer.slot);
+                self.table.release(offer.terms.slot);
                 self.drop(Drop::HandshakeForged);
             }
             (Some(_), _) => self.drop(Drop::HandshakeForged),
@@ -130,21 +145,18 @@ impl Engine {
 
     fn on_hello(&mut self, asked: Asked, read: Read) {
         let Some(hello) = Hello::decode(&read.payload) else { return self.drop(Drop::HandshakeForged) };
-        let fresh = self.admission.fresh(&read.peer, hello.timestamp, self.wall);
+        let known = self.config.peers.contains_key(&read.peer);
+        let fresh = !known || self.admission.fresh(&read.peer, hello.timestamp, self.wall);
         if !fresh && !asked.message.is_empty() {
             // Perhaps a replay, perhaps a dead clock battery: whoever receives at the address may go on.
-            let verdict = self.admission.cookie(&asked.message, asked.origin.client, &mut *self.entropy);
-            if let Verdict::Cookie(reply) = verdict {
-                self.send_cookie(asked.origin, asked.message.len(), reply);
-            }
-            return;
+            self.admission.asked_for_cookie(&asked.ephemeral);
+            return self.ask_for_cookie(asked.origin, &asked.message);
         }
         let responder = read.responder;
         match self.terms(&read.peer, &hello) {
             Ok(terms) => {
-                let payload = Answer::Accepted(Box::new(self.accepted(&terms))).encode();
+                let payload = Answer::Accepted(Box::new(self.accepted(&read.peer, &terms))).encode();
                 let preshared_key = self.preshared_key(&read.peer);
-                self.table.hold(terms.slot);
                 let offer = Box::new(Offer { asked, peer: read.peer, terms });
                 self.compute(Job::Answer { responder, preshared_key, payload }, Computing::Answer(offer));
             }
@@ -173,30 +185,28 @@ impl Engine {
             HandshakePurpose::Birth => None,
             HandshakePurpose::Resume { session, version, owner_epoch } => Some((session, version, owner_epoch)),
         };
+        let unclaimed = (Version(0), OwnerEpoch(0));
         let (session, outcome, claimed) = match resumed.map(|(id, ..)| self.resumable(peer, id)) {
-            None => (self.random_session(), Outcome::New(None), Version(0)),
-            Some(Err(ended)) => (self.random_session(), Outcome::New(Some(ended)), Version(0)),
+            None => (self.random_session(), Outcome::New(None), unclaimed),
+            Some(Err(ended)) => (self.random_session(), Outcome::New(Some(ended)), unclaimed),
             Some(Ok(id)) => {
-                let claimed = resumed.map_or(Version(0), |(_, version, _)| version);
+                let claimed = resumed.map_or(unclaimed, |(_, version, owner)| (version, owner));
                 let core = self.table.sessions.get(&id).map(|live| &live.core).ok_or(Reason::SessionNotFound)?;
-                let owner = resumed.map_or(self.config.owner_epoch, |(_, _, owner)| owner);
-                if core.raised(claimed, owner).is_none() {
+                if core.raised(claimed.0, claimed.1).is_none() {
                     return Err(Some(Reason::VersionFuture));
                 }
                 (id, Outcome::Resumed, claimed)
             }
         };
-        let is_birth = outcome != Outcome::Resumed;
-        if is_birth && !self.storage {
+        if outcome != Outcome::Resumed && !self.storage {
             return Err(Some(Reason::StorageUnavailable));
         }
         self.make_room(peer, hello.timestamp)?;
-        let (slot, generation) = self.table.free_slot(self.config.max_sessions).ok_or(Reason::CapacityReached)?;
+        let (slot, generation) = self.table.take_slot(self.config.max_sessions).ok_or(Reason::CapacityReached)?;
         let indexes: Vec<_> = (0..LOCATORS_MAX as u16).map(TransportIndex).collect();
         let locators = self.table.fresh_locators(slot, self.config.workers, &indexes, &mut *self.entropy);
-        let born = Birth { id: session, peer: *peer.as_bytes(), owner_epoch: self.config.owner_epoch };
-        let birth = is_birth.then(|| Box::new(Session::born(born, &policy, self.now)));
-        Ok(Terms { slot, generation, session, suite, locators, timestamp: hello.timestamp, birth, claimed, outcome, policy })
+        let (timestamp, policy) = (hello.timestamp, policy.encode());
+        Ok(Terms { outcome, slot, generation, session, suite, locators, timestamp, claimed, policy })
     }
 
     /// Whether `peer` may resume this session, or why it has to start anew.
@@ -204,7 +214,7 @@ impl Engine {
         match self.table.sessions.get(&id) {
             None => Err(Reason::SessionNotFound),
             Some(live) if live.peer != *peer => {
-                self.security(Some(id), Reason::SecSessionFixationAttempt);
+                self.security(id, Reason::SecSessionFixationAttempt);
                 Err(Reason::SessionNotFound)
             }
             Some(live) if !live.core.is_live() => Err(Reason::SessionExpired),
@@ -220,44 +230,92 @@ impl Engine {
 
     /// At most two pending handshakes of a peer; the oldest gives way, but only to a newer one.
     fn make_room(&mut self, peer: &PublicKey, timestamp: u64) -> Result<(), Option<Reason>> {
-        let pending = self.table.pending_of(peer);
-        if pending.len() < PENDING_PER_PEER_MAX {
+        if self.table.pending_of(peer).count() < PENDING_PER_PEER_MAX {
             return Ok(());
         }
-        let age = |slot: &Slot| {
-            self.table.attachments.get(slot).and_then(|held| held.pending.as_ref()).map_or(0, |pending| pending.timestamp)
-        };
-        let oldest = pending.into_iter().min_by_key(age).ok_or(None)?;
-        if age(&oldest) > timestamp {
-            return Err(None);
-        }
-        self.abandon(oldest);
+        let abandonable = self.table.pending_of(peer).filter(|(_, pending)| !pending.is_confirming());
+        let oldest = abandonable.map(|(slot, pending)| (pending.timestamp, slot)).min();
+        let (_, slot) = oldest.filter(|(oldest, _)| *oldest <= timestamp).ok_or(None)?;
+        self.abandon(slot);
         Ok(())
     }
 
-    /// Forgets a pending handshake.
-    pub(super) fn abandon(&mut self, slot: Slot) {
-        let Some(attachment) = self.table.attachments.get(&slot) else { return };
-        if attachment.pending.is_some() {
-            let maps = vec![self.remove_locators(slot), MapOp::Free { slot }];
-            self.commit(Change::free(slot), Parts { maps, ..Parts::default() });
-        }
-    }
-
-    fn accepted(&self, terms: &Terms) -> Accepted {
-        let known = self.config.peers.get(&PublicKey::from_bytes(terms.peer_bytes()).unwrap_or_default());
+    fn accepted(&self, peer: &PublicKey, terms: &Terms) -> Accepted {
+        let addresses = self.config.peers.get(peer).map(|peer| peer.addresses.clone()).unwrap_or_default();
+        let core = self.table.sessions.get(&terms.session).map(|live| &live.core);
+        let (version, owner) = core.map(|core| (core.version(), core.owner_epoch())).unwrap_or_default();
         Accepted {
             outcome: terms.outcome,
             session: terms.session,
-            version: terms.claimed,
+            version: version.max(terms.claimed.0),
             epoch: Epoch(0),
-            owner_epoch: self.config.owner_epoch,
+            owner_epoch: self.config.owner_epoch.max(owner).max(terms.claimed.1),
             incarnation: self.config.incarnation,
             suite: terms.suite as u8,
             mtu: self.config.mtu,
-            addresses: known.map(|peer| peer.addresses.clone()).unwrap_or_default(),
+            addresses,
             locators: terms.locators.clone(),
-            policy: terms.policy.encode(),
+            policy: terms.policy.clone(),
         }
     }
+
+    /// Message 2 is made: its keys and locators are installed before it leaves.
+    fn on_offer(&mut self, offer: Offer, noise: &[u8], keys: EpochKeys) {
+        let Offer { asked, peer, terms } = offer;
+        let message2 = response(noise, asked.sender, &peer);
+        let datagram = Datagram { origin: asked.origin, bytes: message2.clone() };
+        let answer = self.fitting(Some(datagram), HANDSHAKE_LEN);
+        // Others of this peer may have become pending while this one was computed.
+        if answer.is_none() || self.make_room(&peer, terms.timestamp).is_err() {
+            self.table.release(terms.slot);
+            return self.drop(Drop::HandshakeOlder);
+        }
+        let steering = keys.steering_words();
+        let EpochKeys { data, control, .. } = keys;
+        let channel = Channel::new(Side::Gateway, Epoch(0), control, steering);
+        let (slot, generation) = (terms.slot, terms.generation);
+        let maps = vec![MapOp::Install {
+            slot,
+            generation,
+            keys: steering,
+            locators: terms.locators.clone(),
+            pending: true,
+            session: terms.session,
+        }];
+        let born = Birth { id: terms.session, peer: *peer.as_bytes(), owner_epoch: self.config.owner_epoch };
+        let birth =
+            (terms.outcome != Outcome::Resumed).then(|| Box::new(Session::born(born, &self.policy(&peer), self.now)));
+        let place = Place { slot, generation, session: terms.session, peer, suite: terms.suite };
+        let mut attachment = Attachment::new(place, channel, terms.locators, self.now);
+        attachment.pending = Some(Pending {
+            origin: asked.origin,
+            message2,
+            ephemeral: asked.ephemeral,
+            timestamp: terms.timestamp,
+            installed: false,
+            birth,
+            claimed: terms.claimed,
+            keys: Some(DataKeys { epoch: Epoch(0), suite: terms.suite, up: data.up, down: data.down }),
+        });
+        self.table.attach(attachment);
+        self.alarms.set(Due::Pending(slot), Some(self.now + PENDING_TIMEOUT));
+        let send = answer.into_iter().collect();
+        self.commit(Change::new(Then::Pending { slot, generation }), Commit { maps, send, ..Commit::default() });
+    }
+
+    /// Forgets a pending handshake: nobody confirmed it, nothing is recorded.
+    pub(super) fn abandon(&mut self, slot: Slot) {
+        let pending = self.table.attachments.get(&slot).and_then(|held| held.pending.as_ref());
+        if pending.is_some_and(|pending| !pending.is_confirming()) {
+            let maps = self.free_maps(slot, None);
+            self.alarms.set(Due::Pending(slot), None);
+            self.table.detach(slot);
+            self.commit(Change::new(Then::Nothing), Commit { maps, ..Commit::default() });
+        }
+    }
+}
+
+/// Message 2 in its framing, with mac1 for `peer`.
+fn response(noise: &[u8], receiver: u32, peer: &PublicKey) -> Vec<u8> {
+    wrap(Kind::Response, receiver, noise, &MacKeys::new(peer), None).0
 }

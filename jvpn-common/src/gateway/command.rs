@@ -6,11 +6,12 @@
 use super::handshake::{Job, JobResult};
 use crate::crypto::Suite;
 use crate::event::Record;
-use crate::ids::{Epoch, Generation, OpId, SessionId, Slot, TransportIndex, Version};
+use crate::ids::{Epoch, Generation, OpId, SessionId, Slot, Version};
 use crate::mapop::MapOp;
 use crate::message::Label;
 use crate::reason::Reason;
 use crate::secret::{PublicKey, Secret};
+use crate::time::Instant;
 use core::net::SocketAddr;
 use ipnet::IpNet;
 
@@ -56,16 +57,16 @@ pub enum Input<'a> {
         /// Whether everything in it happened; else nothing did.
         done: bool,
     },
-    /// Something opened under the data keys of a session.
+    /// What the worker saw of a slot since the last time.
     Activity {
         /// Which.
-        session: SessionId,
-        /// Transport index it came on.
-        k: TransportIndex,
-        /// Epoch it opened under.
+        slot: Slot,
+        /// When something opened under its data keys last.
+        opened: Option<Instant>,
+        /// Since when inner packets have gone down without anything coming back.
+        unanswered: Option<Instant>,
+        /// Highest epoch anything opened under.
         epoch: Epoch,
-        /// When, boot time.
-        at: crate::time::Instant,
     },
     /// An operator or the runtime wants something.
     Order(Order),
@@ -124,7 +125,8 @@ pub struct DataKeys {
 /// One step for the tunnel worker.
 #[derive(Debug)]
 pub enum WorkerOp {
-    /// A session may send and receive: its keys, addresses and routes.
+    /// A session may send and receive: its keys, addresses and routes. Prefixes it shares with another slot
+    /// of the same session go to this one.
     Install {
         /// Where.
         slot: Slot,
@@ -151,8 +153,8 @@ pub enum WorkerOp {
         /// Which.
         epoch: Epoch,
     },
-    /// Send to the prefixes of this slot from now on, and from no other slot of the session.
-    Route {
+    /// Forget every key of the slot; nothing is opened or sealed until it is installed anew.
+    WipeAll {
         /// Where.
         slot: Slot,
     },
@@ -176,13 +178,20 @@ pub struct Stored {
     pub ceiling: Version,
     /// The session core in its canonical encoding.
     pub core: Vec<u8>,
+    /// Boot time of that.
+    pub at: Instant,
 }
 
 /// One step for the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreOp {
-    /// Keep this, durable before the commit is done.
-    Put(Stored),
+    /// Keep this.
+    Put {
+        /// What.
+        stored: Box<Stored>,
+        /// Whether it must be on disk before the commit is done; else it may be written later.
+        durable: bool,
+    },
     /// Forget it.
     Remove(SessionId),
 }

@@ -7,21 +7,26 @@
 //!              admission ── door: mac1, cookies, load
 //!              handshake ── jobs for other threads
 //! datagram ──► birth     ── message 1 → pending slot → message 2 → CONFIRM
+//!              confirm   ── CONFIRM binds the session to its slot
 //!              control   ── opens what is sealed and hands it on
 //!              reattach  ── REATTACH, VALIDATE, PROVE → challenge or commit
 //!              rekey     ── a handshake inside the session
 //! time     ──► timers    ── whatever is due
 //!              commit    ── one change of a session: maps, store, record, datagrams, all or nothing
-//!              table     ── who is where
+//!              plan      ── which map writes a change is
+//!              table     ── who is where        attachment ── what lives with a key set
 //! ```
 
 mod admission;
+mod attachment;
 mod birth;
 pub mod command;
 mod commit;
 pub mod config;
+mod confirm;
 mod control;
 pub mod handshake;
+mod plan;
 mod reattach;
 mod rekey;
 mod restore;
@@ -36,15 +41,16 @@ use crate::alarm::Alarms;
 use crate::crypto::Entropy;
 use crate::crypto::challenge::ChallengeSecret;
 use crate::ids::{OpId, SessionId, Slot};
-use crate::message::Message;
+use crate::message::{Control, Message};
+use crate::reason::Reason;
 use crate::session::Path;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::wire::Kind;
 use admission::Admission;
 use birth::Computing;
 use command::{Command, Datagram, Hop, Input, Order, Origin};
+pub use command::{Commit, DataKeys, StoreOp, Stored, WorkerOp};
 use commit::Change;
-pub use command::{Commit, DataKeys, Stored, StoreOp, WorkerOp};
 pub use config::{Config, Peer};
 pub use restore::Restored;
 use std::collections::{BTreeMap, VecDeque};
@@ -84,12 +90,19 @@ pub struct Engine {
     alarms: Alarms<Due>,
     storage: bool,
     drops: BTreeMap<Drop, u64>,
+    /// Rows of the transition table taken, by index.
+    rows: BTreeMap<usize, u64>,
+    /// Messages opened, by kind.
     seen: BTreeMap<&'static str, u64>,
+    security_at: BTreeMap<(SessionId, Reason), Instant>,
 }
 
 impl core::fmt::Debug for Engine {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("gateway::Engine").field("now", &self.now).field("sessions", &self.table.sessions.len()).finish_non_exhaustive()
+        f.debug_struct("gateway::Engine")
+            .field("now", &self.now)
+            .field("sessions", &self.table.sessions.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -114,6 +127,8 @@ impl Engine {
             alarms: Alarms::default(),
             storage: true,
             drops: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            security_at: BTreeMap::new(),
             seen: BTreeMap::new(),
         }
     }
@@ -158,10 +173,14 @@ impl Engine {
     fn on_order(&mut self, order: Order) {
         match order {
             Order::Terminate { session, reason } => self.terminate(session, reason),
-            Order::Jump { session, label } => self.ask_to_jump(session, label),
+            Order::Jump { session, label } => self.push(session, Control::JumpRequest { label }),
             Order::GoingAway => self.going_away(),
             Order::Storage { available } => self.storage = available,
         }
+    }
+
+    fn see(&mut self, message: &Message) {
+        *self.seen.entry(message.body.name()).or_default() += 1;
     }
 
     fn op(&mut self) -> OpId {
@@ -174,14 +193,22 @@ impl Engine {
         *self.drops.entry(why).or_default() += 1;
     }
 
-    /// Sends an answer to a question of `asked` bytes. The one place that sends answers, and so the one that
-    /// makes sure that none is larger than its question.
+    /// Sends an answer to a question of `asked` bytes.
     fn answer(&mut self, origin: Origin, asked: usize, bytes: Vec<u8>) {
-        if bytes.len() > asked {
-            self.drop(Drop::AnswerTooLarge);
-            return;
+        if let Some(datagram) = self.fitting(Some(Datagram { origin, bytes }), asked) {
+            self.commands.push_back(Command::Send(datagram));
         }
-        self.commands.push_back(Command::Send(Datagram { origin, bytes }));
+    }
+
+    /// Lets an answer through unless it is larger than its question of `asked` bytes. Every answer, sent at
+    /// once or by a commit, passes here.
+    fn fitting(&mut self, answer: Option<Datagram>, asked: usize) -> Option<Datagram> {
+        let answer = answer?;
+        if answer.bytes.len() > asked {
+            self.drop(Drop::AnswerTooLarge);
+            return None;
+        }
+        Some(answer)
     }
 
     /// The 4-tuple of an origin as the core and the maps know it.
@@ -203,29 +230,35 @@ impl Engine {
         Some(Origin { hop: Hop::Local, client: path.remote(), gateway })
     }
 
+    /// The gateway's own addresses, in the order bindings number them.
+    #[must_use]
+    pub fn gateway_addresses(&self) -> Vec<core::net::SocketAddr> {
+        self.gateways.clone()
+    }
+
     /// The gateway's own address of an index in a binding.
     #[must_use]
     pub fn gateway_address(&self, index: u16) -> Option<core::net::SocketAddr> {
         self.gateways.get(usize::from(index)).copied()
     }
 
-    /// A message of our own to the active transport of a slot.
-    fn push(&mut self, slot: Slot, body: crate::message::Control) {
-        let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
-        let Some(live) = self.table.sessions.get(&attachment.session) else { return };
-        let Some(transport) = live.core.active().copied() else { return };
-        let Some(issued) = attachment.locators.get(&transport.k).copied() else { return };
-        let message = Message { id: attachment.next_id, body };
-        attachment.next_id += 1;
-        let sealed = attachment.channel.seal(transport.k, issued.locator, &message);
-        if let (Some(bytes), Some(origin)) = (sealed, self.origin(transport.path)) {
-            self.commands.push_back(Command::Send(Datagram { origin, bytes }));
+    /// A message of our own to the active transport of a session.
+    fn push(&mut self, id: SessionId, body: Control) {
+        if let Some(datagram) = self.pushed(id, body) {
+            self.commands.push_back(Command::Send(datagram));
         }
     }
 
-    /// How long a challenged request may take; for tests and documentation.
-    #[must_use]
-    pub const fn challenge_life() -> Duration {
-        crate::limits::COOKIE_LIFE
+    /// The same, for a commit to send; none for a session that is attached or bound to nothing.
+    fn pushed(&mut self, id: SessionId, body: Control) -> Option<Datagram> {
+        let live = self.table.sessions.get(&id)?;
+        let transport = *live.core.transport()?;
+        let attachment = self.table.attachments.get_mut(&live.slot?)?;
+        let locator = attachment.locators.get(&transport.k)?.locator;
+        let message = Message { id: attachment.next_id, body };
+        attachment.next_id += 1;
+        let bytes = attachment.channel.seal(transport.k, locator, &message)?;
+        let origin = self.origin(transport.path)?;
+        Some(Datagram { origin, bytes })
     }
 }

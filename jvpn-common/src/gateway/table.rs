@@ -3,153 +3,14 @@
 //! Owns the indexes and their agreement. A session outlives its attachment: after a restart it has none
 //! until its client resumes. Must never reuse a slot without a new generation.
 
-use super::command::{DataKeys, Origin};
-use crate::abi::ActiveWord;
-use crate::channel::Channel;
-use crate::crypto::{Entropy, Suite};
-use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
-use crate::limits::{LOCATORS_MAX, TRANSPORT_INDEX_MAX};
+use super::attachment::{Attachment, Pending};
+use crate::crypto::Entropy;
+use crate::ids::{Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
+use crate::reason::Reason;
 use crate::secret::PublicKey;
-use crate::session::{Path, Session};
+use crate::session::Session;
 use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Addresses of one session that answered a challenge and are remembered.
-const VALIDATED_MAX: usize = 8;
-
-/// Locators never used that an attachment should have, so that a client always finds one for a new network.
-const SPARE_MIN: usize = 2;
-
-/// A locator given to the client.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Issued {
-    pub(super) locator: Locator,
-    /// When something opened on it last.
-    pub(super) used: Option<Instant>,
-}
-
-/// Why a slot is held though no session is attached yet.
-#[derive(Debug)]
-pub(super) struct Pending {
-    /// Where message 2 went; CONFIRM must come from there.
-    pub(super) origin: Origin,
-    /// Sent again when message 1 comes again.
-    pub(super) message2: Vec<u8>,
-    pub(super) ephemeral: [u8; 32],
-    pub(super) timestamp: u64,
-    pub(super) expires: Instant,
-    /// A session in BIRTH, or `None` for a resume.
-    pub(super) birth: Option<Box<Session>>,
-    /// Version the client claimed, for a resume.
-    pub(super) claimed: Version,
-    /// For the worker, once confirmed.
-    pub(super) keys: Option<DataKeys>,
-}
-
-/// A slot in use.
-#[derive(Debug)]
-pub(super) struct Attachment {
-    pub(super) slot: Slot,
-    pub(super) generation: Generation,
-    pub(super) session: SessionId,
-    pub(super) peer: PublicKey,
-    pub(super) suite: Suite,
-    pub(super) channel: Channel,
-    /// Highest epoch given out.
-    pub(super) epoch: Epoch,
-    /// Epochs to wipe, and when.
-    pub(super) wipe: Vec<(Instant, Epoch)>,
-    pub(super) locators: BTreeMap<TransportIndex, Issued>,
-    next_k: u32,
-    pub(super) word: ActiveWord,
-    /// Addresses that answered a challenge, oldest first.
-    pub(super) validated: Vec<Path>,
-    pub(super) pending: Option<Pending>,
-    /// Number of the next message of ours that is not an answer.
-    pub(super) next_id: u64,
-    /// When anything authenticated came last.
-    pub(super) last_opened: Instant,
-    /// Since when inner packets have gone down without anything coming back.
-    pub(super) unanswered: Option<Instant>,
-}
-
-impl Attachment {
-    #[expect(clippy::too_many_arguments, reason = "each is a fact of the handshake; a struct would only repeat this one")]
-    pub(super) fn new(
-        slot: Slot,
-        generation: Generation,
-        session: SessionId,
-        peer: PublicKey,
-        suite: Suite,
-        epoch: Epoch,
-        channel: Channel,
-        locators: Vec<(TransportIndex, Locator)>,
-        now: Instant,
-    ) -> Self {
-        let next_k = locators.iter().map(|(k, _)| u32::from(k.0) + 1).max().unwrap_or(0);
-        let locators = locators.into_iter().map(|(k, locator)| (k, Issued { locator, used: None })).collect();
-        Self {
-            slot,
-            generation,
-            session,
-            peer,
-            suite,
-            channel,
-            epoch,
-            wipe: Vec::new(),
-            locators,
-            next_k,
-            word: ActiveWord::default(),
-            validated: Vec::new(),
-            pending: None,
-            next_id: 1,
-            last_opened: now,
-            unanswered: None,
-        }
-    }
-
-    /// Remembers that this address answered a challenge.
-    pub(super) fn remember(&mut self, path: Path) {
-        self.validated.retain(|known| *known != path);
-        if self.validated.len() == VALIDATED_MAX {
-            self.validated.remove(0);
-        }
-        self.validated.push(path);
-    }
-
-    /// Transport indexes to retire so that there is room for spare ones: the longest unused first, never
-    /// one of `keep` (active, draining, and the one the request came on).
-    pub(super) fn retirable(&self, keep: &[TransportIndex]) -> Vec<TransportIndex> {
-        let spare = self.locators.values().filter(|issued| issued.used.is_none()).count();
-        let wanted = SPARE_MIN.saturating_sub(spare + LOCATORS_MAX.saturating_sub(self.locators.len()));
-        let mut used: Vec<_> = self
-            .locators
-            .iter()
-            .filter(|(k, _)| !keep.contains(k))
-            .filter_map(|(&k, issued)| issued.used.map(|at| (at, k)))
-            .collect();
-        used.sort_unstable();
-        used.into_iter().map(|(_, k)| k).take(wanted).collect()
-    }
-
-    /// The next transport indexes, up to six locators together; fewer when the numbers run out.
-    pub(super) fn next_indexes(&self, retired: usize) -> Vec<TransportIndex> {
-        let room = LOCATORS_MAX.saturating_sub(self.locators.len().saturating_sub(retired));
-        (self.next_k..=u32::from(TRANSPORT_INDEX_MAX))
-            .take(room)
-            .filter_map(|k| u16::try_from(k).ok().map(TransportIndex))
-            .collect()
-    }
-
-    /// Takes note of locators given out and taken back.
-    pub(super) fn exchange(&mut self, issued: &[(TransportIndex, Locator)], retired: &[TransportIndex]) {
-        self.locators.retain(|k, _| !retired.contains(k));
-        for &(k, locator) in issued {
-            self.locators.insert(k, Issued { locator, used: None });
-            self.next_k = self.next_k.max(u32::from(k.0) + 1);
-        }
-    }
-}
 
 /// A session that is or was confirmed and has not ended.
 #[derive(Debug)]
@@ -159,8 +20,28 @@ pub(super) struct Live {
     pub(super) slot: Option<Slot>,
     /// Versions up to this one are on disk as a ceiling.
     pub(super) ceiling: Version,
+    /// Reason of the last transition.
+    pub(super) reason: Option<Reason>,
     /// A commit is under way; nothing else may change the session until its outcome is here.
     pub(super) busy: Option<OpId>,
+    pub(super) waiting: Waiting,
+}
+
+/// What came while a commit was under way, or whose own commit failed, and is not sent again by anybody.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waiting {
+    /// The core has not heard yet that the controller was started again.
+    pub(super) restarted: bool,
+    /// Keys with this end are in use.
+    pub(super) rekeyed: Option<Instant>,
+    /// It has to end.
+    pub(super) end: Option<Reason>,
+}
+
+impl Waiting {
+    pub(super) const fn is_any(&self) -> bool {
+        self.restarted || self.rekeyed.is_some() || self.end.is_some()
+    }
 }
 
 /// All of it.
@@ -171,19 +52,40 @@ pub(super) struct Table {
     by_owner: BTreeMap<PublicKey, SessionId>,
     by_locator: BTreeMap<Locator, (Slot, TransportIndex)>,
     by_peer: BTreeMap<PublicKey, BTreeSet<Slot>>,
+    /// Pending slots by the ephemeral key of their message 1.
+    by_ephemeral: BTreeMap<[u8; 32], Slot>,
     generations: BTreeMap<Slot, Generation>,
+    /// Slots below this were given out at least once, or reserved.
+    given: u32,
+    /// Those of them that were given back.
+    free: BTreeSet<Slot>,
     /// Slots of a previous start: they echo the new incarnation and are not given out.
     reserved: BTreeMap<Slot, SessionId>,
 }
 
 impl Table {
-    /// A free slot below `max`, with its next generation.
-    pub(super) fn free_slot(&self, max: u32) -> Option<(Slot, Generation)> {
-        let slot = (0..max)
-            .map(Slot)
-            .find(|slot| !self.attachments.contains_key(slot) && !self.reserved.contains_key(slot))?;
+    /// Takes a free slot below `max`, with its next generation.
+    pub(super) fn take_slot(&mut self, max: u32) -> Option<(Slot, Generation)> {
+        while self.reserved.contains_key(&Slot(self.given)) {
+            self.given += 1;
+        }
+        let slot = match self.free.pop_first() {
+            Some(slot) => slot,
+            None if self.given < max => {
+                self.given += 1;
+                Slot(self.given - 1)
+            }
+            None => return None,
+        };
         let last = self.generations.get(&slot).map_or(0, |generation| generation.0);
         Some((slot, Generation(last.wrapping_add(1).max(1))))
+    }
+
+    /// Gives a slot back.
+    pub(super) fn release(&mut self, slot: Slot) {
+        if slot.0 < self.given {
+            self.free.insert(slot);
+        }
     }
 
     /// Fresh locators for these indexes: random, unique, of the slot's worker.
@@ -222,6 +124,9 @@ impl Table {
         }
         self.generations.insert(attachment.slot, attachment.generation);
         self.by_peer.entry(attachment.peer).or_default().insert(attachment.slot);
+        if let Some(pending) = &attachment.pending {
+            self.by_ephemeral.insert(pending.ephemeral, attachment.slot);
+        }
         self.attachments.insert(attachment.slot, attachment);
     }
 
@@ -237,7 +142,26 @@ impl Table {
                 self.by_peer.remove(&attachment.peer);
             }
         }
+        if let Some(pending) = &attachment.pending {
+            self.by_ephemeral.remove(&pending.ephemeral);
+        }
+        self.release(slot);
         Some(attachment)
+    }
+
+    /// The handshake of a slot was confirmed.
+    pub(super) fn confirm(&mut self, slot: Slot) -> Option<&mut Attachment> {
+        let attachment = self.attachments.get_mut(&slot)?;
+        if let Some(pending) = attachment.pending.take() {
+            self.by_ephemeral.remove(&pending.ephemeral);
+        }
+        Some(attachment)
+    }
+
+    /// The pending handshake whose message 1 had this ephemeral key.
+    pub(super) fn pending_with(&self, ephemeral: &[u8; 32]) -> Option<&Pending> {
+        let slot = self.by_ephemeral.get(ephemeral)?;
+        self.attachments.get(slot)?.pending.as_ref()
     }
 
     /// Where a locator leads.
@@ -255,12 +179,7 @@ impl Table {
     }
 
     /// Changes the locators of a slot.
-    pub(super) fn exchange(
-        &mut self,
-        slot: Slot,
-        issued: &[(TransportIndex, Locator)],
-        retired: &[TransportIndex],
-    ) {
+    pub(super) fn exchange(&mut self, slot: Slot, issued: &[(TransportIndex, Locator)], retired: &[TransportIndex]) {
         for locator in self.locators_of(slot, retired) {
             self.by_locator.remove(&locator);
         }
@@ -272,9 +191,9 @@ impl Table {
         }
     }
 
-    /// Pending slots of a peer.
-    pub(super) fn pending_of(&self, peer: &PublicKey) -> Vec<Slot> {
-        self.slots_of(peer).filter(|attachment| attachment.pending.is_some()).map(|held| held.slot).collect()
+    /// Pending handshakes of a peer.
+    pub(super) fn pending_of(&self, peer: &PublicKey) -> impl Iterator<Item = (Slot, &Pending)> {
+        self.slots_of(peer).filter_map(|held| held.pending.as_ref().map(|pending| (held.slot, pending)))
     }
 
     /// All slots of a peer.
@@ -308,10 +227,16 @@ impl Table {
         self.reserved.insert(slot, session);
     }
 
+    /// Reserved slots of a session.
+    pub(super) fn reserved_of(&self, session: SessionId) -> Vec<Slot> {
+        self.reserved.iter().filter(|(_, held)| **held == session).map(|(&slot, _)| slot).collect()
+    }
+
     /// Gives back the reserved slots of a session.
-    pub(super) fn unreserve(&mut self, session: SessionId) -> Vec<Slot> {
-        let slots: Vec<Slot> = self.reserved.iter().filter(|(_, held)| **held == session).map(|(&slot, _)| slot).collect();
-        self.reserved.retain(|_, held| *held != session);
-        slots
+    pub(super) fn unreserve(&mut self, session: SessionId) {
+        for slot in self.reserved_of(session) {
+            self.reserved.remove(&slot);
+            self.release(slot);
+        }
     }
 }

@@ -5,8 +5,10 @@
 use super::Engine;
 use crate::ids::{SessionId, Slot};
 use crate::secret::PublicKey;
-use crate::session::{Session, State};
-use crate::time::Instant;
+use crate::reason::Reason;
+use crate::session::{Path, Session, State};
+use crate::time::{Duration, Instant};
+use ipnet::IpNet;
 use std::collections::BTreeMap;
 
 /// Why the engine dropped or refused a datagram without changing anything.
@@ -71,7 +73,15 @@ pub struct SessionView<'a> {
     /// Slot in the maps, if it is attached.
     pub slot: Option<Slot>,
     /// Addresses that answered a challenge.
-    pub candidates: usize,
+    pub validated: &'a [Path],
+    /// Reason of the last transition.
+    pub reason: Option<Reason>,
+    /// Inner addresses.
+    pub addresses: &'a [IpNet],
+    /// Name of its policy.
+    pub policy: &'a str,
+    /// Smoothed round trip of the active transport, as the client reports it.
+    pub srtt: Option<Duration>,
     /// When anything authenticated came last.
     pub last_opened: Option<Instant>,
 }
@@ -85,13 +95,18 @@ pub struct View {
     pub pending: usize,
     /// What was dropped.
     pub drops: BTreeMap<Drop, u64>,
+    /// Rows of the transition table taken, by index.
+    pub rows: BTreeMap<usize, u64>,
+    /// Messages opened, by kind.
+    pub seen: BTreeMap<&'static str, u64>,
 }
 
 impl Engine {
     /// Counts.
     #[must_use]
     pub fn view(&self) -> View {
-        let mut view = View { drops: self.drops.clone(), ..View::default() };
+        let (drops, rows, seen) = (self.drops.clone(), self.rows.clone(), self.seen.clone());
+        let mut view = View { drops, rows, seen, ..View::default() };
         for live in self.table.sessions.values() {
             *view.states.entry(live.core.state()).or_default() += 1;
         }
@@ -103,12 +118,19 @@ impl Engine {
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, SessionView<'_>)> {
         self.table.sessions.iter().map(|(&id, live)| {
             let attachment = live.slot.and_then(|slot| self.table.attachments.get(&slot));
+            let active = live.core.transport().map(|transport| transport.k);
+            let srtt = attachment.zip(active).and_then(|(held, k)| held.locators.get(&k)).map(|issued| issued.srtt);
+            let peer = self.config.peers.get(&live.peer);
             let view = SessionView {
                 core: &live.core,
                 peer: &live.peer,
-                name: self.config.peers.get(&live.peer).map_or("", |peer| &peer.name),
+                name: peer.map_or("", |peer| &peer.name),
                 slot: live.slot,
-                candidates: attachment.map_or(0, |held| held.validated.len()),
+                validated: attachment.map_or(&[], |held| held.validated.as_slice()),
+                reason: live.reason,
+                addresses: peer.map_or(&[], |peer| peer.addresses.as_slice()),
+                policy: peer.map_or("", |peer| &peer.policy.name),
+                srtt: srtt.filter(|srtt| !srtt.is_zero()),
                 last_opened: attachment.map(|held| held.last_opened),
             };
             (id, view)

@@ -128,6 +128,29 @@ impl Control {
         }
     }
 
+    /// Its name in counters and logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Confirm { .. } => "CONFIRM",
+            Self::Reattach(_) => "REATTACH",
+            Self::Challenge { .. } => "CHALLENGE",
+            Self::Prove { .. } => "PROVE",
+            Self::Ack(_) => "ACK",
+            Self::Reject(_) => "REJECT",
+            Self::Validate(_) => "VALIDATE",
+            Self::Rekey(_) => "REKEY",
+            Self::PathReport(_) => "PATH_REPORT",
+            Self::PolicyUpdate(_) => "POLICY_UPDATE",
+            Self::JumpRequest { .. } => "JUMP_REQUEST",
+            Self::GoingAway => "GOING_AWAY",
+            Self::Close => "CLOSE",
+            Self::Terminate { .. } => "TERMINATE",
+            Self::Done => "DONE",
+            Self::RekeyWanted => "REKEY_WANTED",
+        }
+    }
+
     fn write(&self, writer: &mut Writer) {
         match self {
             Self::Confirm { label, class, mtu } => write_label(writer.u8(*class).u16(*mtu), label),

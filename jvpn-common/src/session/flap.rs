@@ -34,10 +34,7 @@ impl Meter {
             self.counts = [0; BUCKETS + 1];
         } else if passed > 0 {
             self.counts.rotate_right(passed);
-            self.counts
-                .iter_mut()
-                .take(passed)
-                .for_each(|count| *count = 0);
+            self.counts.iter_mut().take(passed).for_each(|count| *count = 0);
         }
         self.newest = self.newest.max(bucket);
         self
@@ -46,19 +43,14 @@ impl Meter {
     /// How much happened in the last minute.
     #[must_use]
     pub fn count(&self, now: Instant) -> u32 {
-        self.at(now)
-            .counts
-            .iter()
-            .map(|&count| u32::from(count))
-            .sum()
+        self.at(now).counts.iter().map(|&count| u32::from(count)).sum()
     }
 
     /// Counts one.
     pub fn add(&mut self, now: Instant) {
         *self = self.at(now);
-        if let [newest, ..] = &mut self.counts {
-            *newest = newest.saturating_add(1);
-        }
+        let [newest, ..] = &mut self.counts;
+        *newest = newest.saturating_add(1);
     }
 
     /// Counts one if fewer than `limit` happened in the last minute; says whether it did.
@@ -84,10 +76,7 @@ impl Meter {
 
     /// The meter of another boot clock, on which `now` is what `then` was.
     pub(super) fn rebased(self, then: Instant, now: Instant) -> Self {
-        Self {
-            newest: Self::bucket(now),
-            counts: self.at(then).counts,
-        }
+        Self { newest: Self::bucket(now), counts: self.at(then).counts }
     }
 }
 
@@ -102,19 +91,11 @@ mod tests {
     #[test]
     fn no_minute_sees_more_than_the_limit() {
         let mut meter = Meter::default();
-        let passed: Vec<u64> = (0..600)
-            .filter(|&second| meter.admit(4, at(second)))
-            .collect();
+        let passed: Vec<u64> = (0..600).filter(|&second| meter.admit(4, at(second))).collect();
         for window in passed.windows(5) {
-            assert!(
-                window[4] - window[0] >= 60,
-                "five within a minute: {window:?}"
-            );
+            assert!(window[4] - window[0] >= 60, "five within a minute: {window:?}");
         }
-        assert!(
-            passed.len() >= 4 * 9,
-            "a limit that never lets go: {passed:?}"
-        );
+        assert!(passed.len() >= 4 * 9, "a limit that never lets go: {passed:?}");
     }
 
     #[test]

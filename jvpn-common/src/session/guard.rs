@@ -36,21 +36,17 @@ impl Session {
         let since_good = |window| self.quality.good_since.map(|since| since + window);
         match (timer, self.state) {
             (On::SessionTtl, _) if self.is_live() => Some(self.expires_at),
-            (On::LossTtl, State::Recovering | State::Degraded) => self
-                .lost_at
-                .map(|at| at + policy.transport_loss_ttl.saturating_sub(self.lost_before)),
-            (On::KeyExpired, _) if self.is_live() && self.keys == Keys::Live => {
-                Some(self.reject_after)
+            (On::LossTtl, State::Recovering | State::Degraded) => {
+                self.lost_at.map(|at| at + policy.transport_loss_ttl.saturating_sub(self.lost_before))
             }
+            (On::KeyExpired, _) if self.is_live() && self.keys == Keys::Live => Some(self.reject_after),
             (On::BirthTimeout, State::Birth) => Some(self.created_at + PENDING_TIMEOUT),
-            (On::RecoveryWindow, State::Recovering) => self
-                .lost_at
-                .map(|at| at + policy.max_recovery_window.saturating_sub(self.lost_before)),
+            (On::RecoveryWindow, State::Recovering) => {
+                self.lost_at.map(|at| at + policy.max_recovery_window.saturating_sub(self.lost_before))
+            }
             (On::VolatileMax, State::Volatile) => Some(self.state_since + policy.volatile_max),
             (On::Stable, State::Volatile) => since_good(policy.stability_window),
-            (On::Stable, State::Degraded) if self.is_bound() => {
-                since_good(policy.degraded_stability_window)
-            }
+            (On::Stable, State::Degraded) if self.is_bound() => since_good(policy.degraded_stability_window),
             _ => None,
         }
     }
@@ -68,36 +64,20 @@ impl View<'_> {
         let recoveries_left = session.recoveries < policy.max_recoveries_degraded;
         let (holds, otherwise) = match guard {
             Guard::Always => (true, Reason::PolicyDenied),
-            Guard::Due => (
-                session.deadline(on, policy).is_some_and(|at| at <= now),
-                Reason::SessionExpired,
-            ),
+            Guard::Due => (session.deadline(on, policy).is_some_and(|at| at <= now), Reason::SessionExpired),
             Guard::TwoReports => (session.quality.below_floor(), Reason::Loss),
             Guard::Held => (session.quality.held_bad(policy, now), Reason::Loss),
             Guard::BetterBounds => return self.better(),
             Guard::RecoveriesLeft => (recoveries_left, Reason::RecoveryBoundsExceeded),
-            Guard::BudgetLeft => (
-                !session.budget_spent(policy, now),
-                Reason::SwitchRateLimited,
-            ),
-            Guard::BothLeft => (
-                recoveries_left && !session.budget_spent(policy, now),
-                Reason::SwitchRateLimited,
-            ),
-            Guard::AttemptsSpent => (
-                session.attempts > policy.max_recovery_attempts,
-                Reason::CommitFailed,
-            ),
+            Guard::BudgetLeft => (!session.budget_spent(policy, now), Reason::SwitchRateLimited),
+            Guard::BothLeft => (recoveries_left && !session.budget_spent(policy, now), Reason::SwitchRateLimited),
+            Guard::AttemptsSpent => (session.attempts > policy.max_recovery_attempts, Reason::CommitFailed),
             Guard::EpochAbove => (
                 matches!(self.input, Input::NewerOwner { epoch } if *epoch > session.owner_epoch),
                 Reason::OwnershipConflict,
             ),
         };
-        if holds {
-            Ok(())
-        } else {
-            Err(invalid(otherwise))
-        }
+        if holds { Ok(()) } else { Err(invalid(otherwise)) }
     }
 
     /// The bounds only BETTER meets.
@@ -107,10 +87,7 @@ impl View<'_> {
             return Err(denied(Reason::NoValidCandidate));
         };
         let (request, to) = (switch.request(), switch.transport());
-        if session
-            .transport
-            .is_some_and(|active| active.k == to.k && active.path == to.path)
-        {
+        if session.transport.is_some_and(|active| active.k == to.k && active.path == to.path) {
             return Err(denied(Reason::NoValidCandidate));
         }
         if request.cause == Cause::Quality {
@@ -147,24 +124,17 @@ impl View<'_> {
                     return Err(invalid(Reason::KeysStale));
                 }
                 if session.requests.count(self.now) >= self.policy.max_requests_per_min {
-                    return Err(invalid(Reason::RateLimited)
-                        .because(Reason::SecAbuseControlPlane)
-                        .retry(RETRY));
+                    return Err(invalid(Reason::RateLimited).because(Reason::SecAbuseControlPlane).retry(RETRY));
                 }
                 Ok(())
             }
             Input::Resume(resume) if resume.peer != session.peer => {
                 Err(invalid(Reason::SessionNotFound).because(Reason::SecSessionFixationAttempt))
             }
-            Input::Resume(resume) if resume.last_version > session.version => {
-                Err(invalid(Reason::VersionFuture))
-            }
-            Input::Resume(resume) if resume.reject_after <= self.now => {
-                Err(invalid(Reason::KeysStale))
-            }
-            Input::Confirm { reject_after, .. } if *reject_after <= self.now => {
-                Err(invalid(Reason::KeysStale))
-            }
+            Input::Resume(resume) if resume.last_version > session.version => Err(invalid(Reason::VersionFuture)),
+            Input::Resume(resume) if resume.reject_after <= self.now => Err(invalid(Reason::KeysStale)),
+            Input::Quality(report) if report.is_empty() => Err(Refusal::new(RefusalKind::NoOp, Reason::NoDelivery)),
+            Input::Confirm { reject_after, .. } if *reject_after <= self.now => Err(invalid(Reason::KeysStale)),
             _ => Ok(()),
         }
     }

@@ -83,6 +83,14 @@ pub struct Report {
     pub delivered: u32,
 }
 
+impl Report {
+    /// Whether it says nothing: no packet was sent that could have arrived.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.delivered == 0 && self.loss == 0
+    }
+}
+
 /// A confirmed RESUME.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resume {

@@ -17,21 +17,13 @@ impl Session {
     /// Applies one input. The session itself does not change: keep the step's once its effects are committed.
     pub fn step(&self, input: &Input, policy: &Policy, now: Instant) -> Result<Step, Refusal> {
         if *input == Input::Tick {
-            return self
-                .tick(policy, now)
-                .ok_or_else(|| Refusal::new(RefusalKind::NoOp, Reason::SessionExpired));
+            return self.tick(policy, now).ok_or_else(|| Refusal::new(RefusalKind::NoOp, Reason::SessionExpired));
         }
-        if self.is_due(policy, now) {
+        if TIMERS.iter().any(|&timer| self.precedes(timer, input, policy, now)) {
             return Err(Refusal::new(RefusalKind::TimerDue, Reason::CommitFailed));
         }
         if let Some(first) = self.first_half(input) {
-            View {
-                session: self,
-                input,
-                policy,
-                now,
-            }
-            .admitted()?;
+            View { session: self, input, policy, now }.admitted()?;
             let lost = self.transition(On::TransportLost, &first, policy, now)?;
             let between = lost.after.clone();
             // A transport lost after its session's last second is not worth a second half.
@@ -42,9 +34,7 @@ impl Session {
         match on.map(|on| self.transition(on, input, policy, now)) {
             Some(Ok(transition)) => Ok(self.proposed(vec![transition])),
             Some(Err(refusal)) => self.noted(input, policy, now).ok_or(refusal),
-            None => self
-                .noted(input, policy, now)
-                .ok_or_else(|| self.unlisted(input)),
+            None => self.noted(input, policy, now).ok_or_else(|| self.unlisted(input)),
         }
     }
 
@@ -52,25 +42,27 @@ impl Session {
     #[must_use]
     pub fn tick(&self, policy: &Policy, now: Instant) -> Option<Step> {
         let fire = |timer: &On| self.transition(*timer, &Input::Tick, policy, now).ok();
-        TIMERS
-            .iter()
-            .find_map(fire)
-            .map(|transition| self.proposed(vec![transition]))
+        TIMERS.iter().find_map(fire).map(|transition| self.proposed(vec![transition]))
     }
 
     /// When the next timer fires.
     #[must_use]
     pub fn next_deadline(&self, policy: &Policy) -> Option<Instant> {
-        TIMERS
-            .iter()
-            .filter_map(|&timer| self.deadline(timer, policy))
-            .min()
+        TIMERS.iter().filter_map(|&timer| self.deadline(timer, policy)).min()
     }
 
     /// Whether a timer is due.
     #[must_use]
     pub fn is_due(&self, policy: &Policy, now: Instant) -> bool {
         self.next_deadline(policy).is_some_and(|at| at <= now)
+    }
+
+    /// Whether a timer fires before an input. A restart comes before all but the ends of a life: while nobody
+    /// ran the timers nothing else was decided, and a session without keys must not stay bound for a timer's sake.
+    fn precedes(&self, timer: On, input: &Input, policy: &Policy, now: Instant) -> bool {
+        let ends = matches!(timer, On::SessionTtl | On::LossTtl);
+        let counts = ends || *input != Input::ControllerRestarted;
+        counts && self.deadline(timer, policy).is_some_and(|at| at <= now)
     }
 
     /// Where it is.
@@ -90,17 +82,12 @@ impl Session {
     /// LOST and RESUME of a bound session are two steps in one commit; this is the first one's input.
     fn first_half(&self, input: &Input) -> Option<Input> {
         let evidence = match input {
-            Input::Reattach(switch) if switch.request().class == Class::Lost => {
-                switch.request().evidence
-            }
+            Input::Reattach(switch) if switch.request().class == Class::Lost => switch.request().evidence,
             Input::Resume(_) => Some(Reason::NoDelivery),
             _ => return None,
         };
         let bound = self.is_bound() && self.is_live();
-        bound.then_some(Input::TransportLost {
-            by: Side::Client,
-            evidence,
-        })
+        bound.then_some(Input::TransportLost { by: Side::Client, evidence })
     }
 
     /// What of the table an input is about.
@@ -118,13 +105,9 @@ impl Session {
             Input::AttemptFailed => On::AttemptFailed,
             Input::ControllerRestarted => On::Restarted,
             Input::Shutdown => On::Abandon,
-            Input::Terminate { .. } | Input::PeerRemoved if self.state == State::Birth => {
-                On::Abandon
-            }
+            Input::Terminate { .. } | Input::PeerRemoved if self.state == State::Birth => On::Abandon,
             Input::Terminate { by: Ender::Client } => On::ClientEnds,
-            Input::Terminate {
-                by: Ender::Operator,
-            } => On::OperatorEnds,
+            Input::Terminate { by: Ender::Operator } => On::OperatorEnds,
             Input::Terminate { by: Ender::Policy } | Input::PeerRemoved => On::PolicyEnds,
             Input::Superseded => On::Superseded,
             Input::NewerOwner { .. } => On::NewerOwner,
@@ -135,37 +118,16 @@ impl Session {
     }
 
     /// The first row that holds, applied.
-    fn transition(
-        &self,
-        on: On,
-        input: &Input,
-        policy: &Policy,
-        now: Instant,
-    ) -> Result<Transition, Refusal> {
+    fn transition(&self, on: On, input: &Input, policy: &Policy, now: Instant) -> Result<Transition, Refusal> {
         let place = self.place();
         if !TABLE.iter().any(|row| row.concerns(place, on)) {
             return Err(self.unlisted(input));
         }
-        View {
-            session: self,
-            input,
-            policy,
-            now,
-        }
-        .admitted()?;
+        View { session: self, input, policy, now }.admitted()?;
         let seen = self.seen(input, policy, now);
-        let view = View {
-            session: &seen,
-            input,
-            policy,
-            now,
-        };
+        let view = View { session: &seen, input, policy, now };
         let mut refusal = None;
-        for (index, row) in TABLE
-            .iter()
-            .enumerate()
-            .filter(|(_, row)| row.concerns(place, on))
-        {
+        for (index, row) in TABLE.iter().enumerate().filter(|(_, row)| row.concerns(place, on)) {
             match view.holds(row.guard, on) {
                 Ok(()) => return Ok(self.taken(index, row, seen, input, policy, now)),
                 Err(because) => refusal = refusal.or(Some(because)),
@@ -178,9 +140,7 @@ impl Session {
     fn seen(&self, input: &Input, policy: &Policy, now: Instant) -> Self {
         let mut seen = self.clone();
         match input {
-            Input::Quality(report) if self.is_bound() => {
-                seen.quality = self.quality.with(*report, policy, now)
-            }
+            Input::Quality(report) if self.is_bound() => seen.quality = self.quality.with(*report, policy, now),
             Input::AttemptFailed => seen.attempts = self.attempts.saturating_add(1),
             _ => {}
         }
@@ -191,12 +151,9 @@ impl Session {
     fn noted(&self, input: &Input, policy: &Policy, now: Instant) -> Option<Step> {
         let mut session = self.seen(input, policy, now);
         match *input {
-            Input::Quality(report)
-                if self.is_bound() && (report.delivered > 0 || report.loss > 0) => {}
+            Input::Quality(report) if self.is_bound() && !report.is_empty() => {}
             Input::AttemptFailed if self.state == State::Recovering => {}
-            Input::Rekeyed { reject_after }
-                if self.is_live() && self.keys == Keys::Live && reject_after > now =>
-            {
+            Input::Rekeyed { reject_after } if self.is_live() && self.keys == Keys::Live && reject_after > now => {
                 session.reject_after = reject_after;
             }
             Input::NonceFloor { nonce } if self.is_live() && nonce > self.nonce => {
@@ -204,23 +161,11 @@ impl Session {
             }
             _ => return None,
         }
-        Some(Step {
-            session,
-            transitions: Vec::new(),
-            effects: Vec::new(),
-        })
+        Some(Step { session, transitions: Vec::new(), effects: Vec::new() })
     }
 
     /// Makes one transition of a row.
-    fn taken(
-        &self,
-        index: usize,
-        row: &Row,
-        seen: Self,
-        input: &Input,
-        policy: &Policy,
-        now: Instant,
-    ) -> Transition {
+    fn taken(&self, index: usize, row: &Row, seen: Self, input: &Input, policy: &Policy, now: Instant) -> Transition {
         let mut after = seen;
         let place = row.to.unwrap_or(self.place());
         after.state = place.state();
@@ -274,10 +219,7 @@ impl Session {
     /// Binds it to what the input proved.
     fn bind(&mut self, input: &Input, now: Instant) {
         let transport = match input {
-            Input::Confirm {
-                confirmed,
-                reject_after,
-            } => {
+            Input::Confirm { confirmed, reject_after } => {
                 self.reject_after = *reject_after;
                 confirmed.transport()
             }
@@ -289,8 +231,7 @@ impl Session {
                 resume.confirmed.transport()
             }
             Input::Reattach(switch) => {
-                (self.nonce, self.nonce_path) =
-                    (switch.request().nonce, Some(switch.transport().path));
+                (self.nonce, self.nonce_path) = (switch.request().nonce, Some(switch.transport().path));
                 self.moves = self.moves.saturating_add(1);
                 self.requests.add(now);
                 if switch.request().class != Class::Rebind {
@@ -301,10 +242,7 @@ impl Session {
             }
             _ => return,
         };
-        self.transport = Some(Transport {
-            since: now,
-            ..*transport
-        });
+        self.transport = Some(Transport { since: now, ..*transport });
         self.quality = Quality::restarted(now);
         self.found(now);
     }
@@ -312,10 +250,7 @@ impl Session {
     /// It is not unbound any more.
     fn found(&mut self, now: Instant) {
         if let Some(at) = self.lost_at.take() {
-            self.unbound = self
-                .unbound
-                .saturating_add(now.since(at))
-                .saturating_add(self.lost_before);
+            self.unbound = self.unbound.saturating_add(now.since(at)).saturating_add(self.lost_before);
         }
         self.lost_before = Duration::ZERO;
     }
@@ -323,18 +258,12 @@ impl Session {
     /// The proposal of one or two transitions, with what has to become true for it.
     fn proposed(&self, transitions: Vec<Transition>) -> Step {
         let Some(last) = transitions.last() else {
-            return Step {
-                session: self.clone(),
-                transitions,
-                effects: Vec::new(),
-            };
+            return Step { session: self.clone(), transitions, effects: Vec::new() };
         };
         let after = last.after.clone();
         let mut effects = Vec::new();
         match (self.transport, after.transport) {
-            (previous, Some(to)) if previous != Some(to) => {
-                effects.push(Effect::Bind { to, previous })
-            }
+            (previous, Some(to)) if previous != Some(to) => effects.push(Effect::Bind { to, previous }),
             (Some(previous), None) => effects.push(Effect::Unbind { previous }),
             _ => {}
         }
@@ -349,11 +278,7 @@ impl Session {
                 unbound: after.unbound,
             });
         }
-        Step {
-            session: after,
-            transitions,
-            effects,
-        }
+        Step { session: after, transitions, effects }
     }
 
     /// The answer to what no row lists.
@@ -376,16 +301,11 @@ impl Session {
 /// The details of a transition: the row's own, then what the input says.
 fn details(row: &Row, input: &Input, after: &Session, policy: &Policy) -> Vec<Reason> {
     let said = match input {
-        Input::TransportLost {
-            by: Side::Gateway,
-            evidence: None,
-        } => Some(Reason::NoDelivery),
+        Input::TransportLost { by: Side::Gateway, evidence: None } => Some(Reason::NoDelivery),
         Input::TransportLost { evidence, .. } => *evidence,
         Input::Quality(_) => after.quality.worst(policy),
         Input::Reattach(switch) => match switch.request() {
-            request if row.on == On::Better && request.cause == Cause::Operator => {
-                Some(Reason::OperatorRequest)
-            }
+            request if row.on == On::Better && request.cause == Cause::Operator => Some(Reason::OperatorRequest),
             _ if row.on == On::Better => Some(Reason::BetterPath),
             request => request.evidence,
         },

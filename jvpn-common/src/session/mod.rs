@@ -31,6 +31,7 @@ pub use state::{Keys, Label, Path, State, Transport, TransportClass};
 use core::fmt;
 
 use crate::ids::{OwnerEpoch, PolicyVersion, SessionId, Version};
+use crate::limits::VERSION_LEAP_MAX;
 use crate::reason::Reason;
 use crate::time::{Duration, Instant};
 use flap::Meter;
@@ -120,9 +121,7 @@ impl Transition {
     /// Whether it bound the session to a transport after another one (its record is a TRANSPORT_SWITCH).
     #[must_use]
     pub fn is_switch(&self) -> bool {
-        self.from != State::Birth
-            && self.after.transport.is_some()
-            && self.before.transport != self.after.transport
+        self.from != State::Birth && self.after.transport.is_some() && self.before.transport != self.after.transport
     }
 }
 
@@ -195,26 +194,15 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) const fn new(kind: RefusalKind, reason: Reason) -> Self {
-        Self {
-            kind,
-            reason,
-            detail: None,
-            retry_after: None,
-        }
+        Self { kind, reason, detail: None, retry_after: None }
     }
 
     pub(crate) const fn because(self, detail: Reason) -> Self {
-        Self {
-            detail: Some(detail),
-            ..self
-        }
+        Self { detail: Some(detail), ..self }
     }
 
     pub(crate) const fn retry(self, after: Duration) -> Self {
-        Self {
-            retry_after: Some(after),
-            ..self
-        }
+        Self { retry_after: Some(after), ..self }
     }
 }
 
@@ -269,11 +257,7 @@ impl Session {
         let Elapsed { then, now, between } = elapsed;
         let start = now.before(between);
         let moved = |at: Instant| {
-            if at >= then {
-                start + at.since(then)
-            } else {
-                start.before(then.since(at))
-            }
+            if at >= then { start + at.since(then) } else { start.before(then.since(at)) }
         };
         let mut session = self.clone();
         session.version = self.version.max(version);
@@ -288,7 +272,8 @@ impl Session {
             let whole = then.since(old) + between;
             session.lost_before = self.lost_before + whole.saturating_sub(now.since(new));
         }
-        session.reject_after = now;
+        // Its keys died with the process; `ControllerRestarted` says so, not the key timer.
+        session.reject_after = Instant(u64::MAX);
         session.requests = self.requests.rebased(then, now);
         session.switches = self.switches.rebased(then, now);
         session.last_switch = self.last_switch.map(moved);
@@ -302,17 +287,14 @@ impl Session {
     /// The same session with a version and owner above what a client claims to have seen; none if the claim is
     /// beyond belief. The gap goes to the record.
     #[must_use]
-    pub fn raised(
-        &self,
-        version: Version,
-        owner_epoch: OwnerEpoch,
-    ) -> Option<(Self, Option<version::Gap>)> {
+    pub fn raised(&self, version: Version, owner_epoch: OwnerEpoch) -> Option<(Self, Option<version::Gap>)> {
         let (version, gap) = version::leap(self.version, version)?;
-        let raised = Self {
-            version,
-            owner_epoch: self.owner_epoch.max(owner_epoch),
-            ..self.clone()
+        let owner_epoch = match owner_epoch.0.checked_sub(self.owner_epoch.0) {
+            None | Some(0) => self.owner_epoch,
+            Some(ahead) if ahead <= VERSION_LEAP_MAX => OwnerEpoch(owner_epoch.0.checked_add(1)?),
+            Some(_) => return None,
         };
+        let raised = Self { version, owner_epoch, ..self.clone() };
         Some((raised, gap))
     }
 
@@ -414,4 +396,4 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

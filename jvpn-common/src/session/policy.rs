@@ -182,43 +182,22 @@ keys! {
 
 /// Reads a value and holds it against its range.
 fn read<U: Unit>(key: &'static str, text: &str, min: &U, max: &U) -> Result<U, PolicyError> {
-    let unreadable = || PolicyError::Unreadable {
-        key,
-        text: text.into(),
-        unit: U::NAME,
-    };
+    let unreadable = || PolicyError::Unreadable { key, text: text.into(), unit: U::NAME };
     let value = U::parse(text.trim()).ok_or_else(unreadable)?;
     if (min.raw()..=max.raw()).contains(&value.raw()) {
         return Ok(value);
     }
-    Err(PolicyError::OutOfRange {
-        key,
-        text: text.into(),
-        min: min.show(),
-        max: max.show(),
-    })
+    Err(PolicyError::OutOfRange { key, text: text.into(), min: min.show(), max: max.show() })
 }
 
 /// The key that shares the longest beginning or end with what was written.
 fn nearest(key: &str) -> &'static str {
     let common = |name: &str| {
-        let front = name
-            .bytes()
-            .zip(key.bytes())
-            .take_while(|(a, b)| a == b)
-            .count();
-        let back = name
-            .bytes()
-            .rev()
-            .zip(key.bytes().rev())
-            .take_while(|(a, b)| a == b)
-            .count();
+        let front = name.bytes().zip(key.bytes()).take_while(|(a, b)| a == b).count();
+        let back = name.bytes().rev().zip(key.bytes().rev()).take_while(|(a, b)| a == b).count();
         front + back
     };
-    KEYS.iter()
-        .map(|known| known.name)
-        .max_by_key(|name| common(name))
-        .unwrap_or_default()
+    KEYS.iter().map(|known| known.name).max_by_key(|name| common(name)).unwrap_or_default()
 }
 
 impl Default for Policy {
@@ -231,10 +210,7 @@ impl Policy {
     /// A class that ships: `field`, `fast` or `metered`.
     #[must_use]
     pub fn shipped(name: &str) -> Option<Self> {
-        let mut policy = Self {
-            name: name.into(),
-            ..Self::field()
-        };
+        let mut policy = Self { name: name.into(), ..Self::field() };
         match name {
             "field" => {}
             "fast" => (policy.probe_interval, policy.dead_after) = (ms(10), ms(20)),
@@ -298,12 +274,7 @@ impl Policy {
                 "degraded_stability_window",
                 "budgets would refill before a switch is allowed",
             ),
-            (
-                self.gateway_dead_after < self.dead_after,
-                "gateway_dead_after",
-                "dead_after",
-                "the client notices first",
-            ),
+            (self.gateway_dead_after < self.dead_after, "gateway_dead_after", "dead_after", "the client notices first"),
         ];
         match rules.into_iter().find(|rule| rule.0) {
             Some((_, a, b, why)) => Err(Contradiction { a, b, why }),
@@ -314,16 +285,8 @@ impl Policy {
     /// The whole text, as it is recorded once per version.
     #[must_use]
     pub fn text(&self) -> String {
-        let lines = self
-            .values()
-            .into_iter()
-            .map(|(key, value)| format!("{key} = {value}\n"));
-        format!(
-            "name = {}\nversion = {}\n{}",
-            self.name,
-            self.version,
-            lines.collect::<String>()
-        )
+        let lines = self.values().into_iter().map(|(key, value)| format!("{key} = {value}\n"));
+        format!("name = {}\nversion = {}\n{}", self.name, self.version, lines.collect::<String>())
     }
 
     /// Reads what [`Policy::text`] wrote.
@@ -343,12 +306,7 @@ impl Policy {
     /// The snapshot a client gets: name, version, then every value in seven-bit groups; ≤ 300 bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let name: String = self
-            .name
-            .chars()
-            .take_while(char::is_ascii)
-            .take(NAME_MAX)
-            .collect();
+        let name: String = self.name.chars().take_while(char::is_ascii).take(NAME_MAX).collect();
         let mut out = vec![u8::try_from(name.len()).unwrap_or_default()];
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(&self.version.0.to_le_bytes());
@@ -366,12 +324,8 @@ impl Policy {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&len, rest) = bytes.split_first()?;
-        let (name, rest) = rest
-            .split_at_checked(usize::from(len))
-            .filter(|(name, _)| name.len() <= NAME_MAX)?;
-        let name = core::str::from_utf8(name)
-            .ok()
-            .filter(|name| name.is_ascii())?;
+        let (name, rest) = rest.split_at_checked(usize::from(len)).filter(|(name, _)| name.len() <= NAME_MAX)?;
+        let name = core::str::from_utf8(name).ok().filter(|name| name.is_ascii())?;
         let (version, mut rest) = rest.split_first_chunk::<4>()?;
         let version = PolicyVersion(u32::from_le_bytes(*version));
         let policy = Self::from_raw(name.into(), version, || varint(&mut rest))?;

@@ -25,11 +25,6 @@ impl<M> Opened<M> {
     pub const fn message(&self) -> &M {
         &self.0
     }
-
-    /// What was said, keeping the evidence.
-    pub(crate) fn map<N>(self, read: impl FnOnce(M) -> N) -> Opened<N> {
-        Opened(read(self.0))
-    }
 }
 
 /// A transport whose exact 4-tuple showed that it receives what is sent to it.
@@ -39,11 +34,7 @@ pub struct Validated(Transport);
 impl Validated {
     /// The cookie of a challenge came back from `from`, sealed, in time, bound to this session and purpose.
     pub(crate) fn answered(transport: Transport, from: Path) -> Result<Self, Refusal> {
-        if transport.path == from {
-            Ok(Self(transport))
-        } else {
-            Err(unvalidated())
-        }
+        if transport.path == from { Ok(Self(transport)) } else { Err(unvalidated()) }
     }
 
     /// The path answered a challenge before (`answered`), and the request quotes the gateway time of an
@@ -57,11 +48,7 @@ impl Validated {
         now: Instant,
     ) -> Result<Self, Refusal> {
         let recent = echo <= now && now.since(echo) <= policy.path_validity;
-        if transport.path == answered && recent {
-            Ok(Self(transport))
-        } else {
-            Err(unvalidated())
-        }
+        if transport.path == answered && recent { Ok(Self(transport)) } else { Err(unvalidated()) }
     }
 
     /// The transport.
@@ -98,27 +85,11 @@ pub struct Switch {
 
 impl Switch {
     /// All three pieces of evidence, about one transport.
-    pub fn new(
-        opened: Opened<Request>,
-        validated: Validated,
-        allowed: Allowed,
-    ) -> Result<Self, Refusal> {
+    pub fn new(opened: Opened<Request>, validated: Validated, allowed: Allowed) -> Result<Self, Refusal> {
         if validated.0 != allowed.0 {
             return Err(unvalidated());
         }
-        Ok(Self {
-            request: opened.0,
-            transport: validated.0,
-        })
-    }
-
-    /// What the gateway acknowledged, on the client that runs the same machine after it.
-    #[allow(dead_code, reason = "the client engine's door")]
-    pub(crate) fn acknowledged(opened: Opened<Request>, transport: Transport) -> Self {
-        Self {
-            request: opened.0,
-            transport,
-        }
+        Ok(Self { request: opened.0, transport: validated.0 })
     }
 
     /// What a record says was switched once: replay only.

@@ -28,10 +28,7 @@ impl Quality {
     /// Windows restart with every change of binding.
     #[must_use]
     pub fn restarted(now: Instant) -> Self {
-        Self {
-            good_since: Some(now),
-            ..Self::default()
-        }
+        Self { good_since: Some(now), ..Self::default() }
     }
 
     /// The memory after one more report.
@@ -39,24 +36,10 @@ impl Quality {
     pub fn with(self, report: Report, policy: &Policy, now: Instant) -> Self {
         let last = Some(report);
         if worst(&report, policy).is_none() {
-            return Self {
-                good_since: self.good_since.or(Some(now)),
-                bad_since: None,
-                floor: 0,
-                last,
-            };
+            return Self { good_since: self.good_since.or(Some(now)), bad_since: None, floor: 0, last };
         }
-        let floor = if report.loss > policy.loss_floor.0 {
-            self.floor.saturating_add(1).min(FLOOR_REPORTS)
-        } else {
-            0
-        };
-        Self {
-            good_since: None,
-            bad_since: self.bad_since.or(Some(now)),
-            floor,
-            last,
-        }
+        let floor = if report.loss > policy.loss_floor.0 { self.floor.saturating_add(1).min(FLOOR_REPORTS) } else { 0 };
+        Self { good_since: None, bad_since: self.bad_since.or(Some(now)), floor, last }
     }
 
     /// Whether two reports in a row were below the floor.
@@ -68,8 +51,7 @@ impl Quality {
     /// Whether quality has been bad for `volatility_hold`. The report that says so is not the first one.
     #[must_use]
     pub fn held_bad(&self, policy: &Policy, now: Instant) -> bool {
-        self.bad_since
-            .is_some_and(|since| now > since && now.since(since) >= policy.volatility_hold)
+        self.bad_since.is_some_and(|since| now > since && now.since(since) >= policy.volatility_hold)
     }
 
     /// What the last report was worst in.

@@ -171,10 +171,7 @@ impl Path {
     /// A path in canonical form: IPv4-mapped addresses as IPv4, no flow label, no scope.
     #[must_use]
     pub fn new(remote: SocketAddr, gateway: u16) -> Self {
-        Self {
-            remote: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
-            gateway,
-        }
+        Self { remote: SocketAddr::new(remote.ip().to_canonical(), remote.port()), gateway }
     }
 
     /// The client's outer address.
@@ -198,10 +195,7 @@ impl Path {
     }
 
     pub(crate) fn from_octets(octets: [u8; 16], port: u16, gateway: u16) -> Self {
-        Self::new(
-            SocketAddr::new(Ipv6Addr::from(octets).into(), port),
-            gateway,
-        )
+        Self::new(SocketAddr::new(Ipv6Addr::from(octets).into(), port), gateway)
     }
 }
 
@@ -230,17 +224,14 @@ mod tests {
     fn a_label_is_bounded_and_printable_whatever_the_peer_sends() {
         assert_eq!(Label::new(b"wifi-0").as_str(), "wifi-0");
         assert_eq!(Label::new(b"\x1b[31m\"\\\xff").as_str(), "??31m???");
-        assert_eq!(Label::new(&[b'a'; 40]).as_str().len(), LABEL_MAX);
+        assert_eq!(Label::new([b'a'; 40].as_slice()).as_str().len(), LABEL_MAX);
         assert_eq!(Label::new(b"").as_str(), "");
     }
 
     #[test]
     fn a_mapped_address_is_the_same_path_as_its_ipv4_address() {
         let mapped = Path::new("[::ffff:192.0.2.1]:7".parse().expect("an address"), 1);
-        assert_eq!(
-            mapped,
-            Path::new("192.0.2.1:7".parse().expect("an address"), 1)
-        );
+        assert_eq!(mapped, Path::new("192.0.2.1:7".parse().expect("an address"), 1));
         assert_eq!(Path::from_octets(mapped.octets(), 7, 1), mapped);
     }
 

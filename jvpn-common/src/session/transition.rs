@@ -160,30 +160,10 @@ use Place::{Attached, Birth, DegradedBound, DegradedUnbound, Recovering, Termina
 
 const BOUND: &[Place] = &[Attached, Volatile, DegradedBound];
 const UNBOUND: &[Place] = &[Recovering, DegradedUnbound];
-const LIVE: &[Place] = &[
-    Attached,
-    Volatile,
-    Recovering,
-    DegradedBound,
-    DegradedUnbound,
-];
+const LIVE: &[Place] = &[Attached, Volatile, Recovering, DegradedBound, DegradedUnbound];
 
-const fn row(
-    from: &'static [Place],
-    on: On,
-    guard: Guard,
-    to: Option<Place>,
-    reason: Reason,
-) -> Row {
-    Row {
-        from,
-        on,
-        guard,
-        to,
-        reason,
-        detail: None,
-        acts: &[],
-    }
+const fn row(from: &'static [Place], on: On, guard: Guard, to: Option<Place>, reason: Reason) -> Row {
+    Row { from, on, guard, to, reason, detail: None, acts: &[] }
 }
 
 const fn end(on: On, guard: Guard, reason: Reason) -> Row {
@@ -196,10 +176,7 @@ impl Row {
     }
 
     const fn because(self, detail: Reason) -> Self {
-        Self {
-            detail: Some(detail),
-            ..self
-        }
+        Self { detail: Some(detail), ..self }
     }
 
     /// Whether it leaves this place on this.
@@ -211,224 +188,47 @@ impl Row {
 
 /// The table. Rows are tried from top to bottom; the first whose guard holds applies; anything else is refused.
 pub const TABLE: &[Row] = &[
-    row(
-        &[Birth],
-        On::Confirm,
-        Guard::Always,
-        Some(Attached),
-        Reason::HandshakeOk,
-    )
-    .act(&[Bind]),
-    row(
-        &[Birth],
-        On::BirthTimeout,
-        Guard::Due,
-        Some(Terminated),
-        Reason::HandshakeFail,
-    )
-    .act(&[StaleKeys]),
-    row(
-        &[Birth],
-        On::Abandon,
-        Guard::Always,
-        Some(Terminated),
-        Reason::HandshakeFail,
-    )
-    .act(&[StaleKeys]),
-    row(
-        &[Attached],
-        On::Quality,
-        Guard::TwoReports,
-        Some(Volatile),
-        Reason::QualityFloorViolation,
-    ),
-    row(
-        &[Attached],
-        On::Quality,
-        Guard::Held,
-        Some(Volatile),
-        Reason::VolatilitySignal,
-    ),
-    row(
-        &[Volatile],
-        On::Stable,
-        Guard::Due,
-        Some(Attached),
-        Reason::HealthRecovered,
-    ),
-    row(
-        &[Volatile],
-        On::VolatileMax,
-        Guard::Due,
-        Some(DegradedBound),
-        Reason::EnterDegradedMode,
-    ),
-    row(
-        &[DegradedBound],
-        On::Stable,
-        Guard::Due,
-        Some(Attached),
-        Reason::ExitDegradedMode,
-    )
-    .act(&[Refill]),
-    row(
-        BOUND,
-        On::Rebind,
-        Guard::Always,
-        None,
-        Reason::TransportSwitchOk,
-    )
-    .because(Reason::SourceChanged)
-    .act(&[Bind]),
-    row(
-        &[Attached, Volatile],
-        On::Better,
-        Guard::BetterBounds,
-        Some(Attached),
-        Reason::TransportSwitchOk,
-    )
-    .act(&[Bind]),
-    row(
-        &[DegradedBound],
-        On::Better,
-        Guard::BetterBounds,
-        None,
-        Reason::TransportSwitchOk,
-    )
-    .act(&[Bind]),
-    row(
-        &[Attached, Volatile],
-        On::TransportLost,
-        Guard::Always,
-        Some(Recovering),
-        Reason::RecoveryStart,
-    )
-    .act(&[Unbind]),
-    row(
-        &[DegradedBound],
-        On::TransportLost,
-        Guard::RecoveriesLeft,
-        Some(Recovering),
-        Reason::RecoveryRetry,
-    )
-    .act(&[Unbind, CountRecovery]),
-    row(
-        &[DegradedBound],
-        On::TransportLost,
-        Guard::Always,
-        Some(DegradedUnbound),
-        Reason::RecoveryBoundsExceeded,
-    )
-    .act(&[Unbind]),
-    row(
-        BOUND,
-        On::KeyExpired,
-        Guard::Due,
-        Some(Recovering),
-        Reason::RecoveryStart,
-    )
-    .because(Reason::KeyExpired)
-    .act(&[Unbind, StaleKeys]),
-    row(
-        UNBOUND,
-        On::KeyExpired,
-        Guard::Due,
-        None,
-        Reason::KeyExpired,
-    )
-    .act(&[StaleKeys]),
-    row(
-        &[Recovering],
-        On::Accept,
-        Guard::BudgetLeft,
-        Some(Attached),
-        Reason::ReattachAccept,
-    )
-    .act(&[Bind]),
-    row(
-        &[Recovering],
-        On::Accept,
-        Guard::Always,
-        Some(DegradedBound),
-        Reason::EnterDegradedMode,
-    )
-    .act(&[Bind, Spend]),
-    row(
-        &[DegradedUnbound],
-        On::Accept,
-        Guard::BothLeft,
-        Some(Attached),
-        Reason::ExitDegradedMode,
-    )
-    .act(&[Bind]),
-    row(
-        &[DegradedUnbound],
-        On::Accept,
-        Guard::Always,
-        Some(DegradedBound),
-        Reason::ReattachAccept,
-    )
-    .act(&[Bind]),
-    row(
-        &[Recovering],
-        On::RecoveryWindow,
-        Guard::Due,
-        Some(DegradedUnbound),
-        Reason::RecoveryBoundsExceeded,
-    ),
-    row(
-        &[Recovering],
-        On::AttemptFailed,
-        Guard::AttemptsSpent,
-        Some(DegradedUnbound),
-        Reason::RecoveryBoundsExceeded,
-    ),
-    row(
-        BOUND,
-        On::Restarted,
-        Guard::Always,
-        Some(Recovering),
-        Reason::ControllerRestart,
-    )
-    .act(&[Unbind, StaleKeys]),
-    row(
-        UNBOUND,
-        On::Restarted,
-        Guard::Always,
-        None,
-        Reason::ControllerRestart,
-    )
-    .act(&[StaleKeys]),
-    row(
-        UNBOUND,
-        On::LossTtl,
-        Guard::Due,
-        Some(Terminated),
-        Reason::TtlTransportLossExpired,
-    )
-    .act(&[StaleKeys]),
+    row(&[Birth], On::Confirm, Guard::Always, Some(Attached), Reason::HandshakeOk).act(&[Bind]),
+    row(&[Birth], On::BirthTimeout, Guard::Due, Some(Terminated), Reason::HandshakeFail).act(&[StaleKeys]),
+    row(&[Birth], On::Abandon, Guard::Always, Some(Terminated), Reason::HandshakeFail).act(&[StaleKeys]),
+    row(&[Attached], On::Quality, Guard::TwoReports, Some(Volatile), Reason::QualityFloorViolation),
+    row(&[Attached], On::Quality, Guard::Held, Some(Volatile), Reason::VolatilitySignal),
+    row(&[Volatile], On::Stable, Guard::Due, Some(Attached), Reason::HealthRecovered),
+    row(&[Volatile], On::VolatileMax, Guard::Due, Some(DegradedBound), Reason::EnterDegradedMode),
+    row(&[DegradedBound], On::Stable, Guard::Due, Some(Attached), Reason::ExitDegradedMode).act(&[Refill]),
+    row(BOUND, On::Rebind, Guard::Always, None, Reason::TransportSwitchOk).because(Reason::SourceChanged).act(&[Bind]),
+    row(&[Attached, Volatile], On::Better, Guard::BetterBounds, Some(Attached), Reason::TransportSwitchOk).act(&[Bind]),
+    row(&[DegradedBound], On::Better, Guard::BetterBounds, None, Reason::TransportSwitchOk).act(&[Bind]),
+    row(&[Attached, Volatile], On::TransportLost, Guard::Always, Some(Recovering), Reason::RecoveryStart)
+        .act(&[Unbind]),
+    row(&[DegradedBound], On::TransportLost, Guard::RecoveriesLeft, Some(Recovering), Reason::RecoveryRetry)
+        .act(&[Unbind, CountRecovery]),
+    row(&[DegradedBound], On::TransportLost, Guard::Always, Some(DegradedUnbound), Reason::RecoveryBoundsExceeded)
+        .act(&[Unbind]),
+    row(BOUND, On::KeyExpired, Guard::Due, Some(Recovering), Reason::RecoveryStart)
+        .because(Reason::KeyExpired)
+        .act(&[Unbind, StaleKeys]),
+    row(UNBOUND, On::KeyExpired, Guard::Due, None, Reason::KeyExpired).act(&[StaleKeys]),
+    row(&[Recovering], On::Accept, Guard::BudgetLeft, Some(Attached), Reason::ReattachAccept).act(&[Bind]),
+    row(&[Recovering], On::Accept, Guard::Always, Some(DegradedBound), Reason::EnterDegradedMode).act(&[Bind, Spend]),
+    row(&[DegradedUnbound], On::Accept, Guard::BothLeft, Some(Attached), Reason::ExitDegradedMode).act(&[Bind]),
+    row(&[DegradedUnbound], On::Accept, Guard::Always, Some(DegradedBound), Reason::ReattachAccept).act(&[Bind]),
+    row(&[Recovering], On::RecoveryWindow, Guard::Due, Some(DegradedUnbound), Reason::RecoveryBoundsExceeded),
+    row(&[Recovering], On::AttemptFailed, Guard::AttemptsSpent, Some(DegradedUnbound), Reason::RecoveryBoundsExceeded),
+    row(BOUND, On::Restarted, Guard::Always, Some(Recovering), Reason::ControllerRestart).act(&[Unbind, StaleKeys]),
+    row(UNBOUND, On::Restarted, Guard::Always, None, Reason::ControllerRestart).act(&[StaleKeys]),
+    row(UNBOUND, On::LossTtl, Guard::Due, Some(Terminated), Reason::TtlTransportLossExpired).act(&[StaleKeys]),
     end(On::SessionTtl, Guard::Due, Reason::TtlSessionExpired),
     end(On::ClientEnds, Guard::Always, Reason::ClientTermination),
     end(On::OperatorEnds, Guard::Always, Reason::OperatorTermination),
     end(On::PolicyEnds, Guard::Always, Reason::PolicyTermination),
     end(On::Superseded, Guard::Always, Reason::SessionSuperseded),
     end(On::NewerOwner, Guard::EpochAbove, Reason::OwnershipConflict),
-    end(
-        On::Compromise,
-        Guard::Always,
-        Reason::SecKeyCompromiseSuspected,
-    ),
+    end(On::Compromise, Guard::Always, Reason::SecKeyCompromiseSuspected),
     end(On::Broken, Guard::Always, Reason::FatalProtocolError),
 ];
 
 /// Timers in the order in which they fire when several are due. Ownership, transport death and quality lie
 /// between them too; they arrive as inputs, since only the world outside can know.
-pub const TIMERS: &[On] = &[
-    On::SessionTtl,
-    On::LossTtl,
-    On::KeyExpired,
-    On::BirthTimeout,
-    On::RecoveryWindow,
-    On::VolatileMax,
-    On::Stable,
-];
+pub const TIMERS: &[On] =
+    &[On::SessionTtl, On::LossTtl, On::KeyExpired, On::BirthTimeout, On::RecoveryWindow, On::VolatileMax, On::Stable];

@@ -63,17 +63,12 @@ impl Unit for Duration {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at_checked(digits)?;
         let (_, unit) = TIMES.iter().find(|(name, _)| *name == unit.trim_start())?;
-        Some(Self::from_nanos(
-            number.parse::<u64>().ok()?.checked_mul(*unit)?,
-        ))
+        Some(Self::from_nanos(number.parse::<u64>().ok()?.checked_mul(*unit)?))
     }
 
     fn show(&self) -> String {
         let value = nanos(*self);
-        let unit = TIMES
-            .iter()
-            .find(|(_, unit)| value != 0 && value % unit == 0)
-            .unwrap_or(&TIMES[4]);
+        let unit = TIMES.iter().find(|(_, unit)| value != 0 && value.is_multiple_of(*unit)).unwrap_or(&TIMES[4]);
         format!("{}{}", value / unit.1, unit.0)
     }
 
@@ -92,16 +87,11 @@ impl Unit for Permille {
     fn parse(text: &str) -> Option<Self> {
         let number = text.strip_suffix('%')?.trim_end();
         let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
-        let digits =
-            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         if !digits(whole) || !digits(tenth) || tenth.len() > 1 {
             return None;
         }
-        let value = whole
-            .parse::<u16>()
-            .ok()?
-            .checked_mul(10)?
-            .checked_add(tenth.parse().ok()?)?;
+        let value = whole.parse::<u16>().ok()?.checked_mul(10)?.checked_add(tenth.parse().ok()?)?;
         Some(Self(value))
     }
 
@@ -125,9 +115,7 @@ impl Unit for u32 {
     const NAME: &'static str = "a count";
 
     fn parse(text: &str) -> Option<Self> {
-        text.bytes()
-            .all(|byte| byte.is_ascii_digit())
-            .then(|| text.parse().ok())?
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
     }
 
     fn show(&self) -> String {
@@ -147,16 +135,11 @@ impl Unit for Transports {
     const NAME: &'static str = "one or more of primary, secondary, backup, with commas between";
 
     fn parse(text: &str) -> Option<Self> {
-        text.split(',').try_fold(Self(0), |set, name| {
-            Some(Self(set.0 | Self::bit(name.trim().parse().ok()?)))
-        })
+        text.split(',').try_fold(Self(0), |set, name| Some(Self(set.0 | Self::bit(name.trim().parse().ok()?))))
     }
 
     fn show(&self) -> String {
-        let names = TransportClass::ALL
-            .iter()
-            .filter(|class| self.contains(**class))
-            .map(|class| class.name());
+        let names = TransportClass::ALL.iter().filter(|class| self.contains(**class)).map(|class| class.name());
         names.collect::<Vec<_>>().join(", ")
     }
 
@@ -165,10 +148,7 @@ impl Unit for Transports {
     }
 
     fn from_raw(raw: u64) -> Option<Self> {
-        u8::try_from(raw)
-            .ok()
-            .filter(|bits| (1..=Self::ALL.0).contains(bits))
-            .map(Self)
+        u8::try_from(raw).ok().filter(|bits| (1..=Self::ALL.0).contains(bits)).map(Self)
     }
 }
 

@@ -3,16 +3,20 @@
 //! Owns the client's keys, their defaults and the contradictions between them. Must never resolve a name:
 //! an endpoint is an address, since what resolves it could lie inside the tunnel.
 
-use super::key::{self, KEY_LEN, KeyError, PublicText};
+use super::key::{self, KeyError};
 use super::load::{self, Reader};
 use super::report::{Problem, Report};
 use ipnet::IpNet;
+use jvpn_common::secret::{self, PresharedKey, PrivateKey, PublicKey};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
 use toml::Spanned;
-use zeroize::Zeroizing;
+use zeroize::Zeroize as _;
 
 /// How much a client likes a transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, schemars::JsonSchema)]
@@ -29,6 +33,20 @@ pub enum TransportClass {
     Never,
 }
 
+impl TransportClass {
+    /// What the session core calls it; none for a transport that is never used.
+    #[must_use]
+    pub fn core(self) -> Option<jvpn_common::session::TransportClass> {
+        use jvpn_common::session::TransportClass as Core;
+        match self {
+            Self::Primary => Some(Core::Primary),
+            Self::Secondary => Some(Core::Secondary),
+            Self::Backup => Some(Core::Backup),
+            Self::Never => None,
+        }
+    }
+}
+
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
@@ -43,8 +61,10 @@ struct RawFile {
 struct RawClient {
     #[schemars(with = "String")]
     name: Spanned<String>,
-    #[schemars(with = "String")]
-    private_key_file: Spanned<String>,
+    #[schemars(with = "Option<String>")]
+    private_key: Option<Spanned<String>>,
+    #[schemars(with = "Option<String>")]
+    private_key_file: Option<Spanned<String>>,
     #[schemars(with = "Option<String>")]
     tun: Option<Spanned<String>>,
     #[serde(default)]
@@ -66,6 +86,8 @@ struct RawClient {
 struct RawRemote {
     #[schemars(with = "String")]
     public_key: Spanned<String>,
+    #[schemars(with = "Option<String>")]
+    preshared_key: Option<Spanned<String>>,
     #[schemars(with = "Option<String>")]
     preshared_key_file: Option<Spanned<String>>,
     #[schemars(with = "Vec<String>")]
@@ -92,16 +114,16 @@ struct RawTransport {
 pub struct ClientConfig {
     /// Name of this node in records, and of its socket.
     pub name: String,
-    /// Where its private key is.
-    pub private_key_file: PathBuf,
+    /// Its private key, or where it is.
+    pub private_key: KeySource<PrivateKey>,
     /// Name of the TUN interface.
     pub tun: String,
     /// What goes through the tunnel.
     pub routes: Vec<IpNet>,
     /// The gateway's identity.
-    pub gateway_key: PublicText,
-    /// Where the pre-shared key is, if there is one.
-    pub preshared_key_file: Option<PathBuf>,
+    pub gateway_key: PublicKey,
+    /// The pre-shared key, or where it is, if there is one.
+    pub preshared_key: Option<KeySource<PresharedKey>>,
     /// Where the gateway answers, best first.
     pub endpoints: Vec<SocketAddr>,
     /// The transports to use; empty means every interface with a route to an endpoint.
@@ -110,6 +132,25 @@ pub struct ClientConfig {
     pub warnings: Vec<String>,
     /// Paths the file names; flags and environment come first.
     pub paths: super::paths::FilePaths,
+}
+
+/// Where a key comes from: a file of its own, or the client's one file, as `peer add` hands it out.
+#[derive(Debug)]
+pub enum KeySource<K> {
+    /// A key file.
+    File(PathBuf),
+    /// In the configuration, which then belongs to its owner alone.
+    Inline(Arc<K>),
+}
+
+// By hand: a derived one would want keys that can be copied.
+impl<K> Clone for KeySource<K> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::File(path) => Self::File(path.clone()),
+            Self::Inline(key) => Self::Inline(Arc::clone(key)),
+        }
+    }
 }
 
 /// One transport a client may use.
@@ -135,17 +176,12 @@ pub enum Via {
 }
 
 /// The secrets of a client, read when it starts.
+#[derive(Debug)]
 pub struct ClientKeys {
     /// The client's own key.
-    pub private: Zeroizing<[u8; KEY_LEN]>,
+    pub private: PrivateKey,
     /// The key it shares with the gateway.
-    pub preshared: Option<Zeroizing<[u8; KEY_LEN]>>,
-}
-
-impl std::fmt::Debug for ClientKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ClientKeys(…)")
-    }
+    pub preshared: Option<PresharedKey>,
 }
 
 impl ClientConfig {
@@ -155,9 +191,12 @@ impl ClientConfig {
     /// Everything that is wrong, with its places.
     pub fn load(path: &Path) -> Result<Self, Report> {
         let source = load::read(path)?;
-        let raw: RawFile = load::parse(&source)?;
+        let mut raw: RawFile = load::parse(&source)?;
         let mut reader = Reader::new(&source);
         let config = client(&mut reader, &raw);
+        for secret in [&mut raw.client.private_key, &mut raw.gateway.preshared_key].into_iter().flatten() {
+            secret.as_mut().zeroize();
+        }
         match config {
             Some(config) => reader.report.into_result(config),
             None => Err(reader.report),
@@ -169,10 +208,23 @@ impl ClientConfig {
     /// # Errors
     /// The first key file that is refused.
     pub fn keys(&self) -> Result<ClientKeys, KeyError> {
-        let private = key::read(&self.private_key_file)?;
-        let preshared = self.preshared_key_file.as_deref().map(key::read).transpose()?;
+        let private = match &self.private_key {
+            KeySource::File(path) => key::read(path)?,
+            KeySource::Inline(key) => key.duplicate(),
+        };
+        let preshared = match &self.preshared_key {
+            None => None,
+            Some(KeySource::File(path)) => Some(key::read(path)?),
+            Some(KeySource::Inline(key)) => Some(key.duplicate()),
+        };
         Ok(ClientKeys { private, preshared })
     }
+}
+
+/// The JSON schema of the raw file, for the test that every key is explained.
+#[cfg(test)]
+pub(super) fn schema() -> schemars::Schema {
+    schemars::schema_for!(RawFile)
 }
 
 fn client(reader: &mut Reader<'_>, raw: &RawFile) -> Option<ClientConfig> {
@@ -192,12 +244,18 @@ fn client(reader: &mut Reader<'_>, raw: &RawFile) -> Option<ClientConfig> {
         reader.wrong(&raw.gateway.endpoints, "a client needs an endpoint", "empty");
     }
     let transports = transports(reader, &raw.transport);
+    let private_key = key_source(reader, "private_key", own.private_key.as_ref(), own.private_key_file.as_ref());
+    let preshared_key = key_source(reader, "preshared_key", raw.gateway.preshared_key.as_ref(), raw.gateway.preshared_key_file.as_ref());
+    if private_key.is_none() && own.private_key.is_none() && own.private_key_file.is_none() {
+        reader.wrong(&own.name, "missing key `private_key_file`", "this client has no key");
+    }
+    let private_key = private_key?;
     Some(ClientConfig {
         name: reader.name("name", &own.name),
-        private_key_file: reader.path(&own.private_key_file),
+        private_key,
         tun: own.tun.as_ref().map_or_else(|| "jvpn0".into(), |tun| reader.interface("tun", tun)),
         routes: routes.into_iter().map(|net| net.into_inner().trunc()).collect(),
-        preshared_key_file: raw.gateway.preshared_key_file.as_ref().map(|path| reader.path(path)),
+        preshared_key,
         endpoints: endpoints.into_iter().map(Spanned::into_inner).collect(),
         transports,
         warnings,
@@ -208,6 +266,34 @@ fn client(reader: &mut Reader<'_>, raw: &RawFile) -> Option<ClientConfig> {
         },
         gateway_key: reader.parsed("public_key", &raw.gateway.public_key, "the 44 characters `jvpn-ctl pubkey` prints")?,
     })
+}
+
+/// A key in the file, or the name of a key's file.
+fn key_source<K: FromStr<Err = secret::KeyError>>(
+    reader: &mut Reader<'_>,
+    key: &str,
+    inline: Option<&Spanned<String>>,
+    file: Option<&Spanned<String>>,
+) -> Option<KeySource<K>> {
+    match (inline, file) {
+        (None, None) => None,
+        (None, Some(path)) => Some(KeySource::File(reader.path(path))),
+        (Some(value), Some(path)) => {
+            let problem = Problem::at(format!("`{key}` and `{key}_file` contradict each other"), reader.source.mark(value.span(), "either this"));
+            reader.report.push(problem.and(reader.source.mark(path.span(), "or this")));
+            None
+        }
+        (Some(value), None) => {
+            let mode = std::fs::metadata(reader.source.path()).map_or(0, |meta| meta.mode() & 0o7777);
+            if mode & 0o077 != 0 {
+                let title = format!("a file that holds `{key}` has mode {mode:04o}: only its owner may have access");
+                let problem = Problem::at(title, reader.source.mark(value.span(), "this key is exposed"));
+                reader.report.push(problem.hint(format!("chmod 600 {}", reader.source.path().display())));
+            }
+            let parsed: Option<K> = reader.parsed(key, value, "the 44 characters `jvpn-ctl genkey` prints");
+            parsed.map(|parsed| KeySource::Inline(Arc::new(parsed)))
+        }
+    }
 }
 
 fn transports(reader: &mut Reader<'_>, raw: &[RawTransport]) -> Vec<TransportConfig> {

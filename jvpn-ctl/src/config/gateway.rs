@@ -3,16 +3,17 @@
 //! Owns the gateway's keys, their defaults and ranges, and the contradictions between them. Must never read a
 //! key file as a side effect of loading: `keys` does that, for who needs them.
 
-use super::key::{self, KEY_LEN, KeyError, PublicText};
+use super::key::{self, KeyError};
 use super::load::{self, Reader};
-use super::policy::{self, PolicyText, RawPolicies};
+use super::policy::{self, RawPolicies};
 use super::report::{Problem, Report, Source, did_you_mean};
 use ipnet::IpNet;
+use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
+use jvpn_common::session::Policy;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
-use zeroize::Zeroizing;
 
 /// The port a gateway listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 51821;
@@ -125,7 +126,7 @@ pub struct GatewayConfig {
     /// Who may connect.
     pub peers: Vec<PeerConfig>,
     /// Every class of policy by name, shipped ones included.
-    pub policies: BTreeMap<String, PolicyText>,
+    pub policies: BTreeMap<String, Policy>,
     /// Paths the file names; flags and environment come first.
     pub paths: super::paths::FilePaths,
 }
@@ -136,7 +137,7 @@ pub struct PeerConfig {
     /// Its name in records and commands.
     pub name: String,
     /// Its identity.
-    pub public_key: PublicText,
+    pub public_key: PublicKey,
     /// Where its pre-shared key is, if it has one.
     pub preshared_key_file: Option<PathBuf>,
     /// Its inner addresses.
@@ -150,17 +151,12 @@ pub struct PeerConfig {
 }
 
 /// The secrets of a gateway, read when it starts.
+#[derive(Debug)]
 pub struct GatewayKeys {
     /// The gateway's own key.
-    pub private: Zeroizing<[u8; KEY_LEN]>,
+    pub private: PrivateKey,
     /// Pre-shared keys by peer name.
-    pub preshared: BTreeMap<String, Zeroizing<[u8; KEY_LEN]>>,
-}
-
-impl std::fmt::Debug for GatewayKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("GatewayKeys(…)")
-    }
+    pub preshared: BTreeMap<String, PresharedKey>,
 }
 
 impl GatewayConfig {
@@ -209,9 +205,9 @@ impl GatewayConfig {
     fn add(&mut self, reader: &mut Reader<'_>, raw: &RawPeer, claims: &mut Claims) {
         let name = reader.name("name", &raw.name);
         claims.once(reader, "peer name", name.clone(), &raw.name);
-        let public_key = reader.parsed("public_key", &raw.public_key, "the 44 characters `jvpn-ctl pubkey` prints");
+        let public_key: Option<PublicKey> = reader.parsed("public_key", &raw.public_key, "the 44 characters `jvpn-ctl pubkey` prints");
         if let Some(key) = public_key {
-            claims.once(reader, "public key", PublicText::to_string(&key), &raw.public_key);
+            claims.once(reader, "public key", key.to_string(), &raw.public_key);
         }
         let addresses: Vec<Spanned<IpNet>> = reader.all("addresses", raw.addresses.as_ref(), "\"10.77.0.17/32\"");
         if raw.addresses.as_ref().is_empty() {
@@ -278,6 +274,12 @@ fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
             pin_root: raw.pin_root.as_ref().map(|path| reader.path(path)),
         },
     }
+}
+
+/// The JSON schema of the raw file, for the test that every key is explained.
+#[cfg(test)]
+pub(super) fn schema() -> schemars::Schema {
+    schemars::schema_for!(RawFile)
 }
 
 /// The directory of one-peer files that belongs to a gateway's file.

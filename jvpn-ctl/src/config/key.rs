@@ -3,15 +3,13 @@
 //! Owns the text form (the base64 `wg genkey` prints) and the file's modes. Must never print a key or put one
 //! into an error.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jvpn_common::secret;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use zeroize::Zeroizing;
-
-/// Bytes of every key: X25519 private and public, pre-shared.
-pub const KEY_LEN: usize = 32;
 
 /// Longest key file in bytes: one line of 44 and some white space.
 const FILE_MAX: u64 = 128;
@@ -36,16 +34,13 @@ pub enum KeyError {
     /// Not a file.
     #[error("key file {0} is not a regular file")]
     NotAFile(PathBuf),
-    /// Not base64 text.
-    #[error("key file {0} does not hold base64 text")]
-    NotText(PathBuf),
-    /// Another length.
-    #[error("key file {path} holds {length} bytes; a key has {KEY_LEN}")]
-    Length {
+    /// What is in it is no key.
+    #[error("key file {path}: {cause}")]
+    NoKey {
         /// The file.
         path: PathBuf,
-        /// Bytes after decoding.
-        length: usize,
+        /// What is wrong with it.
+        cause: secret::KeyError,
     },
     /// Anything else.
     #[error("key file {path}: {cause}")]
@@ -65,7 +60,7 @@ impl KeyError {
             Self::Missing(path) => Some(format!("make one: (umask 077; jvpn-ctl genkey > {})", path.display())),
             Self::Denied(_) => Some("run as the user the file belongs to, or as root".into()),
             Self::Exposed { path, .. } => Some(format!("chmod 600 {}, and make a new key if others may have read it", path.display())),
-            Self::NotText(_) | Self::Length { .. } => Some("a key is what `jvpn-ctl genkey` or `wg genkey` prints: 44 characters".into()),
+            Self::NoKey { .. } => Some("a key is what `jvpn-ctl genkey` or `wg genkey` prints: 44 characters".into()),
             Self::NotAFile(_) | Self::Io { .. } => None,
         }
     }
@@ -75,7 +70,7 @@ impl KeyError {
 ///
 /// # Errors
 /// Missing, not readable, readable by others, binary, or of another length.
-pub fn read(path: &Path) -> Result<Zeroizing<[u8; KEY_LEN]>, KeyError> {
+pub fn read<K: FromStr<Err = secret::KeyError>>(path: &Path) -> Result<K, KeyError> {
     // Checked on the open file, not on the name: what was checked is what is read.
     let file = File::open(path).map_err(|cause| match cause.kind() {
         std::io::ErrorKind::NotFound => KeyError::Missing(path.into()),
@@ -91,100 +86,12 @@ pub fn read(path: &Path) -> Result<Zeroizing<[u8; KEY_LEN]>, KeyError> {
     if mode & 0o077 != 0 {
         return Err(KeyError::Exposed { path: path.into(), mode });
     }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(128));
+    // As large as all that is read: a vector that grew would leave copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(256));
     file.take(FILE_MAX).read_to_end(&mut bytes).map_err(io)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| KeyError::NotText(path.into()))?;
-    decode(text.trim()).map_err(|fault| match fault {
-        Fault::NotText => KeyError::NotText(path.into()),
-        Fault::Length(length) => KeyError::Length { path: path.into(), length },
-    })
-}
-
-/// Why a text is no key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    NotText,
-    Length(usize),
-}
-
-fn decode(text: &str) -> Result<Zeroizing<[u8; KEY_LEN]>, Fault> {
-    let bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| Fault::NotText)?);
-    let key = bytes.as_slice().try_into().map_err(|_| Fault::Length(bytes.len()))?;
-    Ok(Zeroizing::new(key))
-}
-
-/// A key in the text form people see: base64 with padding.
-#[must_use]
-pub fn encode(key: &[u8; KEY_LEN]) -> Zeroizing<String> {
-    Zeroizing::new(STANDARD.encode(key))
-}
-
-/// The public key of a text, as configuration files and `pubkey` print it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PublicText(pub [u8; KEY_LEN]);
-
-impl std::str::FromStr for PublicText {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match decode(text) {
-            Ok(key) if key.iter().all(|byte| *byte == 0) => Err("the zero key belongs to nobody".into()),
-            Ok(key) => Ok(Self(*key)),
-            Err(Fault::NotText) => Err("not base64".into()),
-            Err(Fault::Length(length)) => Err(format!("{length} bytes; a public key has {KEY_LEN}")),
-        }
-    }
-}
-
-impl std::fmt::Display for PublicText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&STANDARD.encode(self.0))
-    }
-}
-
-impl std::fmt::Debug for PublicText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PublicText({self})")
-    }
-}
-
-/// A fresh private key, clamped as `wg genkey` does, so that both tools print the same text.
-///
-/// # Errors
-/// The system has no randomness.
-pub fn generate_private() -> std::io::Result<Zeroizing<[u8; KEY_LEN]>> {
-    let mut key = generate_shared()?;
-    key[0] &= 248;
-    key[31] = (key[31] & 127) | 64;
-    Ok(key)
-}
-
-/// A fresh pre-shared key.
-///
-/// # Errors
-/// The system has no randomness.
-pub fn generate_shared() -> std::io::Result<Zeroizing<[u8; KEY_LEN]>> {
-    let mut key = Zeroizing::new([0; KEY_LEN]);
-    getrandom::fill(key.as_mut_slice()).map_err(|error| std::io::Error::other(error.to_string()))?;
-    Ok(key)
-}
-
-/// The public key of a private one.
-#[must_use]
-pub fn public_of(private: &[u8; KEY_LEN]) -> PublicText {
-    let secret = x25519_dalek::StaticSecret::from(*private);
-    PublicText(x25519_dalek::PublicKey::from(&secret).to_bytes())
-}
-
-/// Parses a private or pre-shared key that came as text, such as on standard input.
-///
-/// # Errors
-/// A sentence that does not repeat the text.
-pub fn parse(text: &str) -> Result<Zeroizing<[u8; KEY_LEN]>, String> {
-    decode(text.trim()).map_err(|fault| match fault {
-        Fault::NotText => "not base64 text".into(),
-        Fault::Length(length) => format!("{length} bytes; a key has {KEY_LEN}"),
-    })
+    let not_text = |cause| KeyError::NoKey { path: path.into(), cause };
+    let text = std::str::from_utf8(&bytes).map_err(|_| not_text(secret::KeyError::NotBase64))?;
+    text.trim().parse().map_err(not_text)
 }
 
 /// Writes a new file with the given mode; an existing one is never overwritten.
@@ -200,6 +107,7 @@ pub fn write_new(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jvpn_common::secret::PrivateKey;
 
     fn file(text: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a directory");
@@ -213,17 +121,16 @@ mod tests {
     fn a_key_reads_back_what_was_written_and_its_public_half_is_the_one_wg_prints() {
         let text = "YAnz5TF+lXXJte14tji3zlMNftftLH4Zfp6FjRDuEmU=";
         let (_dir, path) = file(format!("{text}\n").as_bytes(), 0o600);
-        let key = read(&path).expect("a key");
-        assert_eq!(encode(&key).as_str(), text);
-        let zero = public_of(&[0; 32]);
-        assert_eq!(zero.to_string(), "L+V9o0fNYkMVKNqsX7spBzD/9oSvxM/C7ZCZX1jLO3Q=");
+        let key: PrivateKey = read(&path).expect("a key");
+        assert_eq!(key.to_text().as_str(), text);
+        assert_eq!(key.public().to_string(), "LXYWnydY54fFJWT70KsJmjNB44kljpX95Kpnt/Yo+Cg=");
     }
 
     #[test]
     fn a_key_file_others_can_read_is_refused_with_the_command() {
         for mode in [0o604, 0o640, 0o601] {
             let (_dir, path) = file(b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", mode);
-            let error = read(&path).expect_err("refused");
+            let error = read::<PrivateKey>(&path).expect_err("refused");
             assert_eq!(error.to_string(), format!("key file {} has mode {mode:04o}: only its owner may have access", path.display()));
             assert!(error.hint().is_some_and(|hint| hint.starts_with("chmod 600 ")));
         }
@@ -231,15 +138,15 @@ mod tests {
 
     #[test]
     fn a_missing_binary_or_short_key_file_is_refused_without_its_content() {
-        assert!(matches!(read(Path::new("/nonexistent/key")), Err(KeyError::Missing(_))));
+        assert!(matches!(read::<PrivateKey>(Path::new("/nonexistent/key")), Err(KeyError::Missing(_))));
         let (_dir, path) = file(&[0xff; 32], 0o600);
-        assert!(matches!(read(&path), Err(KeyError::NotText(_))));
+        assert!(read::<PrivateKey>(&path).expect_err("refused").to_string().ends_with("this is not base64"));
         let (_dir, path) = file(b"c2hvcnQ=", 0o600);
-        let error = read(&path).expect_err("refused");
-        assert!(error.to_string().ends_with("holds 5 bytes; a key has 32"), "{error}");
+        let error = read::<PrivateKey>(&path).expect_err("refused");
+        assert!(error.to_string().ends_with("this one has 5 bytes"), "{error}");
         assert!(!error.to_string().contains("c2hv"), "the content is not repeated");
         let (dir, _) = file(b"", 0o600);
-        assert!(matches!(read(dir.path()), Err(KeyError::NotAFile(_))));
+        assert!(matches!(read::<PrivateKey>(dir.path()), Err(KeyError::NotAFile(_))));
     }
 
     #[test]

@@ -9,10 +9,11 @@ mod load;
 pub mod paths;
 pub mod policy;
 pub mod report;
+pub mod template;
 #[cfg(test)]
 mod tests;
 
-pub use client::{ClientConfig, ClientKeys, TransportClass, TransportConfig, Via};
+pub use client::{ClientConfig, ClientKeys, KeySource, TransportClass, TransportConfig, Via};
 pub use gateway::{GatewayConfig, GatewayKeys, PeerConfig, XdpMode};
 pub(crate) use load::check_name;
 pub use paths::{Paths, Places, Role};

@@ -2,68 +2,95 @@
 //!
 //! Owns reading the tables and resolving `base`. What a key means, its unit and its range belong to the core.
 
-use super::load::{Reader, check_name};
+use super::load::Reader;
 use super::report::{Problem, did_you_mean};
+use jvpn_common::session::Policy;
+use jvpn_common::session::policy::{KEYS, NAME_MAX, PolicyError};
 use std::collections::BTreeMap;
 use toml::{Spanned, Value};
 
 /// The classes every gateway has without configuring them.
 pub const SHIPPED: &[&str] = &["field", "fast", "metered"];
 
-/// The raw `[policy.NAME]` tables.
-pub(super) type RawPolicies = BTreeMap<Spanned<String>, BTreeMap<Spanned<String>, Spanned<Value>>>;
+type Table = BTreeMap<Spanned<String>, Spanned<Value>>;
 
-/// One class: its base and what it changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyText {
-    /// Name of the class.
-    pub name: String,
-    /// The class whose values it starts from.
-    pub base: String,
-    /// What it changes, key by key, as text.
-    pub keys: BTreeMap<String, String>,
-}
+/// The raw `[policy.NAME]` tables.
+pub(super) type RawPolicies = BTreeMap<Spanned<String>, Table>;
 
 /// Reads the tables, adding the shipped classes that were not changed.
-pub(super) fn read(reader: &mut Reader<'_>, raw: &RawPolicies) -> BTreeMap<String, PolicyText> {
-    let mut policies = BTreeMap::new();
-    for &name in SHIPPED {
-        policies.insert(name.to_owned(), PolicyText { name: name.into(), base: name.into(), keys: BTreeMap::new() });
-    }
+pub(super) fn read(reader: &mut Reader<'_>, raw: &RawPolicies) -> BTreeMap<String, Policy> {
+    let shipped = SHIPPED.iter().filter_map(|name| Some(((*name).to_owned(), Policy::shipped(name)?)));
+    let mut policies: BTreeMap<_, _> = shipped.collect();
     for (name, table) in raw {
-        if let Err(cause) = check_name(name.as_ref()) {
-            reader.wrong(name, format!("the policy's name {cause}"), "not a name");
-            continue;
+        let own = reader.name("policy", name);
+        if own.len() > NAME_MAX {
+            reader.wrong(name, "the policy's name is too long", format!("at most {NAME_MAX} bytes: it travels in messages"));
         }
-        let policy = one(reader, name, table);
-        policies.insert(policy.name.clone(), policy);
+        let policy = one(reader, &own, table);
+        policies.insert(own, policy);
     }
     policies
 }
 
-fn one(reader: &mut Reader<'_>, name: &Spanned<String>, table: &BTreeMap<Spanned<String>, Spanned<Value>>) -> PolicyText {
-    let own = name.as_ref().as_str();
-    let mut base = if SHIPPED.contains(&own) { own } else { "field" }.to_owned();
-    let mut keys = BTreeMap::new();
-    for (key, value) in table {
+fn one(reader: &mut Reader<'_>, own: &str, table: &Table) -> Policy {
+    let mut policy = base(reader, own, table);
+    own.clone_into(&mut policy.name);
+    for (key, value) in table.iter().filter(|(key, _)| key.as_ref() != "base") {
         let Some(text) = text_of(value.as_ref()) else {
             reader.wrong(value, format!("`{key}` is not a value a policy can have"), "write a text, a number, or a list of texts");
             continue;
         };
-        if key.as_ref() == "base" {
-            if !SHIPPED.contains(&text.as_str()) {
-                let problem = Problem::at(format!("no shipped policy is called `{text}`"), reader.source.mark(value.span(), "unknown"));
-                reader.report.push(match did_you_mean(&text, SHIPPED.iter().copied()) {
-                    Some(guess) => problem.hint(format!("did you mean `{guess}`?")),
-                    None => problem.hint(format!("a policy can build on: {}", SHIPPED.join(", "))),
-                });
-            }
-            base = text;
-        } else {
-            keys.insert(key.as_ref().clone(), text);
+        if let Err(error) = policy.set(key.as_ref(), &text) {
+            let problem = match &error {
+                PolicyError::UnknownKey { .. } => {
+                    let problem = Problem::at(format!("unknown policy key `{key}`"), reader.source.mark(key.span(), "not a key of a policy"));
+                    match did_you_mean(key.as_ref(), KEYS.iter().map(|key| key.name)) {
+                        Some(guess) => problem.hint(format!("did you mean `{guess}`?")),
+                        None => problem.hint("docs/config.md lists the keys of a policy"),
+                    }
+                }
+                PolicyError::Unreadable { .. } => Problem::at(error.to_string(), reader.source.mark(value.span(), "wrong unit")),
+                PolicyError::OutOfRange { .. } => Problem::at(error.to_string(), reader.source.mark(value.span(), "outside its range")),
+            };
+            reader.report.push(problem);
         }
     }
-    PolicyText { name: own.to_owned(), base, keys }
+    contradictions(reader, &policy, table);
+    policy
+}
+
+fn base(reader: &mut Reader<'_>, own: &str, table: &Table) -> Policy {
+    // A table that is called like a shipped class changes that class.
+    let default = || Policy::shipped(own).unwrap_or_default();
+    let Some(value) = table.get("base") else { return default() };
+    let named = value.as_ref().as_str().unwrap_or_default();
+    if let Some(policy) = Policy::shipped(named) {
+        return policy;
+    }
+    let problem = Problem::at(format!("no shipped policy is called `{named}`"), reader.source.mark(value.span(), "unknown"));
+    reader.report.push(match did_you_mean(named, SHIPPED.iter().copied()) {
+        Some(guess) => problem.hint(format!("did you mean `{guess}`?")),
+        None => problem.hint(format!("a policy can build on: {}", SHIPPED.join(", "))),
+    });
+    default()
+}
+
+/// Two values that exclude each other: both are shown, a default as what it is.
+fn contradictions(reader: &mut Reader<'_>, policy: &Policy, table: &Table) {
+    let Err(clash) = policy.check() else { return };
+    let mut marks = Vec::new();
+    let mut defaults = Vec::new();
+    for name in [clash.a, clash.b] {
+        let shown = policy.values().into_iter().find(|(key, _)| *key == name).map(|(_, value)| value).unwrap_or_default();
+        match table.get_key_value(name) {
+            Some((key, value)) => marks.push(reader.source.mark(key.span().start..value.span().end, format!("`{name}` is {shown}"))),
+            None => defaults.push(format!("`{name}` is {shown} unless you set it")),
+        }
+    }
+    let mut marks = marks.into_iter();
+    let Some(first) = marks.next() else { return };
+    let problem = marks.fold(Problem::at(clash.to_string(), first), Problem::and);
+    reader.report.push(defaults.into_iter().fold(problem, Problem::hint));
 }
 
 /// The text of a value: the core reads all of them as text, so that a unit is never lost.

@@ -7,30 +7,59 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// One configuration file: where it is and what it says.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Source {
-    inner: Arc<(PathBuf, String)>,
+    inner: Arc<Text>,
+}
+
+struct Text {
+    path: PathBuf,
+    /// Wiped when the last mark in it is gone: a client's file may hold its key.
+    text: Zeroizing<String>,
+    /// The same length with secrets blotted out; the only form that is printed.
+    shown: String,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({})", self.path().display())
+    }
+}
+
+/// Blots out the value of every line whose key sounds like a secret, mistyped ones included.
+fn blotted(text: &str) -> String {
+    let secret = |key: &str| ["priv", "shared", "psk", "secret"].iter().any(|word| key.contains(word)) && !key.contains("file");
+    let blot = |line: &str| match line.split_once('=') {
+        Some((key, value)) if secret(&key.to_ascii_lowercase()) => {
+            let stars: String = value.bytes().map(|byte| if byte.is_ascii_whitespace() { char::from(byte) } else { '*' }).collect();
+            format!("{key}={stars}")
+        }
+        _ => line.to_owned(),
+    };
+    text.split_inclusive('\n').map(blot).collect()
 }
 
 impl Source {
     /// A text that was read from `path`.
     #[must_use]
     pub fn new(path: &Path, text: String) -> Self {
-        Self { inner: Arc::new((path.to_path_buf(), text)) }
+        let shown = blotted(&text);
+        Self { inner: Arc::new(Text { path: path.to_path_buf(), text: Zeroizing::new(text), shown }) }
     }
 
     /// Where the text comes from.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.inner.0
+        &self.inner.path
     }
 
     /// The text.
     #[must_use]
     pub fn text(&self) -> &str {
-        &self.inner.1
+        &self.inner.text
     }
 
     /// A place in this text.
@@ -105,7 +134,7 @@ impl Problem {
                 continue;
             }
             seen.push(&mark.source);
-            let mut snippet = Snippet::source(mark.source.text()).path(mark.source.path().display().to_string());
+            let mut snippet = Snippet::source(mark.source.inner.shown.as_str()).path(mark.source.path().display().to_string());
             for (other, place) in self.marks.iter().enumerate().skip(index) {
                 if !place.source.same_as(&mark.source) {
                     continue;
@@ -216,6 +245,17 @@ mod tests {
         for part in ["error: a is below b", "gateway.toml:1:1", "a = 1", "b = 2", "this", "and this", "help: raise a"] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_never_shown_even_under_a_mistyped_key() {
+        for key in ["private_key", "privat_key", "preshared_key ", "psk"] {
+            let source = Source::new(Path::new("client.toml"), format!("{key} = \"c2VjcmV0\"\nb = 2\n"));
+            let text = Report::from(Problem::at("wrong", source.mark(0..3, "here"))).to_string();
+            assert!(!text.contains("c2VjcmV0") && text.contains(key.trim()), "{text}");
+        }
+        let source = Source::new(Path::new("c"), "private_key_file = \"k\"\n".into());
+        assert!(Report::from(Problem::at("wrong", source.mark(0..3, "here"))).to_string().contains("\"k\""));
     }
 
     #[test]

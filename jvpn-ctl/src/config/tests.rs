@@ -121,7 +121,7 @@ fn an_address_that_is_none_says_how_to_write_it() {
 #[test]
 fn a_public_key_of_another_length_is_refused() {
     let text = refused(&gateway("", &peer("a", "c2hvcnQ=", "10.77.0.2/32")));
-    says(&text, &["`public_key`: 5 bytes; a public key has 32", "gateway.toml:9:14"]);
+    says(&text, &["`public_key`: a key is 32 bytes (44 characters of base64); this one has 5 bytes", "gateway.toml:9:14"]);
 }
 
 #[test]
@@ -154,6 +154,42 @@ fn a_policy_nobody_defined_is_refused_with_a_guess() {
     says(&text, &["no policy is called `feild`", "gateway.toml:11:10"]);
     let text = refused(&gateway("", "[policy.mine]\nbase = \"fats\"\n"));
     says(&text, &["no shipped policy is called `fats`", "gateway.toml:8:8"]);
+}
+
+#[test]
+fn a_policy_starts_from_its_base_and_changes_what_it_says() {
+    let dir = Dir::new();
+    let rest = "[policy.mine]\nbase = \"fast\"\ncooldown = \"2s\"\nallowed_transports = [\"primary\", \"backup\"]\nmax_candidates = 2\n[policy.field]\ndead_after = \"40ms\"\n";
+    let path = dir.file("gateway.toml", &gateway("", rest));
+    let policies = GatewayConfig::load(&path).expect("fine").policies;
+    let value = |policy: &str, key: &str| {
+        let values = policies.get(policy).expect("there").values();
+        values.into_iter().find(|(name, _)| *name == key).expect("a key").1
+    };
+    assert_eq!(value("mine", "cooldown"), "2s");
+    assert_eq!(value("mine", "dead_after"), "20ms");
+    assert_eq!(value("mine", "allowed_transports"), "primary, backup");
+    assert_eq!(value("mine", "max_candidates"), "2");
+    assert_eq!(value("field", "dead_after"), "40ms");
+    assert_eq!(value("fast", "dead_after"), "20ms");
+}
+
+#[test]
+fn a_policy_value_without_its_unit_or_outside_its_range_is_refused_at_its_place() {
+    let policy = |line: &str| refused(&gateway("", &format!("[policy.field]\n{line}\n")));
+    says(&policy("dead_after = 30"), &["`dead_after` wants a duration such as", "gateway.toml:8:14", "dead_after = 30", "wrong unit"]);
+    says(&policy("dead_after = \"30 parsecs\""), &["wrong unit", "gateway.toml:8:14"]);
+    says(&policy("dead_after = \"1ms\""), &["`dead_after` must lie between", "outside its range", "gateway.toml:8:14"]);
+    says(&policy("loss_threshold = 0.5"), &["not a value a policy can have", "gateway.toml:8:18"]);
+    says(&policy("dead_aftr = \"30ms\""), &["unknown policy key `dead_aftr`", "gateway.toml:8:1", "did you mean `dead_after`?"]);
+}
+
+#[test]
+fn a_contradiction_in_a_policy_names_both_keys_and_their_places() {
+    let both = refused(&gateway("", "[policy.field]\nmax_recovery_window = \"20m\"\ntransport_loss_ttl = \"10m\"\n"));
+    says(&both, &["`max_recovery_window` and `transport_loss_ttl` contradict each other", "gateway.toml:8:1", "max_recovery_window = \"20m\"", "transport_loss_ttl = \"10m\"", "`transport_loss_ttl` is 10m"]);
+    let one = refused(&gateway("", "[policy.field]\nmax_recovery_window = \"20m\"\n"));
+    says(&one, &["gateway.toml:8:1", "`transport_loss_ttl` is 15m unless you set it"]);
 }
 
 #[test]

@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_sum_of_every_length_agrees_with_the_definition() {
-        let bytes: Vec<u8> = (0..3_000u32).map(|n| (n * 167 >> 3) as u8 | 0xc0).collect();
+        let bytes: Vec<u8> = (0..3_000u32).map(|n| ((n * 167) >> 3) as u8 | 0xc0).collect();
         for len in (0..200).chain([1_371, 1_372, 2_999, 3_000]) {
             let ours = u16::from_be_bytes(Sum::default().bytes(&bytes[..len]).finish());
             assert_eq!(ours, oracle(&bytes[..len]), "{len}");

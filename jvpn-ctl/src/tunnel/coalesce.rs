@@ -84,13 +84,13 @@ impl Coalescer {
     pub(super) fn push(&mut self, buffer: &mut [u8], at: usize, inner: Inner, partial: bool, sink: &mut impl Sink) {
         let Some(packet) = buffer.get(at..at + inner.len) else { return };
         let candidate = Candidate::of(packet, inner, partial);
-        if let Some(candidate) = &candidate {
-            if self.follows(buffer, packet, &inner, candidate) {
-                self.parts.push(Part { at, len: inner.len });
-                self.total += candidate.payload;
-                self.closed = candidate.last || candidate.payload < self.size;
-                return;
-            }
+        if let Some(candidate) = &candidate
+            && self.follows(buffer, packet, &inner, candidate)
+        {
+            self.parts.push(Part { at, len: inner.len });
+            self.total += candidate.payload;
+            self.closed = candidate.last || candidate.payload < self.size;
+            return;
         }
         self.flush(buffer, sink);
         self.parts.push(Part { at, len: inner.len });
@@ -124,10 +124,10 @@ impl Coalescer {
 
     /// Writes the group.
     pub(super) fn flush(&mut self, buffer: &mut [u8], sink: &mut impl Sink) {
-        if let Some(first) = self.first.take() {
-            if self.write(buffer, &first, sink).is_none() {
-                sink.dropped();
-            }
+        if let Some(first) = self.first.take()
+            && self.write(buffer, &first, sink).is_none()
+        {
+            sink.dropped();
         }
         self.parts.clear();
     }

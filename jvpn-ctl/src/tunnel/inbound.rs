@@ -81,6 +81,8 @@ pub(super) fn batch<R: Role>(
                 }
             }
             Some((session, Ping::Answer(id))) => {
+                // Whoever hears of the pong finds its transport heard from.
+                finish(run.take(), io, now);
                 io.tally.one(Counter::Pings);
                 io.tell(FromWorker::Pong { session, id, at: now });
             }

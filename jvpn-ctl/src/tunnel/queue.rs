@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use jvpn_common::ids::{Epoch, SessionId};
 use jvpn_common::time::Instant;
@@ -125,10 +125,7 @@ pub struct Inbox<T>(Receiver<T>, Arc<Bell>);
 impl<T> Inbox<T> {
     /// Takes the next message. After [`Inbox::answer`], call until none is left.
     pub fn next(&self) -> Option<T> {
-        match self.0.try_recv() {
-            Ok(message) => Some(message),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.0.try_recv().ok()
     }
 
     /// Makes the descriptor quiet. Call before taking messages, so that none is overlooked.

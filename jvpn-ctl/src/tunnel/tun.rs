@@ -116,6 +116,10 @@ async fn configure(index: u32, options: &TunOptions) -> Result<()> {
         let request = handle.address().add(index, net.addr(), net.prefix_len());
         request.execute().await.with_context(|| format!("address {net}"))?;
     }
+    // ICMP errors of the worker come through the device from its own address, which the kernel takes for a
+    // forgery without this. What peers send is checked against their own addresses long before.
+    let accept_local = format!("/proc/sys/net/ipv4/conf/{}/accept_local", options.name);
+    std::fs::write(&accept_local, "1").with_context(|| format!("cannot write {accept_local}"))?;
     let up = LinkMessageBuilder::<LinkUnspec>::new().index(index).up().build();
     handle.link().set(up).execute().await.context("link up")?;
     drop(handle);

@@ -192,11 +192,16 @@ impl<R: Role> Worker<R> {
         loop {
             let now = boot_time();
             self.role.begin(now);
-            if self.inbox.rung() && !self.commands(now) {
-                return Ok(());
+            if self.inbox.rung() {
+                let more = self.commands(now);
+                self.io.tally.publish(&self.counters);
+                if !more {
+                    return Ok(());
+                }
             }
             let worked = self.receive(now) | self.send(now)?;
             if worked {
+                self.io.tally.publish(&self.counters);
                 idle_since = None;
                 continue;
             }
@@ -205,7 +210,6 @@ impl<R: Role> Worker<R> {
                 std::hint::spin_loop();
                 continue;
             }
-            self.io.tally.publish(&self.counters);
             self.sleep(now)?;
         }
     }
@@ -225,10 +229,7 @@ impl<R: Role> Worker<R> {
                         outbound::send_ping::<R>(&route, &mut self.io, Ping::Ask(id), now);
                     }
                 }
-                ToWorker::Stop => {
-                    self.io.tally.publish(&self.counters);
-                    return false;
-                }
+                ToWorker::Stop => return false,
             }
         }
         true

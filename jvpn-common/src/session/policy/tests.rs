@@ -24,18 +24,10 @@ fn values_are_read_in_their_units() {
     policy.set("session_ttl", "2 h").expect("a duration");
     policy.set("improvement", "2.5 %").expect("a share");
     policy.set("max_candidates", "2").expect("a count");
-    policy
-        .set("allowed_transports", "backup,primary")
-        .expect("a set");
+    policy.set("allowed_transports", "backup,primary").expect("a set");
     policy.set("audit", "strict").expect("a choice");
-    assert_eq!(
-        (policy.dead_after, policy.session_ttl),
-        (ms(30), secs(7_200))
-    );
-    assert_eq!(
-        (policy.improvement, policy.max_candidates),
-        (Permille(25), 2)
-    );
+    assert_eq!((policy.dead_after, policy.session_ttl), (ms(30), secs(7_200)));
+    assert_eq!((policy.improvement, policy.max_candidates), (Permille(25), 2));
     assert!(policy.allows(TransportClass::Backup) && !policy.allows(TransportClass::Secondary));
     assert_eq!(policy.audit, Audit::Strict);
 }
@@ -62,10 +54,7 @@ fn a_wrong_value_is_refused_naming_what_was_expected_and_changes_nothing() {
         ("audit", "maybe", "wants relaxed or strict"),
         ("dead_afte", "1s", "the nearest is `dead_after`"),
     ] {
-        let error = policy
-            .set(key, text)
-            .expect_err("must be refused")
-            .to_string();
+        let error = policy.set(key, text).expect_err("must be refused").to_string();
         assert!(error.contains(says), "{key} = {text}: {error}");
     }
     assert_eq!(policy, Policy::field());
@@ -75,62 +64,30 @@ fn a_wrong_value_is_refused_naming_what_was_expected_and_changes_nothing() {
 fn a_contradiction_names_both_keys() {
     for (key, text, a, b) in [
         ("session_ttl", "10m", "transport_loss_ttl", "session_ttl"),
-        (
-            "max_recovery_window",
-            "20m",
-            "max_recovery_window",
-            "transport_loss_ttl",
-        ),
+        ("max_recovery_window", "20m", "max_recovery_window", "transport_loss_ttl"),
         ("loss_floor", "4 %", "loss_floor", "loss_threshold"),
-        (
-            "standby_interval",
-            "100ms",
-            "probe_interval",
-            "standby_interval",
-        ),
+        ("standby_interval", "100ms", "probe_interval", "standby_interval"),
         ("volatile_max", "1s", "stability_window", "volatile_max"),
-        (
-            "degraded_stability_window",
-            "2s",
-            "stability_window",
-            "degraded_stability_window",
-        ),
+        ("degraded_stability_window", "2s", "stability_window", "degraded_stability_window"),
         ("cooldown", "20s", "cooldown", "degraded_stability_window"),
         ("dead_after", "6s", "gateway_dead_after", "dead_after"),
         ("volatility_hold", "60s", "volatility_hold", "volatile_max"),
     ] {
         let mut policy = Policy::field();
-        policy.probe_interval = if key == "standby_interval" {
-            ms(200)
-        } else {
-            policy.probe_interval
-        };
-        policy.volatile_max = if key == "volatility_hold" {
-            secs(59)
-        } else {
-            policy.volatile_max
-        };
+        policy.probe_interval = if key == "standby_interval" { ms(200) } else { policy.probe_interval };
+        policy.volatile_max = if key == "volatility_hold" { secs(59) } else { policy.volatile_max };
         policy.set(key, text).expect("in range");
         let found = policy.check().expect_err("must contradict");
         assert_eq!((found.a, found.b), (a, b), "{key} = {text}");
-        assert_eq!(
-            Policy::decode(&policy.encode()),
-            None,
-            "a snapshot that contradicts itself was read"
-        );
+        assert_eq!(Policy::decode(&policy.encode()), None, "a snapshot that contradicts itself was read");
     }
 }
 
 #[test]
 fn the_largest_snapshot_fits() {
-    let mut policy = Policy {
-        name: "n".repeat(NAME_MAX),
-        ..Policy::field()
-    };
+    let mut policy = Policy { name: "n".repeat(NAME_MAX), ..Policy::field() };
     for key in KEYS {
-        policy
-            .set(key.name, &(key.max)())
-            .expect("the end of the range");
+        policy.set(key.name, &(key.max)()).expect("the end of the range");
     }
     assert!(policy.encode().len() <= 300, "{}", policy.encode().len());
 }

@@ -1,0 +1,189 @@
+//! Probes of one transport: which are under way, and what their echoes told.
+//!
+//! Owns the sequence (a number space of its own per transport), the offset that keeps client times of two
+//! networks from being compared, and the search for the path MTU. Must never believe an echo twice.
+
+use super::timing::{MTU_RETRY, MTU_TRIES};
+use crate::limits::{PATH_MTU_MIN_V6_INSIDE, PATH_MTU_UNPROVEN};
+use crate::time::{Duration, Instant};
+use std::collections::VecDeque;
+
+/// Probes under way. At 20 ms apart this is more than a second, after which they are lost anyway.
+const OUTSTANDING_MAX: usize = 96;
+
+/// Sizes tried beside the full one.
+const SIZES: [u16; 3] = [1_400, 1_340, PATH_MTU_UNPROVEN];
+
+/// A probe under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) sequence: u64,
+    pub(super) at: Instant,
+    /// Size of the outer packet it tests; none for a small one.
+    pub(super) size: Option<u16>,
+    /// One of the three that confirm a suspicion.
+    pub(super) burst: bool,
+}
+
+/// Probes of one transport.
+#[derive(Debug)]
+pub(super) struct Probes {
+    next: u64,
+    offset: u64,
+    under_way: VecDeque<Sent>,
+}
+
+impl Probes {
+    /// Probes whose client times are shifted by `offset`.
+    pub(super) const fn new(offset: u64) -> Self {
+        Self { next: 1, offset, under_way: VecDeque::new() }
+    }
+
+    /// One more; gives its sequence and client time.
+    pub(super) fn send(&mut self, now: Instant, size: Option<u16>, burst: bool) -> (u64, u64) {
+        let sequence = self.next;
+        self.next += 1;
+        if self.under_way.len() == OUTSTANDING_MAX {
+            self.under_way.pop_front();
+        }
+        self.under_way.push_back(Sent { sequence, at: now, size, burst });
+        (sequence, self.client_time(now))
+    }
+
+    fn client_time(&self, at: Instant) -> u64 {
+        at.0.wrapping_add(self.offset)
+    }
+
+    /// The probe an echo answers, once.
+    pub(super) fn answered(&mut self, sequence: u64, client_time: u64) -> Option<Sent> {
+        let place = self.under_way.iter().position(|sent| sent.sequence == sequence)?;
+        let sent = *self.under_way.get(place)?;
+        (self.client_time(sent.at) == client_time).then(|| self.under_way.remove(place)).flatten()
+    }
+
+    /// Gives up those older than `after`; how many of them were small ones.
+    pub(super) fn expire(&mut self, now: Instant, after: Duration) -> u32 {
+        let mut lost = 0;
+        while let Some(sent) = self.under_way.pop_front_if(|sent| now >= sent.at + after) {
+            lost += u32::from(sent.size.is_none());
+        }
+        lost
+    }
+
+    /// When the first of those under way is given up.
+    pub(super) fn expiry(&self, after: Duration) -> Option<Instant> {
+        self.under_way.front().map(|sent| sent.at + after)
+    }
+
+    /// When the oldest small one under way was sent, of those sent after `since`.
+    pub(super) fn oldest(&self, since: Instant) -> Option<Instant> {
+        self.under_way.iter().find(|sent| sent.size.is_none() && sent.at > since).map(|sent| sent.at)
+    }
+}
+
+/// Search for the largest packet that passes.
+#[derive(Debug)]
+pub(super) struct MtuSearch {
+    /// Sizes still open, largest first.
+    open: Vec<u16>,
+    proven: Option<u16>,
+    tries: u32,
+    due: Option<Instant>,
+}
+
+impl MtuSearch {
+    /// A search up to `full`, no larger than the link's own MTU.
+    pub(super) fn new(full: u16, link: u16, now: Instant) -> Self {
+        let mut open: Vec<u16> = SIZES.into_iter().filter(|&size| size < full && size <= link).collect();
+        open.insert(0, full.min(link.max(PATH_MTU_UNPROVEN)));
+        open.dedup();
+        Self { open, proven: None, tries: 0, due: Some(now) }
+    }
+
+    /// When sizes are to be tried again.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// The sizes to try now.
+    pub(super) fn attempt(&mut self, now: Instant, rtt: Duration) -> Vec<u16> {
+        self.tries += 1;
+        self.due = (self.tries < MTU_TRIES).then(|| now + MTU_RETRY.max(rtt * 2));
+        self.open.clone()
+    }
+
+    /// A size came back.
+    pub(super) fn came_back(&mut self, size: u16) {
+        self.proven = self.proven.max(Some(size));
+        self.open.retain(|&open| open > size);
+        if self.open.is_empty() {
+            self.due = None;
+        }
+    }
+
+    /// Tries again what has not come back, after a path was silent.
+    pub(super) fn again(&mut self, now: Instant) {
+        if self.proven.is_none() && self.due.is_none() {
+            (self.tries, self.due) = (0, Some(now));
+        }
+    }
+
+    /// What is proven.
+    pub(super) const fn proven(&self) -> Option<u16> {
+        self.proven
+    }
+
+    /// Whether a size came back and no larger one is awaited at once.
+    pub(super) fn settled(&self) -> bool {
+        self.proven.is_some() && (self.due.is_none() || self.tries > 1)
+    }
+
+    /// Whether the path can carry a session.
+    pub(super) fn carries(&self, v6_inside: bool) -> bool {
+        self.proven.is_some_and(|mtu| !v6_inside || mtu >= PATH_MTU_MIN_V6_INSIDE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant(5_000_000_000);
+
+    #[test]
+    fn an_echo_is_believed_once_and_only_with_its_own_time() {
+        let mut probes = Probes::new(77);
+        let (sequence, time) = probes.send(NOW, None, false);
+        assert!(probes.answered(sequence, time + 1).is_none());
+        assert!(probes.answered(sequence + 1, time).is_none());
+        assert!(probes.answered(sequence, time).is_some());
+        assert!(probes.answered(sequence, time).is_none());
+    }
+
+    #[test]
+    fn lost_padded_probes_are_not_loss_of_the_path() {
+        let mut probes = Probes::new(0);
+        probes.send(NOW, Some(1_400), false);
+        probes.send(NOW, None, false);
+        assert_eq!(probes.expire(NOW + Duration::from_millis(999), Duration::from_secs(1)), 0);
+        assert_eq!(probes.expire(NOW + Duration::from_secs(1), Duration::from_secs(1)), 1);
+    }
+
+    #[test]
+    fn the_largest_size_that_returns_is_the_path_mtu() {
+        let mut search = MtuSearch::new(1_500, 1_500, NOW);
+        assert_eq!(search.attempt(NOW, Duration::ZERO), [1_500, 1_400, 1_340, 1_280]);
+        search.came_back(1_340);
+        search.came_back(1_280);
+        assert_eq!((search.proven(), search.settled(), search.carries(true)), (Some(1_340), false, false));
+        assert_eq!(search.attempt(NOW, Duration::ZERO), [1_500, 1_400]);
+        search.came_back(1_500);
+        assert_eq!((search.due(), search.carries(true)), (None, true));
+    }
+
+    #[test]
+    fn no_size_above_the_link_is_tried() {
+        let mut search = MtuSearch::new(1_500, 1_400, NOW);
+        assert_eq!(search.attempt(NOW, Duration::ZERO), [1_400, 1_340, 1_280]);
+    }
+}

@@ -1,0 +1,119 @@
+//! The chain over the record: every line names the one before it.
+//!
+//! Owns the two last fields of a line. Must never accept a line that is not byte for byte what was sealed.
+//! It proves that nobody changed, removed or inserted a line before the last one; that the last lines were
+//! cut off, or the whole file written anew, only a checkpoint kept elsewhere can show.
+
+use sha2::{Digest, Sha256};
+
+use super::{Record, hex};
+
+/// SHA-256 of a sealed line; all zero before the first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Hash(pub [u8; 32]);
+
+impl core::fmt::Display for Hash {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+/// A line as it is appended, without the line feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The JSON text.
+    pub line: String,
+    /// What the next line names.
+    pub hash: Hash,
+}
+
+/// A line that was read back and belongs to the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsealed {
+    /// What it says.
+    pub record: Record,
+    /// What the next line names.
+    pub hash: Hash,
+}
+
+/// Why a line does not belong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// Cut short, or no record.
+    #[error("not a whole record: {0}")]
+    NotARecord(String),
+    /// Its own hash does not fit its bytes.
+    #[error("the line was changed: its hash does not fit")]
+    Changed,
+    /// It follows another line than the one before it.
+    #[error("a line is missing, was inserted or moved: it follows {named}, not {head}")]
+    NotNext {
+        /// What it names.
+        named: Hash,
+        /// What came before.
+        head: Hash,
+    },
+}
+
+/// `,"prev":"…64…"` and `,"hash":"…64…"}`.
+const PREV: &str = ",\"prev\":\"";
+const HASH: &str = ",\"hash\":\"";
+
+/// SHA-256 over the head ‖ the line's bytes up to `,"hash"`.
+fn digest(head: Hash, line: &str) -> Hash {
+    Hash(Sha256::new().chain_update(head.0).chain_update(line).finalize().into())
+}
+
+/// Seals a line (of [`Record::line`]) after `prev`. The caller goes on from the returned hash once the line was written.
+#[must_use]
+pub fn seal(line: &str, prev: Hash) -> Sealed {
+    let body = line.strip_suffix('}').unwrap_or(line);
+    let mut line = format!("{body}{PREV}{prev}\"");
+    let hash = digest(prev, &line);
+    line.push_str(&format!("{HASH}{hash}\"}}"));
+    Sealed { line, hash }
+}
+
+/// 32 bytes from their hexadecimal form, lower case only.
+pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; 32];
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+        return None;
+    };
+    if pairs.len() != bytes.len() {
+        return None;
+    }
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = value(*high)? << 4 | value(*low)?;
+    }
+    Some(bytes)
+}
+
+/// Splits `… label 64-hex "` off the end of a text.
+fn field<'a>(text: &'a str, label: &str) -> Option<(&'a str, Hash)> {
+    let text = text.strip_suffix('"')?;
+    let (rest, digits) = text.split_at_checked(text.len().checked_sub(64)?)?;
+    Some((rest.strip_suffix(label)?, Hash(unhex(digits)?)))
+}
+
+/// Reads a sealed line that must follow `head`.
+pub fn open(line: &str, head: Hash) -> Result<Unsealed, LineError> {
+    let whole = |what: &str| LineError::NotARecord(what.into());
+    let text = line.strip_suffix('}').ok_or_else(|| whole("it does not end"))?;
+    let (hashed, hash) = field(text, HASH).ok_or_else(|| whole("it has no hash"))?;
+    let (body, named) = field(hashed, PREV).ok_or_else(|| whole("it names no line before it"))?;
+    if named != head {
+        return Err(LineError::NotNext { named, head });
+    }
+    if digest(named, hashed) != hash {
+        return Err(LineError::Changed);
+    }
+    let record =
+        serde_json::from_str(&format!("{body}}}")).map_err(|error| LineError::NotARecord(error.to_string()))?;
+    Ok(Unsealed { record, hash })
+}

@@ -1,0 +1,69 @@
+//! After a restart: sessions come back without keys, and wait for their clients.
+//!
+//! Owns the way from stored sessions into the table. Slots of the previous start stay reserved and unbound,
+//! so that probes under old locators are still echoed with the new incarnation. Must never bind anything.
+
+use super::Engine;
+use super::table::{Live, Waiting};
+use crate::ids::{Generation, SessionId, Slot, Version};
+use crate::reason::Reason;
+use crate::secret::PublicKey;
+use crate::session::version::Gap;
+use crate::session::{Input, Session};
+
+/// A session as the store and the record know it.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// Its core, on this boot's clock.
+    pub core: Session,
+    /// Its peer.
+    pub peer: PublicKey,
+    /// Ceiling in the store.
+    pub ceiling: Version,
+    /// Versions that may be missing from the record.
+    pub gap: Option<Gap>,
+    /// Slots it holds in the maps.
+    pub slots: Vec<(Slot, Generation)>,
+}
+
+impl Engine {
+    /// Replaces the peers; sessions of those that are gone end.
+    pub fn set_peers(&mut self, peers: std::collections::BTreeMap<PublicKey, super::Peer>) {
+        self.config.peers = peers;
+        let gone = |live: &Live| !self.config.peers.contains_key(&live.peer);
+        let gone: Vec<SessionId> = self.table.sessions.iter().filter(|(_, live)| gone(live)).map(|(&id, _)| id).collect();
+        for id in gone {
+            self.terminate(id, crate::reason::Reason::PolicyTermination);
+        }
+    }
+
+    /// Takes sessions of the previous start over; call before the first input.
+    pub fn restore(&mut self, restored: Vec<Restored>) {
+        for Restored { core, peer, ceiling, gap, slots } in restored {
+            let id: SessionId = core.id();
+            for (slot, generation) in slots {
+                self.table.reserve(slot, generation, id);
+            }
+            let removed = !self.config.peers.contains_key(&peer);
+            if let Some(gap) = gap {
+                let record = crate::event::Record::gap(&self.context(&peer), &core, gap);
+                self.commands.push_back(super::command::Command::Record(Box::new(record)));
+            }
+            let waiting = Waiting { restarted: true, end: removed.then_some(Reason::PolicyTermination), rekeyed: None };
+            self.table.enlist(id, Live { core, peer, slot: None, ceiling, reason: None, busy: None, waiting });
+            // A timer that ran out meanwhile fires first; unless the session is over then, the rest waits.
+            let input = if removed { Input::PeerRemoved } else { Input::ControllerRestarted };
+            let policy = self.policy(&peer);
+            let step = self.table.sessions.get(&id).map(|live| {
+                live.core.step(&input, &policy, self.now).or_else(|_| live.core.step(&Input::Tick, &policy, self.now))
+            });
+            match step {
+                Some(Ok(step)) => {
+                    let (change, commit) = self.propose(id, step, super::commit::Locators::default(), Vec::new());
+                    self.commit(change, commit);
+                }
+                _ => self.arm_later(id),
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What happens by itself: timers of the core, unconfirmed handshakes, old keys, silence.
+//!
+//! Owns the firing of alarms. Timers due at or before an input fire before it. Must never decide by
+//! anything but the boot time it is given.
+
+use super::command::WorkerOp;
+use super::commit::{Change, Locators, Then};
+use super::{Commit, Due, Engine};
+use crate::ids::{Epoch, SessionId, Slot};
+use crate::reason::Reason;
+use crate::secret::PublicKey;
+use crate::session::{Input, Keys, Policy, Side};
+use crate::time::Instant;
+use std::sync::Arc;
+
+impl Engine {
+    pub(super) fn fire_due(&mut self) {
+        while let Some(due) = self.alarms.due(self.now) {
+            match due {
+                Due::Session(id) => self.tick(id),
+                Due::Pending(slot) => self.on_unconfirmed(slot),
+                Due::Wipe(slot) => self.wipe(slot),
+                Due::Silent(slot) => self.on_silence(slot),
+            }
+        }
+    }
+
+    /// Fires the first due timer of a session; the next one follows when its commit is done.
+    fn tick(&mut self, id: SessionId) {
+        let Some(live) = self.table.sessions.get(&id) else { return };
+        if live.busy.is_some() {
+            return;
+        }
+        let policy = self.policy(&live.peer);
+        match live.core.tick(&policy, self.now) {
+            Some(step) => {
+                let (change, commit) = self.propose(id, step, Locators::default(), Vec::new());
+                self.commit(change, commit);
+            }
+            None if self.catch_up(id) => {}
+            None => self.arm(id),
+        }
+    }
+
+    /// Gives a session what waited for it; says whether a commit came of it.
+    pub(super) fn catch_up(&mut self, id: SessionId) -> bool {
+        let Some(peer) = self.table.sessions.get(&id).map(|live| live.peer) else { return false };
+        let policy = self.policy(&peer);
+        let Some(live) = self.table.sessions.get_mut(&id) else { return false };
+        if live.busy.is_some() || live.core.is_due(&policy, self.now) {
+            // Its timers fire first; this is called again after each.
+            return false;
+        }
+        live.waiting.restarted &= live.core.keys() == Keys::Live;
+        if let Some(reason) = live.waiting.end {
+            self.terminate(id, reason);
+        } else if live.waiting.restarted {
+            self.apply(id, &Input::ControllerRestarted, Vec::new());
+        } else if let Some(reject_after) = live.waiting.rekeyed.take() {
+            self.apply(id, &Input::Rekeyed { reject_after }, Vec::new());
+        }
+        self.table.sessions.get(&id).is_some_and(|live| live.busy.is_some())
+    }
+
+    fn on_unconfirmed(&mut self, slot: Slot) {
+        let Some(attachment) = self.table.attachments.get(&slot) else { return };
+        let policy = self.policy(&attachment.peer);
+        let born = attachment.pending.as_ref().and_then(|pending| pending.birth.as_ref());
+        let rows: Vec<usize> = born
+            .and_then(|core| core.tick(&policy, self.now))
+            .map(|step| step.transitions.iter().map(|transition| transition.row).collect())
+            .unwrap_or_default();
+        self.count_rows(&rows);
+        self.abandon(slot);
+    }
+
+    fn wipe(&mut self, slot: Slot) {
+        let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
+        let now = self.now;
+        let due: Vec<Epoch> = attachment.wipe.iter().filter(|(at, _)| *at <= now).map(|&(_, epoch)| epoch).collect();
+        attachment.wipe.retain(|(at, _)| *at > now);
+        for &epoch in &due {
+            attachment.channel.wipe(epoch);
+        }
+        let next = attachment.wipe.first().map(|&(at, _)| at);
+        self.alarms.set(Due::Wipe(slot), next);
+        let worker: Vec<WorkerOp> = due.into_iter().map(|epoch| WorkerOp::Wipe { slot, epoch }).collect();
+        if !worker.is_empty() {
+            self.commit(Change::new(Then::Nothing), Commit { worker, ..Commit::default() });
+        }
+    }
+
+    /// When silence from the active transport is a loss: soon while something waits for an answer, later
+    /// while idle.
+    fn silence_at(&self, slot: Slot) -> Option<Instant> {
+        let attachment = self.table.attachments.get(&slot)?;
+        let live = self.table.sessions.get(&attachment.session)?;
+        if live.slot != Some(slot) || !live.core.is_bound() {
+            return None;
+        }
+        let policy = self.policy(&attachment.peer);
+        let idle = (policy.standby_interval * 3).max(policy.gateway_dead_after);
+        Some(match attachment.unanswered {
+            Some(since) => {
+                (attachment.last_opened.max(since) + policy.gateway_dead_after).min(attachment.last_opened + idle)
+            }
+            None => attachment.last_opened + idle,
+        })
+    }
+
+    pub(super) fn arm_silence(&mut self, slot: Slot, earliest: Instant) {
+        let at = self.silence_at(slot).map(|at| at.max(earliest));
+        self.alarms.set(Due::Silent(slot), at);
+    }
+
+    fn on_silence(&mut self, slot: Slot) {
+        if self.silence_at(slot).is_none_or(|at| at > self.now) {
+            return self.arm_silence(slot, Instant(0));
+        }
+        let Some(session) = self.table.attachments.get(&slot).map(|held| held.session) else { return };
+        let lost = Input::TransportLost { by: Side::Gateway, evidence: Some(Reason::NoDelivery) };
+        self.apply(session, &lost, Vec::new());
+    }
+
+    /// What the worker saw of a slot.
+    pub(super) fn on_activity(
+        &mut self,
+        slot: Slot,
+        opened: Option<Instant>,
+        unanswered: Option<Instant>,
+        epoch: Epoch,
+    ) {
+        let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
+        if let Some(at) = opened {
+            attachment.last_opened = attachment.last_opened.max(at.min(self.now));
+            self.epoch_used(slot, epoch);
+        }
+        if let Some(attachment) = self.table.attachments.get_mut(&slot) {
+            attachment.unanswered = unanswered.filter(|&since| since > attachment.last_opened);
+        }
+        self.arm_silence(slot, Instant(0));
+    }
+
+    /// The policy of a peer; a removed peer's last sessions end under the defaults.
+    pub(super) fn policy(&self, peer: &PublicKey) -> Arc<Policy> {
+        self.config.peers.get(peer).map_or_else(|| Arc::new(Policy::field()), |peer| peer.policy.clone())
+    }
+
+    /// Inner prefixes of a peer: what it may send from and what is sent to it.
+    pub(super) fn prefixes(&self, peer: &PublicKey) -> Vec<ipnet::IpNet> {
+        let peer = self.config.peers.get(peer);
+        peer.map(|peer| peer.addresses.iter().chain(&peer.routes).copied().collect()).unwrap_or_default()
+    }
+
+    pub(super) fn count_rows(&mut self, rows: &[usize]) {
+        for &row in rows {
+            *self.rows.entry(row).or_default() += 1;
+        }
+    }
+}

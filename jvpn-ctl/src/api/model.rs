@@ -1,0 +1,271 @@
+//! What the API answers, field by field: the JSON schemas are generated from here.
+//!
+//! Owns the shapes. A field is only ever added. Must never hold a secret.
+
+use crate::audit::Step;
+use crate::config::Role;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Something with a name and a number for its form.
+pub trait Body {
+    /// `jvpn.NAME/NUMBER`.
+    const SCHEMA: &'static str;
+}
+
+/// What every answer is wrapped in.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Envelope<T> {
+    /// Which form this is.
+    pub schema: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub body: T,
+}
+
+impl<T: Body> From<T> for Envelope<T> {
+    fn from(body: T) -> Self {
+        Self { schema: T::SCHEMA.to_owned(), body }
+    }
+}
+
+macro_rules! bodies {
+    ($($ty:ident $schema:literal;)*) => {
+        $(impl Body for $ty { const SCHEMA: &'static str = $schema; })*
+
+        /// Every form with its JSON schema, for the committed files.
+        #[must_use]
+        pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
+            vec![$(($schema, schemars::schema_for!(Envelope<$ty>)),)*]
+        }
+    };
+}
+
+bodies! {
+    Status "jvpn.status/1";
+    Sessions "jvpn.sessions/1";
+    OneSession "jvpn.session/1";
+    History "jvpn.history/1";
+    Paths "jvpn.paths/1";
+    Jumped "jvpn.jump/1";
+    Terminated "jvpn.terminate/1";
+    Reloaded "jvpn.peers-reload/1";
+    ErrorBody "jvpn.error/1";
+}
+
+/// How a daemon is.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Status {
+    /// Gateway or client.
+    pub role: Role,
+    /// Its configured name.
+    pub name: String,
+    /// Version of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started, RFC 3339.
+    pub started: String,
+    /// Whether nothing is wrong.
+    pub healthy: bool,
+    /// What is wrong, with its fix.
+    pub problems: Vec<Problem>,
+    /// How the kernel program is attached; none when it is not.
+    pub xdp: Option<Xdp>,
+    /// Sessions by state.
+    pub sessions: BTreeMap<String, u64>,
+    /// A client's own session.
+    pub session: Option<Session>,
+    /// Which start of the gateway this is; text, since it may exceed 2^53.
+    pub incarnation: Option<String>,
+}
+
+/// Something wrong, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Problem {
+    /// What is wrong.
+    pub problem: String,
+    /// The exact fix.
+    pub fix: String,
+}
+
+/// An attached kernel program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Xdp {
+    /// Interface.
+    pub iface: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    /// The kernel's number of the program.
+    pub prog_id: u32,
+}
+
+/// A transport a session is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Transport {
+    /// The client's name for it.
+    pub name: String,
+    /// Address and port on this side.
+    pub local: String,
+    /// Address and port on the other side.
+    pub remote: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+}
+
+/// A transport a session could move to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Candidate {
+    /// The client's name for it.
+    pub name: String,
+    /// Address and port on the other side.
+    pub remote: String,
+    /// Whether its address answered a challenge lately.
+    pub validated: bool,
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Session {
+    /// Its id, 32 hexadecimal digits.
+    pub session_id: String,
+    /// Name of its peer.
+    pub peer: String,
+    /// State.
+    pub state: String,
+    /// Why it is in this state.
+    pub reason: Option<String>,
+    /// Number of its last transition.
+    pub state_version: u64,
+    /// What it is bound to.
+    pub transport: Option<Transport>,
+    /// What it could move to.
+    pub candidates: Vec<Candidate>,
+    /// Inner addresses.
+    pub addresses: Vec<String>,
+    /// When it began, RFC 3339.
+    pub created: String,
+    /// How often it moved.
+    pub switches: u64,
+    /// Bytes from the other side.
+    pub rx_bytes: u64,
+    /// Bytes to the other side.
+    pub tx_bytes: u64,
+    /// Its class of policy.
+    pub policy: String,
+    /// Conditions beside the state, such as GATEWAY_UNRESPONSIVE on a client.
+    #[serde(default)]
+    pub conditions: Vec<String>,
+}
+
+/// All sessions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Sessions {
+    /// Live ones and those that ended lately.
+    pub sessions: Vec<Session>,
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OneSession {
+    /// The session.
+    pub session: Session,
+}
+
+/// The timeline of a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct History {
+    /// Whose.
+    pub session_id: String,
+    /// Oldest first.
+    pub history: Vec<Step>,
+}
+
+/// One path as a client sees it; a gateway fills what it knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PathView {
+    /// Its name.
+    pub name: String,
+    /// Whose session it belongs to.
+    pub session_id: Option<String>,
+    /// Interface.
+    pub interface: Option<String>,
+    /// Address and port on this side.
+    pub local: String,
+    /// Address and port on the other side.
+    pub remote: String,
+    /// primary, secondary, backup or never.
+    pub class: String,
+    /// active, standby, suspect, dead or unproven.
+    pub state: String,
+    /// Smoothed round trip, ms.
+    pub rtt_ms: Option<f64>,
+    /// Share of probes lost, percent.
+    pub loss_percent: Option<f64>,
+    /// Variation of the round trip, ms.
+    pub jitter_ms: Option<f64>,
+    /// Proven path MTU.
+    pub mtu: Option<u16>,
+    /// What the gateway says of it: `bound`, `not bound`, `not alive`.
+    pub gateway_says: Option<String>,
+}
+
+/// Every path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Paths {
+    /// In order of preference.
+    pub paths: Vec<PathView>,
+}
+
+/// A jump that was made, asked for, or would be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Jumped {
+    /// Which session.
+    pub session_id: String,
+    /// Where it was.
+    pub from: Option<String>,
+    /// Where it is.
+    pub to: String,
+    /// Number of the transition; none for a dry run, or when the client was only asked.
+    pub state_version: Option<u64>,
+    /// From the request to the answer, ms.
+    pub took_ms: Option<f64>,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+}
+
+/// A session that was ended, or would be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Terminated {
+    /// Which session.
+    pub session_id: String,
+    /// Why.
+    pub reason: String,
+    /// Number of the transition; none for a dry run.
+    pub state_version: Option<u64>,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+}
+
+/// What reading the peers again changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// Peers that may connect now.
+    pub added: Vec<String>,
+    /// Peers that may not any more; their sessions ended.
+    pub removed: Vec<String>,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorBody {
+    /// In words.
+    pub error: String,
+    /// The reason code of a refusal.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The bound that refused.
+    #[serde(default)]
+    pub detail: Option<String>,
+}

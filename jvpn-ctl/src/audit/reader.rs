@@ -1,0 +1,159 @@
+//! Reading the record: by session, reason and time, for `events`, `history` and a start after a crash.
+//!
+//! Owns the filters. Must never write, and must never fail over one line that is not whole yet: the writer may
+//! be in the middle of it.
+
+use super::{AuditError, segment};
+use jiff::Timestamp;
+use jvpn_common::event::Record;
+use jvpn_common::ids::SessionId;
+use jvpn_common::reason::Reason;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// Which records are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of one session.
+    pub session: Option<SessionId>,
+    /// With this reason, as primary one or in the details.
+    pub reason: Option<Reason>,
+    /// Not older than this.
+    pub since: Option<Timestamp>,
+}
+
+impl Filter {
+    /// Whether a line is wanted; the parsed record comes with the answer.
+    #[must_use]
+    pub fn accepts(&self, line: &str) -> Option<Value> {
+        // A cheap look first: most lines of a large record are of other sessions.
+        if self.session.is_some_and(|session| !line.contains(&session.to_string())) {
+            return None;
+        }
+        let record: Value = serde_json::from_str(line).ok()?;
+        let text = |key: &str| record.get(key).and_then(Value::as_str);
+        let session = self.session.is_none_or(|session| text("session_id") == Some(session.to_string().as_str()));
+        let reason = self.reason.is_none_or(|reason| {
+            let more = record.get("details").and_then(|details| details.get("reasons")).and_then(Value::as_array);
+            let mut more = more.into_iter().flatten().filter_map(Value::as_str);
+            text("reason") == Some(reason.name()) || more.any(|code| code == reason.name())
+        });
+        let since = self.since.is_none_or(|since| {
+            text("ts").and_then(|ts| ts.parse::<Timestamp>().ok()).is_some_and(|ts| ts >= since)
+        });
+        (session && reason && since).then_some(record)
+    }
+}
+
+/// Calls `each` with every wanted line and its record, oldest first, until it breaks.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn read(dir: &Path, filter: &Filter, mut each: impl FnMut(&str, Value) -> ControlFlow<()>) -> Result<(), AuditError> {
+    for path in segment::list(dir)? {
+        let file = File::open(&path).map_err(|cause| AuditError::io(&path, cause))?;
+        let mut reader = BufReader::new(file);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let count = reader.read_until(b'\n', &mut line).map_err(|cause| AuditError::io(&path, cause))?;
+            if count == 0 || line.pop() != Some(b'\n') {
+                break;
+            }
+            let Ok(text) = std::str::from_utf8(&line) else { continue };
+            if let Some(record) = filter.accepts(text)
+                && each(text, record).is_break()
+            {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The last record of every session that carries a transition: what a start after a crash replays.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn last_transitions(dir: &Path) -> Result<BTreeMap<SessionId, Record>, AuditError> {
+    let mut last = BTreeMap::new();
+    read(dir, &Filter::default(), |_, mut value| {
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("prev");
+            fields.remove("hash");
+        }
+        if let Ok(record) = serde_json::from_value::<Record>(value)
+            && let (Some(id), true) = (record.session_id, record.after.is_some())
+        {
+            last.insert(id, record);
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(last)
+}
+
+/// One line of a session's timeline.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Step {
+    /// When, wall clock.
+    pub ts: String,
+    /// What kind of record.
+    pub event: String,
+    /// State before.
+    pub from: Option<String>,
+    /// State after.
+    pub to: Option<String>,
+    /// Primary reason.
+    pub reason: Option<String>,
+    /// More codes.
+    pub details: Vec<String>,
+    /// Name of the transport afterwards.
+    pub transport: Option<String>,
+    /// Number of the transition.
+    pub state_version: u64,
+    /// How long until the client knew, in ms.
+    pub detect_ms: Option<f64>,
+    /// How long the proof took, in ms.
+    pub prove_ms: Option<f64>,
+    /// How long the commit took, in ms.
+    pub commit_ms: Option<f64>,
+}
+
+/// The timeline of one session.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn history(dir: &Path, session: SessionId) -> Result<Vec<Step>, AuditError> {
+    let mut steps = Vec::new();
+    let filter = Filter { session: Some(session), ..Filter::default() };
+    read(dir, &filter, |_, record| {
+        steps.push(step(&record));
+        ControlFlow::Continue(())
+    })?;
+    Ok(steps)
+}
+
+fn step(record: &Value) -> Step {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    let details = record.get("details");
+    let number = |key: &str| details.and_then(|details| details.get(key)).and_then(Value::as_f64);
+    let codes = details.and_then(|details| details.get("reasons")).and_then(Value::as_array);
+    let version = record.get("state_version").and_then(Value::as_str).and_then(|version| version.parse().ok());
+    Step {
+        ts: text(record.get("ts")).unwrap_or_default(),
+        event: text(record.get("event")).unwrap_or_default(),
+        from: text(record.get("from")),
+        to: text(record.get("to")),
+        reason: text(record.get("reason")),
+        details: codes.into_iter().flatten().filter_map(|code| text(Some(code))).collect(),
+        transport: text(record.pointer("/transport/to/label")),
+        state_version: version.unwrap_or(0),
+        detect_ms: number("detect_ms"),
+        prove_ms: number("prove_ms"),
+        commit_ms: number("commit_ms"),
+    }
+}

@@ -1,0 +1,110 @@
+//! `sessions`: all of them, one of them, or the timeline of one.
+//!
+//! Owns the table and the timeline. Must never invent what a record does not say.
+
+use super::error::CliError;
+use super::{Context, output};
+use crate::api::model::{Envelope, History, OneSession, Session, Sessions};
+use crate::audit::Step;
+use clap::ValueEnum;
+
+/// List sessions, show one, or the timeline of one
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A session by the start of its id
+    id: Option<String>,
+    /// `history` shows its timeline
+    what: Option<What>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum What {
+    History,
+}
+
+pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
+    context.wait(async {
+        let client = context.client()?;
+        match (args.id, args.what) {
+            (None, _) => {
+                let sessions: Envelope<Sessions> = client.get("/v1/sessions").await?;
+                if context.json { output::value(&sessions) } else { output::data(&table(&sessions.body)) }
+            }
+            (Some(id), None) => {
+                let session: Envelope<OneSession> = client.get(&format!("/v1/sessions/{}", super::in_page(&id)?)).await?;
+                if context.json { output::value(&session) } else { output::data(&details(&session.body.session)) }
+            }
+            (Some(id), Some(What::History)) => {
+                let history: Envelope<History> = client.get(&format!("/v1/sessions/{}/history", super::in_page(&id)?)).await?;
+                if context.json { output::value(&history) } else { output::data(&timeline(&history.body)) }
+            }
+        }
+    })
+}
+
+pub(super) fn table(sessions: &Sessions) -> String {
+    let row = |session: &Session| {
+        let transport = session.transport.as_ref();
+        [
+            output::short(&session.session_id).to_owned(),
+            session.peer.clone(),
+            session.state.clone(),
+            output::or_dash(session.reason.as_ref()),
+            session.state_version.to_string(),
+            output::or_dash(transport.map(|transport| &transport.name)),
+            output::or_dash(transport.map(|transport| &transport.remote)),
+            session.switches.to_string(),
+            output::bytes(session.rx_bytes),
+            output::bytes(session.tx_bytes),
+        ]
+    };
+    let headings = ["session", "peer", "state", "reason", "version", "transport", "remote", "switches", "rx", "tx"];
+    output::table(headings, sessions.sessions.iter().map(row))
+}
+
+fn details(session: &Session) -> String {
+    let transport = session.transport.as_ref().map(|transport| {
+        format!("{} {} -> {} since {}", transport.name, transport.local, transport.remote, output::clock(&transport.since))
+    });
+    let candidates = session.candidates.iter().map(|candidate| format!("{} {}", candidate.name, candidate.remote));
+    let candidates: Vec<_> = candidates.collect();
+    let conditions = (!session.conditions.is_empty()).then(|| session.conditions.join(", "));
+    let rows = [
+        ["session", &session.session_id],
+        ["peer", &session.peer],
+        ["state", &session.state],
+        ["reason", &output::or_dash(session.reason.as_ref())],
+        ["conditions", &output::or_dash(conditions)],
+        ["version", &session.state_version.to_string()],
+        ["transport", &output::or_dash(transport)],
+        ["candidates", &output::or_dash((!candidates.is_empty()).then(|| candidates.join(", ")))],
+        ["addresses", &session.addresses.join(", ")],
+        ["created", &output::clock(&session.created)],
+        ["switches", &session.switches.to_string()],
+        ["rx", &output::bytes(session.rx_bytes)],
+        ["tx", &output::bytes(session.tx_bytes)],
+        ["policy", &session.policy],
+    ];
+    let lines: Vec<_> = rows.iter().map(|[name, value]| format!("{name:<12}{value}")).collect();
+    lines.join("\n")
+}
+
+fn timeline(history: &History) -> String {
+    let row = |step: &Step| {
+        let change = match (&step.from, &step.to) {
+            (Some(from), Some(to)) if from != to => format!("{from} -> {to}"),
+            (_, Some(to)) => to.clone(),
+            _ => "-".to_owned(),
+        };
+        let mut reason = step.reason.clone().unwrap_or_else(|| step.event.clone());
+        for detail in &step.details {
+            reason.push_str(" + ");
+            reason.push_str(detail);
+        }
+        let took = [step.detect_ms, step.prove_ms, step.commit_ms].map(output::tenth).join(" / ");
+        let took = if took == "- / - / -" { "-".to_owned() } else { took };
+        [output::clock(&step.ts), step.state_version.to_string(), change, reason, output::or_dash(step.transport.as_ref()), took]
+    };
+    let headings = ["time", "version", "state", "reason", "transport", "detect / prove / commit ms"];
+    format!("session {}\n{}", history.session_id, output::table(headings, history.history.iter().map(row)))
+}

@@ -1,0 +1,183 @@
+//! Answers to the API, from the engine and the counters.
+//!
+//! Owns the translation into the API's forms. Must never change a session but through the engine.
+
+use super::Gateway;
+use crate::api::model::{Candidate, Jumped, PathView, Problem, Reloaded, Session, Status, Terminated, Transport};
+use crate::api::{Caller, Refused, Request};
+use crate::config::{Role, XdpMode};
+use crate::runtime::clock;
+use jvpn_common::gateway::SessionView;
+use jvpn_common::gateway::command::{Input, Order};
+use jvpn_common::ids::SessionId;
+use jvpn_common::reason::Reason;
+use jvpn_common::session::Label;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Gateway {
+    pub(super) fn serve(&mut self, request: Request) {
+        match request {
+            Request::Status(reply) => drop(reply.send(self.status())),
+            Request::Sessions(reply) => drop(reply.send(self.session_list())),
+            Request::Paths(reply) => drop(reply.send(self.path_list())),
+            Request::Jump { session, to, dry_run, by, reply } => {
+                drop(reply.send(self.jump(session, &to, dry_run, by)));
+            }
+            Request::Terminate { session, dry_run, by, reply } => {
+                drop(reply.send(self.terminate(session, dry_run, by)));
+            }
+            Request::ReloadPeers { by, reply } => drop(reply.send(self.reload_peers(by))),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let view = self.engine.view();
+        let problems = self.problems();
+        Status {
+            role: Role::Gateway,
+            name: self.config.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: self.started.clone(),
+            healthy: problems.is_empty(),
+            problems,
+            xdp: self.xdp.first().cloned(),
+            sessions: view.states.iter().map(|(state, &count)| (state.name().to_owned(), count as u64)).collect(),
+            session: None,
+            incarnation: Some(self.incarnation.to_string()),
+        }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.audit().is_failing() {
+            problems.push(Problem {
+                problem: "the audit record cannot be written; no new sessions".to_owned(),
+                fix: "free space on the state directory's disk".to_owned(),
+            });
+        }
+        if self.config.xdp == XdpMode::Auto {
+            for xdp in self.xdp.iter().filter(|xdp| xdp.mode == "generic") {
+                problems.push(Problem {
+                    problem: format!("XDP on {} is generic: slow, and GRO is off", xdp.iface),
+                    fix: "use an interface whose driver has native XDP, or set xdp = \"generic\" to accept it".to_owned(),
+                });
+            }
+        }
+        problems
+    }
+
+    fn session_list(&self) -> Vec<Session> {
+        self.engine.sessions().map(|(id, view)| self.session(id, &view)).collect()
+    }
+
+    fn session(&self, id: SessionId, view: &SessionView<'_>) -> Session {
+        let core = view.core;
+        let data = view.slot.and_then(|slot| self.executor.sessions.entry(slot)).map(|entry| &entry.data);
+        let transport = core.transport().map(|transport| Transport {
+            name: transport.label.to_string(),
+            local: self.engine.gateway_address(transport.path.gateway()).map(|at| at.to_string()).unwrap_or_default(),
+            remote: transport.path.remote().to_string(),
+            since: clock::text(transport.since),
+        });
+        let active = core.transport().map(|transport| transport.path);
+        let candidates = view.validated.iter().filter(|path| Some(**path) != active);
+        let candidates = candidates.map(|path| Candidate { name: String::new(), remote: path.remote().to_string(), validated: true });
+        Session {
+            session_id: id.to_string(),
+            peer: view.name.to_owned(),
+            state: core.state().name().to_owned(),
+            reason: view.reason.map(|reason| reason.name().to_owned()),
+            state_version: core.version().0,
+            transport,
+            candidates: candidates.collect(),
+            addresses: view.addresses.iter().map(ToString::to_string).collect(),
+            created: clock::text(core.created_at()),
+            switches: core.moves().into(),
+            rx_bytes: data.map_or(0, |data| data.traffic().rx_bytes.load(Relaxed)),
+            tx_bytes: data.map_or(0, |data| data.traffic().tx_bytes.load(Relaxed)),
+            policy: view.policy.to_owned(),
+            conditions: Vec::new(),
+        }
+    }
+
+    fn path_list(&self) -> Vec<PathView> {
+        let mut paths = Vec::new();
+        for (id, view) in self.engine.sessions() {
+            let Some(transport) = view.core.transport() else { continue };
+            paths.push(PathView {
+                name: transport.label.to_string(),
+                session_id: Some(id.to_string()),
+                interface: None,
+                local: self.engine.gateway_address(transport.path.gateway()).map(|at| at.to_string()).unwrap_or_default(),
+                remote: transport.path.remote().to_string(),
+                class: transport.class.name().to_owned(),
+                state: "active".to_owned(),
+                rtt_ms: view.srtt.map(|srtt| srtt.as_secs_f64() * 1e3),
+                loss_percent: None,
+                jitter_ms: None,
+                mtu: Some(transport.mtu),
+                gateway_says: Some("bound".to_owned()),
+            });
+        }
+        paths
+    }
+
+    fn jump(&mut self, session: Option<SessionId>, to: &str, dry_run: bool, by: Caller) -> Result<Jumped, Refused> {
+        let only = || Refused::NotFound("name the session: a gateway has many".to_owned());
+        let id = session.or_else(|| self.engine.sessions().map(|(id, _)| id).next()).ok_or_else(only)?;
+        let (from, bound) = {
+            let found = self.engine.sessions().find(|(known, _)| *known == id);
+            let (_, view) = found.ok_or_else(|| Refused::NotFound(format!("no session {id}")))?;
+            (view.core.transport().map(|transport| transport.label.to_string()), view.core.is_bound())
+        };
+        if !bound {
+            return Err(Refused::Denied {
+                reason: Reason::TransportSwitchDenied,
+                detail: Some(Reason::NoValidCandidate),
+                text: "the session has no transport; its client is asked nothing".to_owned(),
+            });
+        }
+        if !dry_run {
+            tracing::info!(session = %id, to, by = %by, "asking the client to jump");
+            self.input(Input::Order(Order::Jump { session: id, label: Label::new(to) }));
+        }
+        Ok(Jumped { session_id: id.to_string(), from, to: to.to_owned(), state_version: None, took_ms: None, dry_run })
+    }
+
+    fn terminate(&mut self, id: SessionId, dry_run: bool, by: Caller) -> Result<Terminated, Refused> {
+        let version = self.engine.sessions().find(|(known, _)| *known == id).map(|(_, view)| view.core.version());
+        let version = version.ok_or_else(|| Refused::NotFound(format!("no session {id}")))?;
+        let reason = Reason::OperatorTermination;
+        if !dry_run {
+            tracing::info!(session = %id, by = %by, "ending a session");
+            self.input(Input::Order(Order::Terminate { session: id, reason }));
+            self.carry_out();
+            if self.engine.sessions().any(|(known, _)| known == id) {
+                return Err(Refused::Failed("the end could not be committed; see the gateway's log".to_owned()));
+            }
+        }
+        let state_version = (!dry_run).then(|| version.next().0);
+        Ok(Terminated { session_id: id.to_string(), reason: reason.name().to_owned(), state_version, dry_run })
+    }
+
+    fn reload_peers(&mut self, by: Caller) -> Result<Reloaded, Refused> {
+        let failed = |error: String| Refused::Failed(error);
+        let config = crate::config::GatewayConfig::load(&self.paths.config).map_err(|report| failed(report.to_string()))?;
+        let keys = config.keys().map_err(|error| failed(error.to_string()))?;
+        let engine = super::setup::engine(&config, keys, self.incarnation, self.owner_epoch);
+        let engine = engine.map_err(|error| failed(format!("{error:#}")))?;
+        let names = |config: &crate::config::GatewayConfig| -> Vec<String> {
+            config.peers.iter().map(|peer| peer.name.clone()).collect()
+        };
+        let (before, after) = (names(&self.config), names(&config));
+        let added = after.iter().filter(|name| !before.contains(name)).cloned().collect();
+        let removed = before.iter().filter(|name| !after.contains(name)).cloned().collect();
+        tracing::info!(?added, ?removed, by = %by, "peers were read again");
+        self.executor.keeper.set_policies(&engine.peers);
+        self.engine.set_peers(engine.peers);
+        self.config.peers = config.peers;
+        self.carry_out();
+        Ok(Reloaded { added, removed })
+    }
+}

@@ -1,0 +1,139 @@
+//! Carrying a commit out: maps, store, record, worker, datagrams, all of it or nothing.
+//!
+//! Owns the order and the way back. A word that was stored and not recorded was never acknowledged, so it
+//! is taken back and its version used again. Must never send before the record is written.
+
+use super::keeper::Keeper;
+use super::sessions::Sessions;
+use crate::audit::Audit;
+use crate::dataplane::{DataPlane, Undo};
+use crate::runtime::clock;
+use crate::tunnel::UdpPort;
+use anyhow::{Context, Result};
+use jvpn_common::event::Record;
+use jvpn_common::gateway::Commit;
+use jvpn_common::gateway::command::Datagram;
+use std::sync::Arc;
+
+/// Sockets of both families, to send control on.
+#[derive(Clone, Debug, Default)]
+pub struct Sockets {
+    /// IPv4.
+    pub v4: Option<Arc<UdpPort>>,
+    /// IPv6.
+    pub v6: Option<Arc<UdpPort>>,
+}
+
+impl Sockets {
+    /// Sends one datagram the way its question came; what cannot be sent is lost, as on any network.
+    pub fn send(&self, datagram: &Datagram) {
+        let port = if datagram.origin.client.is_ipv4() { &self.v4 } else { &self.v6 };
+        let Some(port) = port else { return };
+        if let Err(error) = port.send(datagram.origin.client, Some(datagram.origin.gateway.ip()), &datagram.bytes) {
+            tracing::debug!(%error, client = %datagram.origin.client, "could not send");
+        }
+    }
+}
+
+/// Everything a commit touches.
+pub struct Executor {
+    /// The maps.
+    pub plane: Box<dyn DataPlane>,
+    /// The store.
+    pub keeper: Keeper,
+    /// The record.
+    pub audit: Arc<Audit>,
+    /// The worker's sessions.
+    pub sessions: Sessions,
+    /// Where datagrams leave.
+    pub sockets: Sockets,
+}
+
+impl std::fmt::Debug for Executor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Executor").finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    /// Carries it out; false when nothing of it happened.
+    pub fn commit(&mut self, commit: Commit) -> bool {
+        let Commit { worker, maps, store, records, strict, send } = commit;
+        let mut undo = Vec::with_capacity(maps.len());
+        let done = (|| -> Result<u64> {
+            for op in &maps {
+                undo.push(self.plane.apply(op).with_context(|| format!("map operation {op:?}"))?);
+            }
+            self.keeper.apply(store)?;
+            let mut last = 0;
+            for record in records {
+                last = self.record(record)?;
+            }
+            Ok(last)
+        })();
+        let last = match done {
+            Ok(last) => last,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "a commit failed and is taken back");
+                self.take_back(undo);
+                return false;
+            }
+        };
+        self.sessions.follow(&maps);
+        self.sessions.apply(worker, clock::boot());
+        if strict && last > 0 && !send.is_empty() {
+            self.send_when_synced(last, send);
+        } else {
+            send.iter().for_each(|datagram| self.sockets.send(datagram));
+        }
+        true
+    }
+
+    /// Writes one record; its number.
+    ///
+    /// # Errors
+    /// When the disk is full or broken.
+    pub fn record(&self, mut record: Record) -> Result<u64> {
+        record.ts = jiff::Timestamp::from_nanosecond(i128::from(clock::wall())).map(|ts| ts.to_string()).unwrap_or_default();
+        if record.input.is_some() {
+            let micros = clock::boot().since(record.at).as_micros();
+            record = record.with("commit_us", u64::try_from(micros).unwrap_or(u64::MAX).into());
+        }
+        log(&record);
+        Ok(self.audit.append(record)?)
+    }
+
+    fn take_back(&mut self, undo: Vec<Undo>) {
+        for undo in undo.into_iter().rev() {
+            if let Err(error) = self.plane.undo(undo) {
+                tracing::error!(%error, "could not take back a map operation");
+            }
+        }
+    }
+
+    fn send_when_synced(&self, seq: u64, send: Vec<Datagram>) {
+        let (audit, sockets) = (Arc::clone(&self.audit), self.sockets.clone());
+        tokio::task::spawn_local(async move {
+            match audit.wait_synced(seq).await {
+                Ok(()) => send.iter().for_each(|datagram| sockets.send(datagram)),
+                Err(error) => tracing::error!(%error, "an acknowledgement is withheld: policy is audit = strict"),
+            }
+        });
+    }
+}
+
+/// A change a user sees, as a log line.
+fn log(record: &Record) {
+    let session = record.session_id.map(|id| id.to_string()).unwrap_or_default();
+    let transport = record.transport.to.as_ref().map(|to| format!("{} {}", to.label, to.remote)).unwrap_or_default();
+    tracing::info!(
+        event = record.event.name(),
+        session,
+        peer = record.peer,
+        from = record.from.map_or("", |state| state.name()),
+        to = record.to.map_or("", |state| state.name()),
+        reason = record.reason.map_or("", |reason| reason.name()),
+        version = record.state_version.0,
+        transport,
+    );
+}

@@ -1,0 +1,195 @@
+//! The gateway: engine, maps, worker, store, record and API in one event loop.
+//!
+//! Owns start, loop and end of `serve`. Nothing else changes the engine, so that its inputs have one order.
+//!
+//! ```text
+//! worker ─ datagrams ─┐                      ┌─► maps ─► store ─► record ─► datagrams   (commit.rs)
+//! compute ─ results ──┼─► engine ─ commands ─┤
+//! API, signals, time ─┘                      └─► compute, send
+//! ```
+
+mod api;
+mod commit;
+mod compute;
+mod keeper;
+mod restore;
+mod role;
+pub mod sessions;
+pub mod setup;
+mod start;
+
+use crate::api::Request;
+use crate::api::model::Xdp;
+use crate::audit::Audit;
+use crate::config::{GatewayConfig, Paths};
+use crate::runtime::alarm::Alarm;
+use crate::runtime::clock;
+use crate::runtime::stop::Stop;
+use crate::runtime::sys::watch;
+use crate::tunnel::{FromWorker, Inbox, WorkerHandle};
+use anyhow::{Context, Result};
+use commit::Executor;
+use compute::Compute;
+use jvpn_common::gateway::Engine;
+use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
+use jvpn_common::ids::{Incarnation, OwnerEpoch, Slot};
+use jvpn_common::time::Instant;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
+
+/// How often the worker's counters are read for the engine. Silence is judged in seconds.
+const ACTIVITY_EVERY: Duration = Duration::from_millis(250);
+
+/// Datagrams taken from the worker in one turn, so that timers and results are not starved.
+const TURN_MAX: usize = 256;
+
+/// A running gateway.
+struct Gateway {
+    config: GatewayConfig,
+    engine: Engine,
+    executor: Executor,
+    compute: Compute,
+    worker: WorkerHandle,
+    counters: Arc<crate::tunnel::Counters>,
+    xdp: Vec<Xdp>,
+    unanswered: BTreeMap<Slot, Instant>,
+    /// Detaches at the end, if that was asked for.
+    #[expect(dead_code, reason = "held for its drop")]
+    detach: Option<start::Detach>,
+    paths: Paths,
+    incarnation: Incarnation,
+    owner_epoch: OwnerEpoch,
+    started: String,
+}
+
+/// Runs a gateway until it is told to stop.
+///
+/// # Errors
+/// When anything it needs is missing; nothing is left behind then.
+pub async fn run(config: GatewayConfig, paths: Paths, detach_on_exit: bool) -> Result<()> {
+    let local = tokio::task::LocalSet::new();
+    local.run_until(start::start(config, paths, detach_on_exit)).await
+}
+
+impl Gateway {
+    async fn run(&mut self, inbox: Inbox<FromWorker>, mut requests: Receiver<Request>) -> Result<()> {
+        let mut alarm = Alarm::new().context("no timer")?;
+        let bell = watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
+        let mut activity = tokio::time::interval(ACTIVITY_EVERY);
+        let mut stop = Stop::new()?;
+        loop {
+            self.carry_out();
+            alarm.set(self.engine.wakeup())?;
+            tokio::select! {
+                biased;
+                () = stop.asked() => break,
+                ready = bell.readable() => {
+                    let mut ready = ready?;
+                    if !self.drain(&inbox) {
+                        ready.clear_ready();
+                    }
+                }
+                (op, result) = self.compute.next() => self.input(Input::Computed { op, result }),
+                fired = alarm.fired() => {
+                    fired?;
+                    self.input(Input::Wakeup);
+                }
+                Some(request) = requests.recv() => self.serve(request),
+                _ = activity.tick() => self.activity(),
+            }
+        }
+        self.input(Input::Order(Order::GoingAway));
+        self.carry_out();
+        self.executor.plane.shared().set_alive(0, Duration::ZERO);
+        Ok(())
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        self.engine.handle(clock::boot(), clock::wall(), input);
+    }
+
+    /// Carries out commands until there are none, outcomes included.
+    fn carry_out(&mut self) {
+        while let Some(command) = self.engine.poll() {
+            match command {
+                Command::Send(datagram) => self.executor.sockets.send(&datagram),
+                Command::Compute { op, job } => self.compute.submit(op, job),
+                Command::Record(record) => {
+                    if let Err(error) = self.executor.record(*record) {
+                        tracing::error!(%error, "a record could not be written");
+                    }
+                }
+                Command::Commit { op, commit } => {
+                    self.executor.sessions.set_gateways(self.engine.gateway_addresses());
+                    let done = self.executor.commit(*commit);
+                    self.input(Input::Committed { op, done });
+                }
+            }
+        }
+    }
+
+    /// Takes what the worker has; true when more may be waiting.
+    fn drain(&mut self, inbox: &Inbox<FromWorker>) -> bool {
+        inbox.answer();
+        for _ in 0..TURN_MAX {
+            match inbox.next() {
+                None => return false,
+                Some(FromWorker::Datagram { origin, mut bytes, .. }) => {
+                    let local = origin.local.unwrap_or(match origin.remote.ip() {
+                        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                    });
+                    let gateway = SocketAddr::new(local.to_canonical(), self.config.listen);
+                    let client = SocketAddr::new(origin.remote.ip().to_canonical(), origin.remote.port());
+                    let origin = Origin { hop: Hop::Local, client, gateway };
+                    self.input(Input::Datagram { origin, bytes: &mut bytes });
+                    self.carry_out();
+                }
+                Some(FromWorker::EpochProven { session, epoch }) => self.epoch_proven(session, epoch),
+                Some(FromWorker::Busy { .. } | FromWorker::Pong { .. }) => {}
+                Some(FromWorker::SocketLost { socket }) => tracing::warn!(?socket, "a socket is gone"),
+            }
+        }
+        true
+    }
+
+    fn epoch_proven(&mut self, session: jvpn_common::ids::SessionId, epoch: jvpn_common::ids::Epoch) {
+        let slot = self.executor.sessions.iter().find(|(_, entry)| entry.data.id() == session).map(|(slot, _)| slot);
+        if let Some(slot) = slot {
+            let (opened, unanswered) = (Some(clock::boot()), None);
+            self.input(Input::Activity { slot, opened, unanswered, epoch });
+        }
+    }
+
+    /// Tells the engine what the worker saw of every slot.
+    fn activity(&mut self) {
+        let now = clock::boot();
+        let mut seen = Vec::new();
+        for (slot, entry) in self.executor.sessions.iter() {
+            let Some(epoch) = entry.data.sealing().map(|key| key.epoch()) else { continue };
+            let opened = entry.locators.keys().filter_map(|k| entry.data.last_opened(k.0)).max();
+            let sealed = Instant(entry.data.traffic().last_sealed.load(std::sync::atomic::Ordering::Relaxed));
+            let waiting = sealed.0 != 0 && opened.is_none_or(|at| sealed > at);
+            let since = self.unanswered.get(&slot).copied().filter(|since| opened.is_none_or(|at| *since > at));
+            let unanswered = waiting.then(|| since.unwrap_or(sealed.min(now)));
+            match unanswered {
+                Some(at) => self.unanswered.insert(slot, at),
+                None => self.unanswered.remove(&slot),
+            };
+            seen.push((slot, opened, unanswered, epoch));
+        }
+        for (slot, opened, unanswered, epoch) in seen {
+            self.input(Input::Activity { slot, opened, unanswered, epoch });
+        }
+        let available = !self.executor.audit.is_failing();
+        self.input(Input::Order(Order::Storage { available }));
+    }
+
+    fn audit(&self) -> &Arc<Audit> {
+        &self.executor.audit
+    }
+}

@@ -1,0 +1,230 @@
+//! The start of a gateway, in the order that makes every failure clean.
+//!
+//! Owns what is opened and in which order: store (locks the state directory), record, maps, TUN, sockets,
+//! worker, sessions of the earlier start, API. Everything is undone by dropping it.
+
+use super::commit::{Executor, Sockets};
+use super::compute::Compute;
+use super::keeper::Keeper;
+use super::restore::Known;
+use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
+use super::sessions::Sessions;
+use super::{Gateway, setup};
+use crate::api;
+use crate::audit::{self, Audit};
+use crate::config::{GatewayConfig, Paths, XdpMode};
+use crate::api::model::Xdp;
+use crate::dataplane::attach::{self, LoadOptions, Wanted};
+use crate::dataplane::kernel::Kernel;
+use crate::dataplane::pins::Pins;
+use crate::dataplane::{self, DataPlane, Settings, WorkerTables};
+use crate::runtime::entropy::System;
+use crate::runtime::firewall::{self, Firewall};
+use crate::runtime::clock;
+use crate::store::Store;
+use crate::tunnel::{
+    ToController, Tun, TunOptions, TunnelAddresses, UdpOptions, UdpPort, Worker, WorkerOptions,
+    to_controller,
+};
+use anyhow::{Context, Result};
+use jvpn_common::crypto::Entropy;
+use jvpn_common::event::Record;
+use jvpn_common::gateway::Engine;
+use jvpn_common::mapop::MapOp;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+/// Message 1 a second the kernel lets through from one bucket of sources, and from all on one processor.
+const HANDSHAKE_RATE: u32 = 100;
+const HANDSHAKE_TOTAL_RATE: u32 = 20_000;
+
+/// Detaches the kernel program when dropped (`--detach-on-exit`).
+#[derive(Debug)]
+pub(super) struct Detach(Vec<String>, Paths);
+
+impl Drop for Detach {
+    fn drop(&mut self) {
+        for interface in &self.0 {
+            if let Err(error) = attach::unload(interface, &Pins::below(&self.1.pin_root)) {
+                tracing::warn!(%error, interface, "could not detach");
+            }
+        }
+    }
+}
+
+/// Starts a gateway and runs it to its end.
+pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: bool) -> Result<()> {
+    let keys = config.keys()?;
+    let store = Arc::new(Store::open(&paths.state_dir)?);
+    let (audit, recovered) = Audit::open(&paths.state_dir)?;
+    let audit = Arc::new(audit);
+    let (incarnation, owner_epoch) = (store.next_incarnation()?, store.owner_epoch()?);
+    let engine_config = setup::engine(&config, keys, incarnation, owner_epoch)?;
+    let policies = engine_config.peers.iter().map(|(key, peer)| (*key.as_bytes(), peer.policy.clone())).collect();
+    record_policies(&audit, &engine_config)?;
+    let (mut plane, xdp) = plane(&config, &paths)?;
+    let mut seed = [0; 16];
+    System.fill(&mut seed);
+    let [low, high] = [0, 8].map(|at| seed.get(at..at + 8).and_then(|half| half.try_into().ok()).map_or(0, u64::from_le_bytes));
+    let adopted = plane.adopt()?;
+    plane.configure(&Settings {
+        port: config.listen,
+        incarnation,
+        owner_epoch,
+        workers: 1,
+        bucket_seed: [low, high],
+        handshake_rate: HANDSHAKE_RATE,
+        handshake_total_rate: HANDSHAKE_TOTAL_RATE,
+    });
+    let (boot_id, keeper) = keeper(&store, policies)?;
+    let known = Known {
+        stored: store.load_all()?,
+        transitions: audit::last_transitions(&audit::dir_of(&paths.state_dir))?,
+        recovered: &recovered,
+        adopted,
+        policies: keeper.policies(),
+        boot_id: &boot_id,
+        owner_epoch,
+    };
+    let (restored, orphans) = known.sessions();
+    for orphan in orphans {
+        plane.apply(&MapOp::Free { slot: orphan.slot })?;
+    }
+    let tun = Tun::open(&TunOptions { name: config.tun.clone(), mtu: setup::inner_mtu(&config), addresses: config.addresses.clone() }).await?;
+    firewall::enable_forwarding()?;
+    let _firewall = config.masquerade.then(|| Firewall::apply(&config.tun, &config.addresses)).transpose()?;
+    let sockets = sockets(config.listen)?;
+    let (sender, inbox) = to_controller()?;
+    let sessions = Sessions::default();
+    let attached = !xdp.is_empty();
+    let tables = WorkerTables::new(Arc::clone(plane.shared()), clock::boot, !attached, 0);
+    let role = GatewayRole::new(tables, sessions.shared(), 0);
+    let (worker, counters) = worker(&config, role, tun, sender, &sockets)?;
+    let mut engine = Engine::new(engine_config, Box::new(System), clock::boot());
+    engine.restore(restored);
+    let socket = api::Socket::bind(&paths.socket)?;
+    let (requests, asked) = tokio::sync::mpsc::channel(api::REQUESTS_MAX);
+    let served = tokio::task::spawn_local(api::serve(socket, api::Handle { requests, feed: audit.feed() }));
+    let executor = Executor { plane, keeper, audit, sessions, sockets };
+    let mut gateway = Gateway {
+        started: clock::text(clock::boot()),
+        detach: detach_on_exit.then(|| Detach(config.interfaces.clone(), paths.clone())),
+        config,
+        paths,
+        incarnation,
+        owner_epoch,
+        engine,
+        executor,
+        compute: Compute::start()?,
+        worker: worker.clone(),
+        counters,
+        xdp,
+        unanswered: BTreeMap::new(),
+    };
+    tracing::info!(name = gateway.config.name, port = gateway.config.listen, incarnation = incarnation.0, "serving");
+    let result = gateway.run(inbox, asked).await;
+    served.abort();
+    while !worker.stop() {
+        tokio::task::yield_now().await;
+    }
+    result
+}
+
+fn keeper(store: &Arc<Store>, policies: BTreeMap<[u8; 32], Arc<jvpn_common::session::Policy>>) -> Result<(String, Keeper)> {
+    let boot_id = clock::boot_id().context("/proc is needed")?;
+    let keeper = Keeper::start(Arc::clone(store), boot_id.clone(), policies)?;
+    Ok((boot_id, keeper))
+}
+
+/// Every policy in force, with its full text, once a start.
+fn record_policies(audit: &Audit, config: &jvpn_common::gateway::Config) -> Result<()> {
+    let policies: BTreeMap<_, _> = config.peers.values().map(|peer| (peer.policy.version, &peer.policy)).collect();
+    for policy in policies.values() {
+        let ts = jiff::Timestamp::now().to_string();
+        let context = jvpn_common::event::Context { ts: &ts, at: clock::boot(), node: &config.node, seq: 0, peer: "" };
+        audit.append(Record::policy(&context, policy))?;
+    }
+    Ok(())
+}
+
+/// The maps, and the kernel program on every configured interface that does not have it yet.
+fn plane(config: &GatewayConfig, paths: &Paths) -> Result<(Box<dyn DataPlane>, Vec<Xdp>)> {
+    let pins = Pins::below(&paths.pin_root);
+    if config.xdp == XdpMode::Off {
+        if dataplane::object().is_none() {
+            tracing::warn!("built without the kernel program: maps are in this process's memory, bpftool sees none");
+            return Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Vec::new()));
+        }
+        attach::make_maps(&pins, config.max_sessions)?;
+        return Ok((Box::new(Kernel::open(&pins)?), Vec::new()));
+    }
+    let mut xdp = Vec::new();
+    for interface in &config.interfaces {
+        let before = attach::plan(interface, &pins)?;
+        if !before.replaces {
+            let options = LoadOptions {
+                interface: interface.clone(),
+                max_sessions: config.max_sessions,
+                pins: pins.clone(),
+                wanted: wanted(config.xdp),
+            };
+            let loaded = attach::load(&options)?;
+            tracing::info!(interface, verified = loaded.verified, memory = loaded.memory, "kernel program attached");
+        }
+        let facts = attach::plan(interface, &pins)?.facts;
+        let mode = if facts.generic { "generic" } else { "native" }.to_owned();
+        xdp.push(Xdp { iface: interface.clone(), mode, prog_id: facts.program.unwrap_or(0) });
+    }
+    Ok((Box::new(Kernel::open(&pins)?), xdp))
+}
+
+/// Which mode a configuration allows.
+#[must_use]
+pub fn wanted(mode: XdpMode) -> Wanted {
+    match mode {
+        XdpMode::Native => Wanted::Native,
+        XdpMode::Generic => Wanted::Generic,
+        XdpMode::Auto | XdpMode::Off => Wanted::Either,
+    }
+}
+
+fn sockets(port: u16) -> Result<Sockets> {
+    let open = |address: IpAddr| UdpPort::open(&UdpOptions::new(SocketAddr::new(address, port))).map(Arc::new);
+    let v4 = open(Ipv4Addr::UNSPECIFIED.into()).with_context(|| format!("UDP port {port}"))?;
+    let v6 = match open(Ipv6Addr::UNSPECIFIED.into()) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            tracing::warn!(%error, port, "no IPv6 socket; clients reach this gateway over IPv4 only");
+            None
+        }
+    };
+    Ok(Sockets { v4: Some(v4), v6 })
+}
+
+fn worker(
+    config: &GatewayConfig,
+    role: GatewayRole,
+    tun: Tun,
+    sender: ToController,
+    sockets: &Sockets,
+) -> Result<(crate::tunnel::WorkerHandle, Arc<crate::tunnel::Counters>)> {
+    let v4 = config.addresses.iter().find_map(|net| if let IpAddr::V4(v4) = net.addr() { Some(v4) } else { None });
+    let v6 = config.addresses.iter().find_map(|net| if let IpAddr::V6(v6) = net.addr() { Some(v6) } else { None });
+    let options =
+        WorkerOptions { inner_mtu: setup::inner_mtu(&config), addresses: TunnelAddresses { v4, v6 }, ..WorkerOptions::default() };
+    let (worker, handle) = Worker::new(role, tun, sender, options)?;
+    let counters = worker.counters();
+    for (id, port) in [(SOCKET_V4, &sockets.v4), (SOCKET_V6, &sockets.v6)] {
+        if let Some(port) = port {
+            anyhow::ensure!(handle.add_socket(id, Arc::clone(port)), "the worker's queue is full at its start");
+        }
+    }
+    std::thread::Builder::new().name("worker-0".into()).spawn(move || {
+        if let Err(error) = worker.run() {
+            // Clients see it within half a second: the worker's lease runs out.
+            tracing::error!(%error, "the tunnel worker ended");
+        }
+    })?;
+    Ok((handle, counters))
+}

@@ -1,0 +1,13 @@
+//! The event loops of gateway and client: engines on one side, the world on the other.
+//!
+//! Owns clocks, entropy, timers, and the order in which inputs reach an engine. Must never decide what a
+//! session does: an engine is asked, its commands are carried out, each outcome goes back.
+
+pub mod alarm;
+pub mod client;
+pub mod clock;
+pub mod entropy;
+pub mod firewall;
+pub mod gateway;
+pub mod stop;
+mod sys;

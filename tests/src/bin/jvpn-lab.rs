@@ -1,0 +1,175 @@
+//! The lab's command: ping, demo, clean. Owns arguments and what is printed; never measures or judges.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use jvpn_tests::lab::demo::{self, Options};
+use jvpn_tests::lab::ping::ping;
+use jvpn_tests::lab::process::{Product, Role};
+use jvpn_tests::lab::setup::Setup;
+use jvpn_tests::lab::topology as at;
+use jvpn_tests::lab::{self, Lab, registry, report};
+
+#[derive(Parser)]
+#[command(name = "jvpn-lab", about = "Two networks in namespaces, and the real product in them")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Xdp {
+    Native,
+    Generic,
+    Auto,
+    Off,
+}
+
+impl Xdp {
+    fn key(self) -> &'static str {
+        match self {
+            Xdp::Native => "native",
+            Xdp::Generic => "generic",
+            Xdp::Auto => "auto",
+            Xdp::Off => "off",
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Bring up a lab and a session, ping inside the tunnel both ways in IPv4 and IPv6, remove everything
+    Ping {
+        #[arg(long, value_enum, default_value = "native")]
+        xdp: Xdp,
+        /// Carry the tunnel over IPv6
+        #[arg(long)]
+        outside_v6: bool,
+    },
+    /// Play the acts and say which promises were kept
+    Demo {
+        /// Print one JSON document instead
+        #[arg(long)]
+        json: bool,
+        /// Write raw flows, the record, map dumps and logs here
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Play only this act; may be given several times
+        #[arg(long = "act", value_name = "NAME")]
+        acts: Vec<String>,
+        /// Leave the lab up and print how to enter it
+        #[arg(long)]
+        keep: bool,
+        #[arg(long, value_enum, default_value = "native")]
+        xdp: Xdp,
+    },
+    /// Check that the document in a directory written with --out is what its raw files say
+    Recompute { directory: PathBuf },
+    /// Bring up the bare lab, print its name, and hold it until Ctrl-C
+    Up,
+    /// Remove what killed and kept labs left
+    Clean {
+        /// Only these labs
+        names: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Recompute { directory } => {
+            println!("recomputed: {}", report::verify(&directory)?.join(", "));
+            return Ok(ExitCode::SUCCESS);
+        }
+        Verb::Ping { .. } | Verb::Demo { .. } | Verb::Up | Verb::Clean { .. } => {}
+    }
+    if let Err(error) = lab::require_root() {
+        eprintln!("error: {error:#}");
+        return Ok(ExitCode::from(7));
+    }
+    lab::guard_signals()?;
+    match verb {
+        Verb::Ping { xdp, outside_v6 } => ping_all(xdp, outside_v6),
+        Verb::Demo { json, out, acts, keep, xdp } => {
+            let broken = std::env::var("JVPN_BREAK").ok().filter(|name| !name.is_empty());
+            let options = Options { acts, keep, out, xdp: xdp.key().into(), broken };
+            let document = demo::run(&options)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&document)?);
+            } else {
+                print!("{}", document.human());
+                println!(
+                    "\ntry next:\n  cargo xtask demo --act silent_death --out target/demo\n  \
+                     cargo xtask demo --keep\n  cargo xtask bench tunnel --quick"
+                );
+            }
+            Ok(if document.pass { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        }
+        Verb::Up => {
+            let lab = Lab::up()?;
+            println!("{}", lab.prefix());
+            eprintln!("enter with: nsenter --net=/run/netns/{}-client; Ctrl-C removes it", lab.prefix());
+            loop {
+                std::thread::park();
+            }
+        }
+        Verb::Clean { names } => {
+            let (removed, in_use) = registry::clean(&names)?;
+            println!("removed: {}", if removed.is_empty() { "nothing".into() } else { removed.join(" ") });
+            if !in_use.is_empty() {
+                println!("still in use by a running process: {}", in_use.join(" "));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Recompute { .. } => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn ping_all(xdp: Xdp, outside_v6: bool) -> Result<ExitCode> {
+    let lab = Lab::up()?;
+    let setup = Setup { xdp: xdp.key().into(), outside_v6, ..Setup::default() };
+    let mut product = Product::start(&lab, &setup)?;
+    product.wait_healthy()?;
+    let (client, lan) = (lab.topology.client(), lab.topology.lan());
+    let mut failed = false;
+    for (from, name, target) in [
+        (&client, "client → gateway", at::INNER_GATEWAY_V4),
+        (&client, "client → gateway", at::INNER_GATEWAY_V6),
+        (&client, "client → LAN", at::LAN_V4),
+        (&client, "client → LAN", at::LAN_V6),
+        (&lan, "LAN → client", at::INNER_CLIENT_V4),
+        (&lan, "LAN → client", at::INNER_CLIENT_V6),
+    ] {
+        let ip: IpAddr = target.parse().context("address of the lab")?;
+        for size in [56, 1_200] {
+            match ping(from, ip, size, Duration::from_secs(3)) {
+                Ok(time) => println!("{name} {target}, {size} bytes: {:.3} ms", time.as_secs_f64() * 1e3),
+                Err(error) => {
+                    failed = true;
+                    println!("{name} {target}, {size} bytes: FAILED {error:#}");
+                }
+            }
+        }
+    }
+    if failed {
+        eprintln!("{}\n{}", product.log_tail(Role::Gateway), product.log_tail(Role::Client));
+    }
+    for role in [Role::Client, Role::Gateway] {
+        product.stop(role)?;
+    }
+    lab.down()?;
+    Ok(ExitCode::from(u8::from(failed)))
+}

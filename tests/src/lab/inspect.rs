@@ -1,0 +1,52 @@
+//! Owns what the lab reads beside the product's own answers: interface addresses and dumps of the kernel's maps.
+//! Never changes anything.
+
+use std::fs;
+use std::path::Path as FilePath;
+
+use anyhow::{Context, Result};
+
+use super::netns::{Netns, run};
+
+/// Global addresses of one interface; empty when it does not exist.
+pub fn addresses(space: &Netns, interface: &str) -> Vec<String> {
+    let Ok(text) = space.run(&["ip", "-o", "address", "show", "dev", interface], None) else {
+        return Vec::new();
+    };
+    let mut found: Vec<String> = text
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace().skip_while(|word| !word.starts_with("inet"));
+            words.nth(1).map(str::to_owned)
+        })
+        .filter(|address| !address.starts_with("fe80"))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Dumps every pinned map below `pins` and the programs attached in `space`, as bpftool prints them.
+pub fn bpftool(space: &Netns, pins: &FilePath, out: &FilePath) -> Result<()> {
+    let mut text = String::new();
+    let mut section = |title: String, body: Result<String>| {
+        // A pin that is no map, or a map that vanished meanwhile, is part of the picture.
+        let body = body.unwrap_or_else(|error| format!("{error:#}\n"));
+        text.push_str(&format!("### {title}\n{body}\n"));
+    };
+    section("bpftool net".into(), space.run(&["bpftool", "net", "show"], None));
+    let mut directories = vec![pins.to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        let mut entries: Vec<_> = fs::read_dir(&directory).into_iter().flatten().flatten().collect();
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let path = entry.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if let Some(name) = path.to_str() {
+                let dump = run(&["bpftool", "map", "dump", "pinned", name], None);
+                section(name.to_owned(), dump);
+            }
+        }
+    }
+    fs::write(out, text).with_context(|| format!("write {}", out.display()))
+}

@@ -1,0 +1,127 @@
+//! Owns the few system calls of the lab that no safe crate offers. Never policy: each function is one call with its
+//! error returned.
+
+use std::io::{self, PipeReader};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use socket2::{Domain, Socket, Type};
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+/// Not in the libc crate: do not show a socket what leaves through its interface.
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+
+/// The head of the kernel's `union bpf_attr` for BPF_PROG_LOAD; later fields default to zero.
+#[repr(C)]
+struct ProgramLoad {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+}
+
+/// Loads an XDP program given as instruction words.
+pub(super) fn load_xdp(instructions: &[u64]) -> io::Result<OwnedFd> {
+    let license = c"Dual MIT/GPL";
+    let attributes = ProgramLoad {
+        kind: BPF_PROG_TYPE_XDP,
+        count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
+        instructions: instructions.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: bpf(2) reads `size_of` bytes of `attributes` and through it `count` words and the license; all three
+    // live until the call returns, and it writes nothing because the log is empty.
+    let descriptor =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size_of::<ProgramLoad>()) };
+    let descriptor = RawFd::try_from(descriptor).map_err(io::Error::other)?;
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel returned this descriptor just now and nothing else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Signals that end a run.
+const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
+/// Write end of the pipe that the handler tells; -1 until there is one.
+static NOTE: AtomicI32 = AtomicI32::new(-1);
+
+/// From now on SIGINT, SIGTERM and SIGHUP write their number, four bytes, into a pipe; this is its read end. A handler
+/// and no mask: children must not inherit blocked signals, and exec resets handlers.
+pub(super) fn note_ending_signals() -> io::Result<PipeReader> {
+    let (reader, writer) = io::pipe()?;
+    NOTE.store(OwnedFd::from(writer).into_raw_fd(), Ordering::SeqCst);
+    // SAFETY: sigaction is integers and pointers, for which zero bytes mean no flags, no mask, default action.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
+    for signal in ENDING {
+        // SAFETY: `action` is initialised and outlives the call; its handler only does what signal handlers may.
+        let code = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+        if code != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(reader)
+}
+
+extern "C" fn note(signal: libc::c_int) {
+    let byte = signal.to_ne_bytes();
+    // SAFETY: write(2) is allowed in handlers; the buffer is a live local of four bytes, and the descriptor, once
+    // stored, is never closed.
+    unsafe { libc::write(NOTE.load(Ordering::SeqCst), byte.as_ptr().cast(), byte.len()) };
+}
+
+/// A raw socket that sees every frame arriving on one interface, none that leaves through it, and never blocks.
+pub(super) fn packet_socket(interface: &str) -> io::Result<Socket> {
+    let every = (libc::ETH_P_ALL as u16).to_be();
+    let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)?;
+    let one: libc::c_int = 1;
+    // SAFETY: the option takes an int, `one` is one and outlives the call.
+    let code = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_IGNORE_OUTGOING,
+            (&raw const one).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if code != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: sockaddr_ll is plain integers, for which zero bytes are a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = every;
+    let index = rustix::net::netdevice::name_to_index(&socket, interface)?;
+    address.sll_ifindex = index.cast_signed();
+    // SAFETY: `address` is an initialised sockaddr_ll of the length given and outlives the call.
+    let code = unsafe {
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
+    };
+    if code == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Waits until a socket has something to read, with the precision of a high-resolution timer.
+pub(super) fn readable(socket: &Socket, wait: Duration) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::IN)];
+    let Ok(timeout) = wait.try_into() else {
+        return false;
+    };
+    poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,256 @@
+//! Owns the shape of the lab: which namespaces exist, how they are wired and addressed. Data and its application;
+//! never faults, processes or measurements.
+//!
+//! ```text
+//!                     .2 ┌──────────────┐ .1            .2 ┌────────┐
+//!            ┌─ wan-a ───┤ ra  (router) ├── 198.18.1.0/24 ─┤        │
+//!            │ 192.0.2.0/24, 2001:db8:a::/64              │        │   198.51.100.0/24   ┌─────────┐        ┌─────┐
+//!  ┌────────┐│                                            │  core  ├─ 2001:db8:7::/64 ───┤ gw      ├─ lan ──┤ lan │
+//!  │ client ├┤                                            │        │ .1             .7   │ wan+XDP │ .1 .10 │     │
+//!  └────────┘│                                            │        │                     └─────────┘ 192.168.77.0/24
+//!            │ .2 ┌──────────────┐ .6      203.0.113.0/24 │        │                                 fd00:77::/64
+//!            └─ wan-b ┤ rb (NAT) ├────────────────────────┤ .5     │
+//!      192.168.20.0/24, 2001:db8:b::/64 (v6 is routed)    └────────┘
+//!
+//!  inside the tunnel: gateway 10.77.0.1 fd77::1, client 10.77.0.17 fd77::17; the LAN routes both to gw.
+//! ```
+//!
+//! The client's uplinks end at `ra` and `rb`, the gateway's at `core`: whatever is broken between `rX` and `core`,
+//! neither end sees a link event. `gw` has one uplink and one address, as a real gateway does; both paths meet there.
+
+use anyhow::Result;
+
+use super::netns::{Netns, run};
+use super::pass;
+
+/// The two ways from client to gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Path {
+    A,
+    B,
+}
+
+impl Path {
+    pub const BOTH: [Path; 2] = [Path::A, Path::B];
+
+    /// Name of the transport in `client.toml`.
+    pub fn transport(self) -> &'static str {
+        match self {
+            Path::A => "path-a",
+            Path::B => "path-b",
+        }
+    }
+
+    /// Interface of this path in the client's namespace.
+    pub fn uplink(self) -> &'static str {
+        match self {
+            Path::A => "wan-a",
+            Path::B => "wan-b",
+        }
+    }
+
+    pub fn other(self) -> Path {
+        match self {
+            Path::A => Path::B,
+            Path::B => Path::A,
+        }
+    }
+
+    pub fn of_transport(name: &str) -> Option<Path> {
+        Path::BOTH.into_iter().find(|path| path.transport() == name)
+    }
+}
+
+pub const GATEWAY_V4: &str = "198.51.100.7";
+pub const GATEWAY_V6: &str = "2001:db8:7::7";
+pub const GATEWAY_PORT: u16 = 51821;
+pub const GATEWAY_INTERFACE: &str = "wan";
+pub const INNER_GATEWAY_V4: &str = "10.77.0.1";
+pub const INNER_GATEWAY_V6: &str = "fd77::1";
+pub const INNER_CLIENT_V4: &str = "10.77.0.17";
+pub const INNER_CLIENT_V6: &str = "fd77::17";
+pub const LAN_V4: &str = "192.168.77.10";
+pub const LAN_V6: &str = "fd00:77::10";
+/// Ports the NAT hands out before and after it forgets: disjoint, so another port is certain.
+pub const NAT_PORTS: [&str; 2] = ["20000-29999", "30000-39999"];
+/// Public address of the NAT router.
+pub const NAT_V4: &str = "203.0.113.6";
+
+/// The namespaces, by their short names.
+pub const SPACES: [&str; 6] = ["client", "ra", "rb", "core", "gw", "lan"];
+
+struct End {
+    space: &'static str,
+    interface: &'static str,
+    v4: &'static str,
+    v6: &'static str,
+}
+
+const fn end(space: &'static str, interface: &'static str, v4: &'static str, v6: &'static str) -> End {
+    End { space, interface, v4, v6 }
+}
+
+const LINKS: [(End, End); 6] = [
+    (
+        end("client", "wan-a", "192.0.2.2/24", "2001:db8:a::2/64"),
+        end("ra", "client", "192.0.2.1/24", "2001:db8:a::1/64"),
+    ),
+    (
+        end("client", "wan-b", "192.168.20.2/24", "2001:db8:b::2/64"),
+        end("rb", "client", "192.168.20.1/24", "2001:db8:b::1/64"),
+    ),
+    (end("ra", "core", "198.18.1.1/24", "2001:db8:a1::1/64"), end("core", "ra", "198.18.1.2/24", "2001:db8:a1::2/64")),
+    (
+        end("rb", "core", "203.0.113.6/24", "2001:db8:b1::1/64"),
+        end("core", "rb", "203.0.113.5/24", "2001:db8:b1::2/64"),
+    ),
+    (end("gw", "wan", "198.51.100.7/24", "2001:db8:7::7/64"), end("core", "gw", "198.51.100.1/24", "2001:db8:7::1/64")),
+    (end("gw", "lan", "192.168.77.1/24", "fd00:77::1/64"), end("lan", "lan", "192.168.77.10/24", "fd00:77::10/64")),
+];
+
+/// `ip` lines per namespace. The client has a default route over each uplink, the second one worse: a socket bound
+/// to a device finds its own, everything else takes path A.
+const ROUTES: [(&str, &str); 6] = [
+    (
+        "client",
+        "route replace default via 192.0.2.1 dev wan-a metric 100\nroute replace default via 192.168.20.1 dev wan-b metric 200\n\
+         route replace default via 2001:db8:a::1 dev wan-a metric 100\nroute replace default via 2001:db8:b::1 dev wan-b metric 200\n",
+    ),
+    ("ra", "route replace default via 198.18.1.2\nroute replace default via 2001:db8:a1::2\n"),
+    ("rb", "route replace default via 203.0.113.5\nroute replace default via 2001:db8:b1::2\n"),
+    (
+        "core",
+        "route replace 192.0.2.0/24 via 198.18.1.1\nroute replace 2001:db8:a::/64 via 2001:db8:a1::1\n\
+         route replace 2001:db8:b::/64 via 2001:db8:b1::1\n",
+    ),
+    ("gw", "route replace default via 198.51.100.1\nroute replace default via 2001:db8:7::1\n"),
+    ("lan", "route replace default via 192.168.77.1\nroute replace default via fd00:77::1\n"),
+];
+
+/// The namespaces of one lab, named `PREFIX-client` and so on.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    prefix: String,
+}
+
+impl Topology {
+    pub fn named(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    pub fn space(&self, short: &str) -> Netns {
+        Netns::new(format!("{}-{short}", self.prefix))
+    }
+
+    /// The router that a path's faults live in.
+    pub fn router(&self, path: Path) -> Netns {
+        self.space(match path {
+            Path::A => "ra",
+            Path::B => "rb",
+        })
+    }
+
+    pub fn client(&self) -> Netns {
+        self.space("client")
+    }
+
+    pub fn gateway(&self) -> Netns {
+        self.space("gw")
+    }
+
+    pub fn lan(&self) -> Netns {
+        self.space("lan")
+    }
+
+    /// Builds everything. On failure the caller removes what exists: removal asks the kernel, not this value.
+    pub fn build(&self) -> Result<()> {
+        for short in SPACES {
+            run(&["ip", "netns", "add", self.space(short).name()], None)?;
+        }
+        for short in SPACES {
+            let space = self.space(short);
+            space.ip("link set lo up\n")?;
+            for key in ["ipv6/conf/all/accept_dad", "ipv6/conf/default/accept_dad"] {
+                // Addresses must be usable at once: nobody else is on these links.
+                space.sysctl(key, "0")?;
+            }
+            // A link that goes down and up again has its IPv6 addresses as before, like its IPv4 ones.
+            space.sysctl("ipv6/conf/all/keep_addr_on_down", "1")?;
+            for key in ["ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter"] {
+                space.sysctl(key, "0")?;
+            }
+            // Lets the lab ping without raw sockets, with the kernel's own checksums.
+            space.sysctl("ipv4/ping_group_range", "0 0")?;
+            if short != "client" && short != "lan" {
+                space.sysctl("ipv4/ip_forward", "1")?;
+                space.sysctl("ipv6/conf/all/forwarding", "1")?;
+            }
+        }
+        for (left, right) in &LINKS {
+            self.wire(left, right)?;
+        }
+        for short in SPACES {
+            self.route(short)?;
+        }
+        self.router(Path::B).nft(&nat_rules(0))?;
+        // What the gateway sends with XDP_TX arrives at the far end of its uplink only if that end runs a program
+        // as well; without one the frames vanish uncounted. Everywhere else a program would only cost throughput.
+        let program = pass::load()?;
+        pass::attach(&self.space("core"), "gw", &program)
+    }
+
+    /// The routes of one namespace; also puts back what a link going down took.
+    pub fn route(&self, short: &str) -> Result<()> {
+        for (space, batch) in ROUTES {
+            if space == short {
+                self.space(short).ip(batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wire(&self, left: &End, right: &End) -> Result<()> {
+        let (left_space, right_space) = (self.space(left.space), self.space(right.space));
+        run(
+            &[
+                "ip",
+                "link",
+                "add",
+                left.interface,
+                "netns",
+                left_space.name(),
+                "type",
+                "veth",
+                "peer",
+                "name",
+                right.interface,
+                "netns",
+                right_space.name(),
+            ],
+            None,
+        )?;
+        for (space, end) in [(&left_space, left), (&right_space, right)] {
+            let End { interface, v4, v6, .. } = end;
+            space.ip(&format!(
+                "address add {v4} dev {interface}\naddress add {v6} dev {interface} nodad\nlink set {interface} up\n"
+            ))?;
+            // A local socket would send unfinished checksums over veth, and nothing behind XDP_TX finishes them.
+            space.run(&["ethtool", "-K", interface, "tx", "off"], None)?;
+        }
+        Ok(())
+    }
+}
+
+/// The NAT's ruleset with its `generation`th port range. Packets for a forgotten mapping are dropped in silence,
+/// as carriers do. `snat`, not `masquerade`: the mapping must outlive a change of the outgoing interface.
+pub fn nat_rules(generation: usize) -> String {
+    let ports = NAT_PORTS[generation % NAT_PORTS.len()];
+    format!(
+        "table ip nat44\ndelete table ip nat44\ntable ip nat44 {{\n\
+         chain post {{ type nat hook postrouting priority srcnat; policy accept;\n\
+         oifname != \"client\" ip saddr 192.168.20.0/24 meta l4proto {{ tcp, udp }} snat to {NAT_V4}:{ports}\n\
+         oifname != \"client\" ip saddr 192.168.20.0/24 snat to {NAT_V4}\n}}\n\
+         chain input {{ type filter hook input priority filter; policy accept;\n\
+         iifname != \"client\" meta l4proto {{ tcp, udp }} drop\n}}\n}}\n"
+    )
+}

@@ -1,0 +1,266 @@
+//! What goes wrong.
+//!
+//! Owns the kinds of faults, how long each lasts and how it is undone. Every kind is possible in every seed.
+
+use super::client::ClientHost;
+use super::{What, World};
+use jvpn_common::client::Input;
+use jvpn_common::gateway::command::Order;
+use jvpn_common::reason::Reason;
+use jvpn_common::time::Duration;
+
+/// Names of the kinds, as the cover counts them.
+pub const KINDS: [&str; 26] = [
+    "silence up",
+    "silence down",
+    "silence both",
+    "loss",
+    "delay",
+    "nat rebind",
+    "duplicate",
+    "reorder",
+    "replay to gateway",
+    "replay to client",
+    "copy from elsewhere",
+    "hold back",
+    "forge",
+    "path down",
+    "new network",
+    "gateway killed",
+    "gateway power cut",
+    "gateway stopped",
+    "gateway frozen",
+    "commits fail",
+    "client jump",
+    "gateway jump",
+    "operator terminates",
+    "storage full",
+    "client sleeps",
+    "all paths silent",
+];
+
+impl World {
+    /// Something goes wrong now.
+    pub(super) fn fault(&mut self) {
+        let kind = self.rng.below(KINDS.len() as u64) as usize;
+        let client = self.rng.below(self.clients.len() as u64) as usize;
+        let path = self.rng.below(self.clients[client].paths.len() as u64) as usize;
+        // The rare ones cost seconds: let them stay rare.
+        if matches!(kind, 15..=18 | 22 | 24) && self.rng.chance(600) {
+            return;
+        }
+        let name = KINDS[kind];
+        self.cover.fault(name);
+        let now = self.now;
+        self.cover.note(now, || format!("fault {name} client {client} path {path}"));
+        match kind {
+            0..=7 => self.path_fault(kind, client, path),
+            8..=12 => self.packet_fault(kind),
+            13 | 14 => self.link_fault(kind == 14, client, path),
+            15..=19 => self.gateway_fault(kind),
+            _ => self.other_fault(kind, client, path),
+        }
+    }
+
+    fn path_fault(&mut self, kind: usize, client: usize, path: usize) {
+        let long = self.rng.chance(300);
+        let lasts = if long { self.rng.millis(2_000, 12_000) } else { self.rng.millis(20, 2_000) };
+        let until = self.now + lasts;
+        let (loss, delay, odd) = (self.rng.between(50, 600), self.rng.millis(20, 600), self.rng.between(50, 400));
+        let host = &mut self.clients[client];
+        let path_number = path as u8;
+        let net = &mut host.paths[path];
+        match kind {
+            0 => net.to_gateway.silent_until = until,
+            1 => net.to_client.silent_until = until,
+            2 => (net.to_gateway.silent_until, net.to_client.silent_until) = (until, until),
+            3 => {
+                for way in [&mut net.to_gateway, &mut net.to_client] {
+                    (way.loss, way.lossy_until) = (loss, until + Duration::from_secs(3));
+                }
+            }
+            4 => net.spike = (delay, until),
+            5 => {
+                net.rebind(&mut self.rng);
+                self.checker.home(net.outer, host.number);
+            }
+            6 | 7 => {
+                for way in [&mut net.to_gateway, &mut net.to_client] {
+                    (way.twice, way.reorder, way.odd_until) = if kind == 6 { (odd, 0, until) } else { (0, odd, until) };
+                }
+            }
+            _ => net.renumber(host.number, path_number, &mut self.rng),
+        }
+    }
+
+    /// Somebody on the way repeats, copies, holds back or changes datagrams.
+    fn packet_fault(&mut self, kind: usize) {
+        if kind == 11 {
+            self.hold_back = 3;
+            return;
+        }
+        for _ in 0..self.rng.between(1, 6) {
+            let Some(copy) = self.rng.pick(&self.seen).cloned() else { return };
+            let at = self.now + self.rng.millis(0, 50);
+            let mut copy = copy;
+            if kind == 12 {
+                let place = self.rng.below(copy.bytes.len() as u64) as usize;
+                copy.bytes[place] ^= 1 << self.rng.below(8);
+            }
+            match (kind, copy.up) {
+                (9, _) | (_, false) => {
+                    let outer = copy.outer;
+                    self.put(at, What::ToClient { outer, from: copy.gateway, bytes: copy.bytes });
+                }
+                (10, _) => {
+                    // From an address that never belonged to anybody, before the original may arrive.
+                    let mut elsewhere = copy.outer;
+                    elsewhere.set_port(7);
+                    self.put(at, What::ToGateway { outer: elsewhere, gateway: copy.gateway, bytes: copy.bytes });
+                }
+                _ => self.put(at, What::ToGateway { outer: copy.outer, gateway: copy.gateway, bytes: copy.bytes }),
+            }
+        }
+    }
+
+    fn link_fault(&mut self, new_network: bool, client: usize, path: usize) {
+        let now = self.now;
+        let back = now + self.rng.millis(10, 6_000);
+        let next_id = self.next_path;
+        let host = &mut self.clients[client];
+        let net = &mut host.paths[path];
+        if !net.up || host.asleep.is_some() {
+            return;
+        }
+        net.up = false;
+        net.up_at = Some(back);
+        let id = net.id;
+        if new_network {
+            self.next_path += 1;
+            net.id = jvpn_common::client::PathId(next_id);
+            net.renumber(host.number, path as u8, &mut self.rng);
+            self.checker.home(net.outer, host.number);
+        }
+        let input = Input::PathDown { path: id, reason: Reason::LinkDown };
+        let out = host.handle(now, input, &mut self.cover);
+        self.put(back, What::PathBack { client, path });
+        self.from_client(client, out);
+    }
+
+    fn gateway_fault(&mut self, kind: usize) {
+        let now = self.now;
+        if self.gateway.engine.is_none() || self.gateway.frozen.is_some() {
+            return;
+        }
+        match kind {
+            18 => {
+                self.gateway.maps.now = now;
+                self.gateway.maps.alive_for(jvpn_common::limits::ALIVE_FOR);
+                self.gateway.frozen = Some(now + self.rng.millis(200, 8_000));
+            }
+            19 => {
+                self.gateway.failing = self.rng.between(100, 900);
+                let until = now + self.rng.millis(200, 3_000);
+                self.put(until, What::CommitsWork);
+            }
+            _ => {
+                if kind == 17 {
+                    let out = self.gateway.order(now, Order::GoingAway, &mut self.checker, &mut self.cover);
+                    self.from_gateway(out);
+                }
+                let power = kind == 16;
+                self.gateway.crash(power, now, &mut self.cover);
+                let back = now + self.rng.millis(100, 4_000);
+                self.put(back, What::Restart { power });
+            }
+        }
+    }
+
+    fn other_fault(&mut self, kind: usize, client: usize, path: usize) {
+        let now = self.now;
+        let label = self.clients[client].paths[path].label;
+        let session = self.clients[client].engine.view().session;
+        match (kind, session) {
+            (20, _) => {
+                let out = self.clients[client].handle(now, Input::Jump { label }, &mut self.cover);
+                self.from_client(client, out);
+            }
+            (21, Some(session)) => self.order(Order::Jump { session, label }),
+            (22, Some(session)) => {
+                let reason = self.ending();
+                self.order(Order::Terminate { session, reason });
+            }
+            (23, _) => {
+                self.order(Order::Storage { available: false });
+                let until = now + self.rng.millis(500, 4_000);
+                self.put(until, What::StorageBack);
+            }
+            (24, _) => {
+                let until = now + self.rng.millis(1_000, 20_000);
+                self.clients[client].asleep = Some(now);
+                self.put(until, What::Wake { client });
+            }
+            (25, _) => {
+                let lasts = self.rng.millis(100, 9_000);
+                for net in &mut self.clients[client].paths {
+                    let until = now + lasts;
+                    (net.to_gateway.silent_until, net.to_client.silent_until) = (until, until);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ending(&mut self) -> Reason {
+        let all = [Reason::OperatorTermination, Reason::PolicyTermination, Reason::SecKeyCompromiseSuspected];
+        all[self.rng.below(3) as usize]
+    }
+
+    pub(super) fn order(&mut self, order: Order) {
+        let now = self.now;
+        let out = self.gateway.order(now, order, &mut self.checker, &mut self.cover);
+        self.from_gateway(out);
+    }
+
+    /// Everything that is wrong ends.
+    pub(super) fn heal(&mut self) {
+        self.gateway.failing = 0;
+        self.hold_back = 0;
+        self.order(Order::Storage { available: true });
+        for client in 0..self.clients.len() {
+            self.clients[client].paths.iter_mut().for_each(super::net::NetPath::heal);
+            if self.clients[client].asleep.is_some() {
+                self.wake_client(client);
+            }
+            for path in 0..self.clients[client].paths.len() {
+                self.path_back(client, path);
+            }
+        }
+        if self.gateway.frozen.is_some() {
+            self.gateway.frozen = Some(self.now);
+        }
+    }
+
+    pub(super) fn path_back(&mut self, client: usize, path: usize) {
+        let now = self.now;
+        let host = &mut self.clients[client];
+        if host.paths[path].up || host.asleep.is_some() {
+            return;
+        }
+        host.paths[path].up = true;
+        host.paths[path].up_at = None;
+        let input = ClientHost::path_up(&host.paths[path]);
+        let out = host.handle(now, input, &mut self.cover);
+        self.from_client(client, out);
+    }
+
+    pub(super) fn wake_client(&mut self, client: usize) {
+        let now = self.now;
+        let host = &mut self.clients[client];
+        let Some(since) = host.asleep.take() else { return };
+        let due: Vec<usize> = (0..host.paths.len()).filter(|&path| host.paths[path].up_at.is_some_and(|at| at <= now)).collect();
+        let out = host.handle(now, Input::Woke { suspended: now.since(since) }, &mut self.cover);
+        self.from_client(client, out);
+        due.into_iter().for_each(|path| self.path_back(client, path));
+    }
+}
