@@ -35,6 +35,8 @@ pub mod reason;
 #[cfg(feature = "engine")]
 pub mod replay;
 #[cfg(feature = "engine")]
+pub mod sabotage;
+#[cfg(feature = "engine")]
 pub mod secret;
 #[cfg(feature = "engine")]
 pub mod session;

@@ -3,13 +3,14 @@
 //! Owns the only place where the session moves. Must never believe an answer that is older than what is
 //! known, or one to a request that is not under way.
 
-use super::command::{Command, EventKind, PathId, Sabotage, Transport};
+use super::command::{Command, EventKind, PathId, Transport};
 use super::timing::{COMMIT_PAUSE, REQUEST_TRIES};
 use super::Engine;
 use crate::ids::{Locator, TransportIndex};
 use crate::message::reattach::Purpose;
 use crate::message::{Ack, Label, Reject};
 use crate::reason::Reason;
+use crate::sabotage::Bug;
 use crate::session::State;
 use crate::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ const DENIED_FOR: Duration = Duration::from_secs(30);
 
 impl Engine {
     pub(super) fn on_ack(&mut self, ack: &Ack) {
-        let believe_all = self.config.sabotage == Sabotage::AcceptsOldAck;
+        let believe_all = self.sabotage.is(Bug::AcceptsOldAck);
         let Some(session) = &mut self.session else { return };
         let fits = |request: &&super::jump::Request| request.nonce == ack.nonce && request.purpose == ack.purpose;
         if session.request.as_ref().filter(fits).is_none() {

@@ -53,21 +53,6 @@ pub struct Config {
     pub endpoints: Vec<SocketAddr>,
     /// What this machine can seal data with.
     pub suites: Vec<Suite>,
-    /// Bugs put in on purpose, so that the simulation can show that it finds them. The product passes the
-    /// default, which has none.
-    pub sabotage: Sabotage,
-}
-
-/// Deliberate bugs of the client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sabotage {
-    /// None.
-    #[default]
-    None,
-    /// Takes an ACK whatever version and owner epoch it says.
-    AcceptsOldAck,
-    /// Goes on with the locator of the old network on a new one.
-    KeepsLocator,
 }
 
 /// What goes in.

@@ -46,7 +46,7 @@ impl Engine {
         }
         let id = SetId(self.next_set);
         self.next_set += 1;
-        let (mut keys, data) = KeySet::new(id, accepted.epoch, suite, EpochKeys::derive(split), self.now);
+        let (mut keys, data) = KeySet::new(id, accepted.epoch, suite, EpochKeys::derive(split), self.sabotage, self.now);
         let add = keys.add_locators(&accepted.locators);
         let Some((k, locator)) = keys.take_locator() else { return };
         self.commands.push_back(Command::Locators { set: id, steering: keys.steering(), add, remove: Vec::new() });

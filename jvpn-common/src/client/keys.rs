@@ -6,10 +6,12 @@
 use crate::abi::SteeringKeys;
 use super::command::{DataKeys, SetId};
 use crate::channel::{Channel, Side};
-use crate::crypto::{EpochKeys, Suite};
+use crate::crypto::{Directions, EpochKeys, Suite};
 use crate::ids::{Epoch, Locator, TransportIndex};
 use crate::limits::{HEADER_LEN, LOCATORS_MAX, PREVIOUS_KEYS_LIFE};
 use crate::message::Message;
+use crate::sabotage::{Bug, Sabotage};
+use crate::secret::Secret;
 use crate::tag::steering_tag;
 use crate::time::Instant;
 use crate::wire::header::FLAG_DOWN;
@@ -27,24 +29,40 @@ pub(super) struct KeySet {
     channel: Channel,
     made: Instant,
     previous: Option<(Epoch, Instant)>,
+    /// Only under sabotage: the first control keys a second time.
+    twin: Option<Directions<Secret<32>>>,
     locators: BTreeMap<Locator, TransportIndex>,
     spare: BTreeMap<TransportIndex, Locator>,
 }
 
 impl KeySet {
     /// The set of a handshake, and the keys for the worker.
-    pub(super) fn new(id: SetId, epoch: Epoch, suite: Suite, keys: EpochKeys, now: Instant) -> (Self, DataKeys) {
+    pub(super) fn new(
+        id: SetId,
+        epoch: Epoch,
+        suite: Suite,
+        keys: EpochKeys,
+        sabotage: Sabotage,
+        now: Instant,
+    ) -> (Self, DataKeys) {
         let steering = keys.steering_words();
+        let twin = sabotage.is(Bug::RekeyReusesCounter).then(|| Directions {
+            up: keys.control.up.duplicate(),
+            down: keys.control.down.duplicate(),
+        });
         let channel = Channel::new(Side::Client, epoch, keys.control, steering);
         let data = DataKeys { set: id, epoch, suite, up: keys.data.up, down: keys.data.down };
         let (locators, spare) = (BTreeMap::new(), BTreeMap::new());
-        (Self { id, channel, made: now, previous: None, locators, spare }, data)
+        (Self { id, channel, made: now, previous: None, twin, locators, spare }, data)
     }
 
     /// The epoch of a REKEY; from now on everything is sealed under it.
     pub(super) fn add_epoch(&mut self, epoch: Epoch, suite: Suite, keys: EpochKeys, now: Instant) -> DataKeys {
         self.previous = Some((self.channel.epoch(), now + PREVIOUS_KEYS_LIFE));
-        self.channel.add(epoch, keys.control);
+        match self.twin.take() {
+            None => self.channel.add(epoch, keys.control),
+            Some(twin) => self.channel = Channel::new(Side::Client, self.channel.epoch(), twin, self.steering()),
+        }
         self.made = now;
         DataKeys { set: self.id, epoch, suite, up: keys.data.up, down: keys.data.down }
     }

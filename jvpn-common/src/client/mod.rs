@@ -43,7 +43,7 @@ mod wakeup;
 mod tests;
 
 pub use command::{
-    Activity, Command, Config, DataKeys, Event, EventKind, Input, PathClass, PathId, PathUp, Sabotage, SetId, Transport,
+    Activity, Command, Config, DataKeys, Event, EventKind, Input, PathClass, PathId, PathUp, SetId, Transport,
 };
 pub use queue::{HOLD_BYTES_MAX, HOLD_FOR, HoldQueue};
 pub use view::{PathState, PathView, Phase, View};
@@ -51,6 +51,7 @@ pub use view::{PathState, PathView, Phase, View};
 use crate::crypto::Entropy;
 use crate::crypto::cookie::MacKeys;
 use crate::reason::Reason;
+use crate::sabotage::Sabotage;
 use crate::time::{Duration, Instant};
 use crate::wire::Kind;
 use handshake::{Goal, Handshake};
@@ -92,6 +93,7 @@ pub struct Engine {
     reasons: VecDeque<Reason>,
     closing: Option<Closing>,
     closed: bool,
+    sabotage: Sabotage,
 }
 
 impl core::fmt::Debug for Engine {
@@ -126,7 +128,13 @@ impl Engine {
             reasons: VecDeque::new(),
             closing: None,
             closed: false,
+            sabotage: Sabotage::default(),
         }
+    }
+
+    /// Switches a deliberate bug on.
+    pub const fn sabotage(&mut self, sabotage: Sabotage) {
+        self.sabotage = sabotage;
     }
 
     /// Takes one input; then [`Self::poll`] until there is nothing more.

@@ -43,6 +43,7 @@ use crate::crypto::challenge::ChallengeSecret;
 use crate::ids::{OpId, SessionId, Slot};
 use crate::message::{Control, Message};
 use crate::reason::Reason;
+use crate::sabotage::Sabotage;
 use crate::session::Path;
 use crate::time::Instant;
 use crate::wire::Kind;
@@ -95,6 +96,7 @@ pub struct Engine {
     /// Messages opened, by kind.
     seen: BTreeMap<&'static str, u64>,
     security_at: BTreeMap<(SessionId, Reason), Instant>,
+    sabotage: Sabotage,
 }
 
 impl core::fmt::Debug for Engine {
@@ -129,8 +131,14 @@ impl Engine {
             drops: BTreeMap::new(),
             rows: BTreeMap::new(),
             security_at: BTreeMap::new(),
+            sabotage: Sabotage::default(),
             seen: BTreeMap::new(),
         }
+    }
+
+    /// Switches a deliberate bug on.
+    pub const fn sabotage(&mut self, sabotage: Sabotage) {
+        self.sabotage = sabotage;
     }
 
     /// Takes one input at boot time `now`; `wall` is the wall clock in nanoseconds since 1970, a hint only.

@@ -22,6 +22,7 @@ use crate::ids::{SessionId, Slot};
 use crate::limits::PATH_MTU_UNPROVEN;
 use crate::message::{Ack, Control, Evidence, Purpose, Reject, Request};
 use crate::reason::Reason;
+use crate::sabotage::Bug;
 use crate::secret::PublicKey;
 use crate::session::{
     self, Allowed, Cause, Class, Input, Opened, Path, Refusal, RefusalKind, Session, Step, Switch, Transport, Validated,
@@ -83,6 +84,7 @@ impl Engine {
             Some(proof) => self.proven(asked, transport, proof),
             None => self.known(came.slot, transport, &policy, request.quoted_echo),
         };
+        let validated = if self.sabotage.is(Bug::SkipsChallenge) { Validated::answered(transport, path) } else { validated };
         match validated {
             Ok(_) if self.is_busy(session) => self.drop(Drop::Busy),
             Ok(validated) => self.on_proven(asked, validated, transport, &policy),
@@ -104,6 +106,7 @@ impl Engine {
         let bound_here = core.transport().is_some_and(|active| active.path == asked.path);
         match asked.request.nonce.cmp(&core.nonce()) {
             _ if asked.request.purpose == Purpose::Validate => Freshness::New,
+            _ if self.sabotage.is(Bug::AcceptsLowerNonce) => Freshness::New,
             Ordering::Greater => Freshness::New,
             Ordering::Equal if core.nonce() != 0 && bound_here => Freshness::Repeat,
             Ordering::Equal | Ordering::Less => Freshness::Old,
@@ -202,7 +205,8 @@ impl Engine {
         let policy = self.policy(&asked.peer);
         let Some(live) = self.table.sessions.get(&asked.session) else { return };
         let input = Input::Reattach(switch);
-        match live.core.step(&input, &policy, self.now) {
+        let lax = self.sabotage.is(Bug::AcceptsLowerNonce).then(|| live.core.forgetting_nonce());
+        match lax.as_ref().unwrap_or(&live.core).step(&input, &policy, self.now) {
             Ok(step) => self.move_session(asked, step),
             Err(refusal) if refusal.kind == RefusalKind::Repeat => self.send_ack_unmoved(asked),
             Err(refusal) => {

@@ -298,6 +298,11 @@ impl Session {
         Some((raised, gap))
     }
 
+    /// The same session as if no request had been accepted: a deliberate bug.
+    pub(crate) fn forgetting_nonce(&self) -> Self {
+        Self { nonce: 0, nonce_path: None, ..self.clone() }
+    }
+
     /// Its name for life.
     #[must_use]
     pub const fn id(&self) -> SessionId {

@@ -9,10 +9,11 @@ use super::rng::Rng;
 use super::worker::EpochKeys;
 use jvpn_common::abi::SteeringKeys;
 use jvpn_common::client::{
-    Activity, Command, Config, Engine, EventKind, HoldQueue, IDLE_AFTER, Input, PathId, PathUp, Sabotage, SetId, Transport,
+    Activity, Command, Config, Engine, EventKind, HoldQueue, IDLE_AFTER, Input, PathId, PathUp, SetId, Transport,
 };
 use jvpn_common::crypto::Suite;
 use jvpn_common::ids::TransportIndex;
+use jvpn_common::sabotage::Sabotage;
 use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
 use jvpn_common::time::Instant;
 use jvpn_common::tag::steering_tag;
@@ -39,12 +40,13 @@ pub struct ClientHost {
     pub engine: Engine,
     /// Its identity.
     pub key: PublicKey,
+    private: PrivateKey,
+    gateway: PublicKey,
+    sabotage: Sabotage,
     /// Its paths.
     pub paths: Vec<NetPath>,
     /// Asleep until then.
     pub asleep: Option<Instant>,
-    /// Closed for good.
-    pub closed: bool,
     /// When an inner packet last arrived.
     pub received: Option<Instant>,
     /// Whether inner packets go up, and down.
@@ -60,25 +62,18 @@ pub struct ClientHost {
 impl ClientHost {
     /// A client with so many paths.
     pub fn new(number: u8, key: &PrivateKey, gateway: PublicKey, sabotage: Sabotage, rng: &mut Rng, now: Instant) -> Self {
-        let public = key.public();
-        let config = Config {
-            name: format!("client{number}"),
-            private_key: key.duplicate(),
-            gateway,
-            psk: PresharedKey::none(),
-            endpoints: gateways().to_vec(),
-            suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
-            sabotage,
-        };
         let count = 2 + rng.below(3) as u8;
         let paths = (0..count).map(|path| NetPath::new(number, path, rng)).collect();
+        let engine = engine(number, key, gateway, sabotage, rng, now);
         Self {
             number,
-            engine: Engine::new(config, Box::new(rng.fork()), now),
-            key: public,
+            engine,
+            key: key.public(),
+            private: key.duplicate(),
+            gateway,
+            sabotage,
             paths,
             asleep: None,
-            closed: false,
             received: None,
             flow: (false, false),
             sets: BTreeMap::new(),
@@ -88,6 +83,15 @@ impl ClientHost {
             dirty: false,
             sequence: 0,
         }
+    }
+
+    /// The process ends without a word and starts again.
+    pub fn restart(&mut self, rng: &mut Rng, now: Instant) {
+        self.engine = engine(self.number, &self.private, self.gateway, self.sabotage, rng, now);
+        self.sets.clear();
+        self.using = None;
+        self.held = HoldQueue::default();
+        (self.activity, self.dirty) = (Activity::default(), false);
     }
 
     /// The input that announces a path.
@@ -247,4 +251,18 @@ impl ClientHost {
     pub fn wakeup(&self) -> Option<Instant> {
         if self.asleep.is_some() { None } else { self.engine.wakeup() }
     }
+}
+
+fn engine(number: u8, key: &PrivateKey, gateway: PublicKey, sabotage: Sabotage, rng: &mut Rng, now: Instant) -> Engine {
+    let config = Config {
+        name: format!("client{number}"),
+        private_key: key.duplicate(),
+        gateway,
+        psk: PresharedKey::none(),
+        endpoints: gateways().to_vec(),
+        suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
+    };
+    let mut engine = Engine::new(config, Box::new(rng.fork()), now);
+    engine.sabotage(sabotage);
+    engine
 }

@@ -10,7 +10,7 @@ use jvpn_common::reason::Reason;
 use jvpn_common::time::Duration;
 
 /// Names of the kinds, as the cover counts them.
-pub const KINDS: [&str; 26] = [
+pub const KINDS: [&str; 29] = [
     "silence up",
     "silence down",
     "silence both",
@@ -37,6 +37,9 @@ pub const KINDS: [&str; 26] = [
     "storage full",
     "client sleeps",
     "all paths silent",
+    "client killed",
+    "client closes",
+    "no large control",
 ];
 
 impl World {
@@ -46,7 +49,7 @@ impl World {
         let client = self.rng.below(self.clients.len() as u64) as usize;
         let path = self.rng.below(self.clients[client].paths.len() as u64) as usize;
         // The rare ones cost seconds: let them stay rare.
-        if matches!(kind, 15..=18 | 22 | 24) && self.rng.chance(600) {
+        if matches!(kind, 15..=18 | 22 | 24 | 26 | 27) && self.rng.chance(600) {
             return;
         }
         let name = KINDS[kind];
@@ -196,10 +199,19 @@ impl World {
                 self.put(until, What::StorageBack);
             }
             (24, _) => {
-                let until = now + self.rng.millis(1_000, 20_000);
+                let most = if self.long { 220_000 } else { 20_000 };
+                let until = now + self.rng.millis(1_000, most);
                 self.clients[client].asleep = Some(now);
                 self.put(until, What::Wake { client });
             }
+            (26, _) => self.start_client(client),
+            (27, _) => {
+                let out = self.clients[client].handle(now, Input::Close, &mut self.cover);
+                self.from_client(client, out);
+                let again = now + self.rng.millis(300, 3_000);
+                self.put(again, What::ClientStarts { client });
+            }
+            (28, _) => self.no_rekey_until = now + self.rng.millis(1_000, 30_000),
             (25, _) => {
                 let lasts = self.rng.millis(100, 9_000);
                 for net in &mut self.clients[client].paths {
@@ -209,6 +221,21 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// A client's process starts (again), with whatever paths there are.
+    pub(super) fn start_client(&mut self, client: usize) {
+        let now = self.now;
+        let host = &mut self.clients[client];
+        host.restart(&mut self.rng, now);
+        let mut out = host.handle(now, Input::WallClock(super::gateway::WALL + now.0), &mut self.cover);
+        for path in 0..host.paths.len() {
+            if host.paths[path].up {
+                let input = ClientHost::path_up(&host.paths[path]);
+                out.extend(host.handle(now, input, &mut self.cover));
+            }
+        }
+        self.from_client(client, out);
     }
 
     fn ending(&mut self) -> Reason {
@@ -226,6 +253,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.gateway.failing = 0;
         self.hold_back = 0;
+        self.no_rekey_until = self.now;
         self.order(Order::Storage { available: true });
         for client in 0..self.clients.len() {
             self.clients[client].paths.iter_mut().for_each(super::net::NetPath::heal);

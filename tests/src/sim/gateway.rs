@@ -153,7 +153,9 @@ impl GatewayHost {
         self.maps.unbind_all();
         self.maps.config.incarnation = self.incarnation;
         self.maps.alive_for(ALIVE_FOR);
-        self.engine = Some(Engine::new(config, Box::new(self.rng.fork()), now));
+        let mut engine = Engine::new(config, Box::new(self.rng.fork()), now);
+        engine.sabotage(self.bug.sabotage());
+        self.engine = Some(engine);
     }
 
     /// The process dies; what is not on disk or in the kernel is gone.

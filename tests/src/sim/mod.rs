@@ -25,7 +25,8 @@ use check::Checker;
 use client::ClientHost;
 use cover::Cover;
 use gateway::{GatewayHost, WALL};
-use jvpn_common::client::{Input, Phase, Sabotage};
+use jvpn_common::client::{Input, Phase};
+use jvpn_common::sabotage::{self, Sabotage};
 use jvpn_common::secret::PrivateKey;
 use jvpn_common::session::policy::Policy;
 use jvpn_common::time::{Duration, Instant};
@@ -51,8 +52,14 @@ pub enum Bug {
     VersionNotPersisted,
     /// Data goes to the draining binding.
     DrainSends,
-    /// A bug of the client engine.
-    Client(Sabotage),
+    /// A bug of an engine.
+    Engine(sabotage::Bug),
+}
+
+impl Bug {
+    fn sabotage(self) -> Sabotage {
+        if let Self::Engine(bug) = self { Sabotage::with(bug) } else { Sabotage::default() }
+    }
 }
 
 /// How large a run is.
@@ -65,6 +72,9 @@ pub struct Size {
     /// Clients.
     pub clients: u8,
 }
+
+/// One seed in so many is long enough for keys to die of age.
+const LONG_EVERY: u64 = 25;
 
 impl Size {
     /// The size of continuous integration.
@@ -93,6 +103,7 @@ enum What {
     CommitsWork,
     StorageBack,
     Wake { client: usize },
+    ClientStarts { client: usize },
     Calm,
     LastFlows,
 }
@@ -111,8 +122,10 @@ pub struct World {
     cover: Cover,
     seen: VecDeque<Copy>,
     hold_back: u32,
+    no_rekey_until: Instant,
     next_path: u32,
     calm: bool,
+    long: bool,
     end: Instant,
 }
 
@@ -132,7 +145,12 @@ pub struct Failure {
 /// # Errors
 /// The first thing that was wrong.
 pub fn run(seed: u64, size: Size, bug: Bug, verbose: bool) -> Result<Cover, Failure> {
+    let long = seed.is_multiple_of(LONG_EVERY);
+    let size = if long { Size { faulty: size.faulty * 4, ..size } } else { size };
     let mut world = World::new(seed, size, bug, verbose);
+    if long {
+        world.no_rekey_until = world.end.before(size.calm);
+    }
     let what = world.play();
     match what {
         None => Ok(world.cover),
@@ -140,7 +158,7 @@ pub fn run(seed: u64, size: Size, bug: Bug, verbose: bool) -> Result<Cover, Fail
     }
 }
 
-fn policy(rng: &mut Rng) -> Policy {
+fn policy(long: bool, rng: &mut Rng) -> Policy {
     let mut policy = Policy::shipped(["field", "fast", "field", "metered"][rng.below(4) as usize]).unwrap_or_default();
     let secs = Duration::from_secs;
     policy.standby_interval = rng.millis(500, 5_000);
@@ -148,12 +166,16 @@ fn policy(rng: &mut Rng) -> Policy {
     policy.max_recovery_window = secs(rng.between(1, 8));
     policy.transport_loss_ttl = secs(rng.between(8, 40));
     policy.session_ttl = secs(rng.between(60, 600));
+    if long {
+        (policy.session_ttl, policy.transport_loss_ttl) = (secs(900), secs(600));
+    }
     policy.max_switches_per_min = rng.between(3, 60) as u32;
     policy.max_requests_per_min = rng.between(20, 400) as u32;
     policy.max_recoveries_degraded = rng.between(1, 8) as u32;
     policy.volatile_max = secs(rng.between(4, 20));
     policy.degraded_stability_window = secs(rng.between(4, 15));
     policy.gateway_dead_after = secs(rng.between(2, 6));
+    policy.max_recovery_attempts = rng.between(1, 12) as u32;
     policy
 }
 
@@ -164,8 +186,9 @@ impl World {
         let private = PrivateKey::generate(&mut rng);
         let public = private.public();
         let keys: Vec<PrivateKey> = (0..size.clients).map(|_| PrivateKey::generate(&mut rng)).collect();
-        let peers = keys.iter().map(|key| (key.public(), Arc::new(policy(&mut rng)))).collect();
-        let sabotage = if let Bug::Client(sabotage) = bug { sabotage } else { Sabotage::None };
+        let long = seed.is_multiple_of(LONG_EVERY);
+        let peers = keys.iter().map(|key| (key.public(), Arc::new(policy(long, &mut rng)))).collect();
+        let sabotage = bug.sabotage();
         let clients: Vec<ClientHost> = keys
             .iter()
             .zip(0..)
@@ -183,8 +206,10 @@ impl World {
             cover: Cover { verbose, ..Cover::default() },
             seen: VecDeque::new(),
             hold_back: 0,
+            no_rekey_until: now,
             next_path: 100,
             calm: false,
+            long,
             end: now + size.faulty + size.calm,
             rng,
         };
@@ -292,6 +317,7 @@ impl World {
             What::CommitsWork => self.gateway.failing = 0,
             What::StorageBack => self.order(jvpn_common::gateway::command::Order::Storage { available: true }),
             What::Wake { client } => self.wake_client(client),
+            What::ClientStarts { client } => self.start_client(client),
             What::Calm => {
                 self.calm = true;
                 self.heal();
@@ -364,6 +390,9 @@ impl World {
             self.checker.datagram(false, &bytes, now, &mut self.cover);
             let Some(path) = self.clients[client].paths.iter().find(|path| path.id == id && path.up) else { continue };
             let outer = path.outer;
+            if now < self.no_rekey_until && bytes.first() == Some(&5) && bytes.len() > 1_000 {
+                continue;
+            }
             let mut arrivals = path.carry(true, bytes.len(), now, &mut self.rng);
             if self.hold_back > 0 && bytes.len() == jvpn_common::limits::CONTROL_LEN {
                 // Released long after its successors.

@@ -16,7 +16,7 @@ use crate::runtime::gateway::setup::suites;
 use crate::store::DirLock;
 use crate::tunnel::{Tun, TunOptions, TunnelAddresses, Worker, WorkerOptions, to_controller};
 use anyhow::Result;
-use jvpn_common::client::command::{Config, Sabotage};
+use jvpn_common::client::command::Config;
 use jvpn_common::client::Engine;
 use jvpn_common::secret::PresharedKey;
 use std::sync::Arc;
@@ -37,7 +37,6 @@ pub(super) async fn start(config: ClientConfig, paths: Paths) -> Result<()> {
         psk: keys.preshared.unwrap_or_else(PresharedKey::none),
         endpoints: config.endpoints.clone(),
         suites: suites(),
-        sabotage: Sabotage::None,
     };
     let tun = Tun::open(&TunOptions { name: config.tun.clone(), mtu: INNER_MTU, addresses: Vec::new() }).await?;
     let index = tun.index()?;
