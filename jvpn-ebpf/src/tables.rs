@@ -13,9 +13,9 @@ use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
 use core::ptr;
 use jvpn_common::abi::{
-    BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, Event, LocatorEntry,
-    PATHS_PER_SLOT, PathCounters, SESSION_WORDS, SessionEntry, SessionInfo, SteeringKeys, Traffic,
-    TrafficField, WORD_ACTIVE, WORD_GENERATION, binding_place,
+    BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, Event, LocatorEntry, PATHS_PER_SLOT,
+    PathCounters, SESSION_WORDS, SessionEntry, SessionInfo, SteeringKeys, Traffic, TrafficField, WORD_ACTIVE,
+    WORD_GENERATION, binding_place,
 };
 use jvpn_common::limits::LOCATORS_MAX;
 use jvpn_common::steer::{Session, Tables};
@@ -194,9 +194,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn path(&self, slot: u32, place: u32) -> PathCounters {
-        PathCounters::from_words(words(
-            PATHS.get_ptr(slot.wrapping_mul(PATHS_PER_SLOT).wrapping_add(place)),
-        ))
+        PathCounters::from_words(words(PATHS.get_ptr(slot.wrapping_mul(PATHS_PER_SLOT).wrapping_add(place))))
     }
 
     #[inline(always)]
@@ -276,13 +274,7 @@ impl Tables for Maps {
 
 #[inline(always)]
 fn bucket_of(slot: u32, which: BucketField) -> Option<*mut Bucket> {
-    Some(
-        TRAFFIC
-            .get_ptr_mut(slot)?
-            .cast::<u64>()
-            .wrapping_add(which as usize)
-            .cast(),
-    )
+    Some(TRAFFIC.get_ptr_mut(slot)?.cast::<u64>().wrapping_add(which as usize).cast())
 }
 
 /// Whether an event of `slot` is due, given that one every `every` ticks is enough.
@@ -291,9 +283,7 @@ pub(crate) fn event_due(slot: u32, every: u64) -> bool {
     let Some(value) = TRAFFIC.get_ptr_mut(slot) else {
         return false;
     };
-    let word = value
-        .cast::<u64>()
-        .wrapping_add(TrafficField::EventAt as usize);
+    let word = value.cast::<u64>().wrapping_add(TrafficField::EventAt as usize);
     let tick = tick();
     // SAFETY: a field is one of the looked-up value's aligned words.
     let last = unsafe { ptr::read_volatile(word) };

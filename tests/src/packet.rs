@@ -12,25 +12,15 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 /// The gateway's port.
 pub const PORT: u16 = 51_821;
 /// The client's address in IPv4.
-pub const CLIENT_V4: SocketAddr =
-    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 10), 40_000));
+pub const CLIENT_V4: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 10), 40_000));
 /// The gateway's address in IPv4.
-pub const GATEWAY_V4: SocketAddr =
-    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), PORT));
+pub const GATEWAY_V4: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), PORT));
 /// The client's address in IPv6.
-pub const CLIENT_V6: SocketAddr = SocketAddr::V6(SocketAddrV6::new(
-    Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 3, 4, 5, 6),
-    40_000,
-    0,
-    0,
-));
+pub const CLIENT_V6: SocketAddr =
+    SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 3, 4, 5, 6), 40_000, 0, 0));
 /// The gateway's address in IPv6.
-pub const GATEWAY_V6: SocketAddr = SocketAddr::V6(SocketAddrV6::new(
-    Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1),
-    PORT,
-    0,
-    0,
-));
+pub const GATEWAY_V6: SocketAddr =
+    SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1), PORT, 0, 0));
 /// Station addresses.
 pub const MACS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
 

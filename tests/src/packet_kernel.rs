@@ -19,17 +19,26 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Slots of the laboratory's maps.
 pub const SLOTS: u32 = 8;
 
+/// A pin directory that goes with its owner, also when loading panics.
+struct Private(Pins);
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove_all() {
+            eprintln!("{}: {error}", self.0.root().display());
+        }
+    }
+}
+
 /// The program and its maps.
 pub struct Laboratory {
     ebpf: Ebpf,
-    pins: Pins,
+    pins: Private,
 }
 
 impl std::fmt::Debug for Laboratory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Laboratory")
-            .field("pins", &self.pins)
-            .finish_non_exhaustive()
+        f.debug_struct("Laboratory").field("pins", &self.pins.0).finish_non_exhaustive()
     }
 }
 
@@ -50,13 +59,10 @@ impl Laboratory {
             rustix::process::geteuid().is_root(),
             "these tests load a kernel program and need root: sudo -E cargo xtask test"
         );
-        let bytes =
-            object().expect("no kernel program in this build: cargo xtask build, then again");
-        let pins = private_pins();
+        let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
+        let pins = Private(private_pins());
         let mut loader = EbpfLoader::new();
-        loader
-            .override_global("FIXED_TICK", &tick, true)
-            .override_global("FIXED_NOW", &now, true);
+        loader.override_global("FIXED_TICK", &tick, true).override_global("FIXED_NOW", &now, true);
         for name in map::SIZED {
             let each = match name {
                 map::LOCATORS => LOCATORS_MAX as u32,
@@ -66,86 +72,55 @@ impl Laboratory {
             loader.map_max_entries(name, SLOTS * each);
         }
         for name in map::ALL {
-            loader.map_pin_path(name, pins.map(name));
+            loader.map_pin_path(name, pins.0.map(name));
         }
         let mut ebpf = loader.load(bytes).expect("the kernel takes the maps");
         for name in ["jvpn_wan", "jvpn_clock"] {
-            let program: &mut Xdp = ebpf
-                .program_mut(name)
-                .expect("named")
-                .try_into()
-                .expect("XDP");
+            let program: &mut Xdp = ebpf.program_mut(name).expect("named").try_into().expect("XDP");
             program.load().expect("the verifier takes the program");
         }
         let mut laboratory = Self { ebpf, pins };
-        let config = Config {
-            layout: LAYOUT_HASH,
-            max_sessions: SLOTS,
-            hz: 250,
-            ..Config::default()
-        };
-        laboratory
-            .array::<[u64; 32]>(map::CONFIG)
-            .set(0, config.to_words(), 0)
-            .expect("CONFIG");
+        let config = Config { layout: LAYOUT_HASH, max_sessions: SLOTS, hz: 250, ..Config::default() };
+        laboratory.array::<[u64; 32]>(map::CONFIG).set(0, config.to_words(), 0).expect("CONFIG");
         laboratory
     }
 
     /// Where the maps are pinned.
     #[must_use]
     pub fn pins(&self) -> &Pins {
-        &self.pins
+        &self.pins.0
     }
 
     /// Instructions the verifier walked.
     #[must_use]
     pub fn verified(&self) -> u32 {
-        self.program()
-            .info()
-            .ok()
-            .and_then(|info| info.verified_instruction_count())
-            .unwrap_or(0)
+        self.program().info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0)
     }
 
     fn program(&self) -> &Xdp {
-        self.ebpf
-            .program("jvpn_wan")
-            .expect("named")
-            .try_into()
-            .expect("XDP")
+        self.ebpf.program("jvpn_wan").expect("named").try_into().expect("XDP")
     }
 
     /// Runs the program over a frame of at least 14 bytes.
     #[must_use]
     pub fn run(&self, frame: &[u8]) -> Outcome {
         let mut out = vec![0; frame.len() + 64];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ..TestRunOptions::default()
-        };
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
         let result = self.program().test_run(options).expect("BPF_PROG_TEST_RUN");
         out.truncate(result.data_size_out as usize);
-        Outcome {
-            action: result.return_value,
-            frame: out,
-        }
+        Outcome { action: result.return_value, frame: out }
     }
 
     /// Nanoseconds a run of `repeat` took on average.
     #[must_use]
     pub fn time(&self, frame: &[u8], repeat: u32) -> u64 {
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            repeat,
-            ..TestRunOptions::default()
-        };
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
         let result = self.program().test_run(options).expect("BPF_PROG_TEST_RUN");
         u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn data(&self, name: &str) -> MapData {
-        MapData::from_pin(self.pins.map(name)).expect("pinned")
+        MapData::from_pin(self.pins.0.map(name)).expect("pinned")
     }
 
     /// An array map.
@@ -173,14 +148,6 @@ impl Laboratory {
     }
 }
 
-impl Drop for Laboratory {
-    fn drop(&mut self) {
-        if let Err(error) = self.pins.remove_all() {
-            eprintln!("{}: {error}", self.pins.root().display());
-        }
-    }
-}
-
 /// All counts of all processors.
 #[must_use]
 pub fn counted(verdicts: &PerCpuArray<MapData, u64>) -> Vec<u64> {
@@ -191,12 +158,7 @@ pub fn counted(verdicts: &PerCpuArray<MapData, u64>) -> Vec<u64> {
 /// Every event in the ring.
 #[must_use]
 pub fn drained(events: &mut RingBuf<MapData>) -> Vec<Event> {
-    std::iter::from_fn(|| {
-        events
-            .next()
-            .map(|item| Event::from_bytes(&item).expect("an event"))
-    })
-    .collect()
+    std::iter::from_fn(|| events.next().map(|item| Event::from_bytes(&item).expect("an event"))).collect()
 }
 
 /// A pin directory of this test's own. bpffs is mounted if it is not.

@@ -7,9 +7,8 @@ use crate::packet::{self, KEYS};
 use crate::packet_kernel::{Laboratory, SLOTS};
 use aya::maps::{Array, HashMap, MapData};
 use jvpn_common::abi::{
-    ActiveWord, BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, LAYOUT_HASH,
-    LocatorEntry, PENDING, PathCounters, ROLE_GATEWAY, SessionEntry, SteeringKeys, TrafficField,
-    map, mapped,
+    ActiveWord, BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, LAYOUT_HASH, LocatorEntry, PENDING,
+    PathCounters, ROLE_GATEWAY, SessionEntry, SteeringKeys, TrafficField, map, mapped,
 };
 use jvpn_common::steer::{Session, Tables};
 use jvpn_common::verdict::{VERDICTS_MAX, Verdict};
@@ -68,14 +67,7 @@ pub const fn locator(slot: u32, k: u16, dead: bool) -> u64 {
 }
 
 fn binding(client: SocketAddr, port: u16, k: u16, drain_until: u64) -> Binding {
-    Binding {
-        address: mapped(client.ip()),
-        port,
-        k,
-        mtu: 1_400,
-        drain_until,
-        gateway: 0,
-    }
+    Binding { address: mapped(client.ip()), port, k, mtu: 1_400, drain_until, gateway: 0 }
 }
 
 impl State {
@@ -101,15 +93,7 @@ impl State {
         for at in 1..SLOTS {
             for k in 0..3 {
                 for dead in [false, true] {
-                    locators.insert(
-                        locator(at, k, dead),
-                        LocatorEntry {
-                            slot: at,
-                            generation: 9,
-                            k,
-                            reserved: 0,
-                        },
-                    );
+                    locators.insert(locator(at, k, dead), LocatorEntry { slot: at, generation: 9, k, reserved: 0 });
                 }
             }
         }
@@ -150,11 +134,7 @@ impl Session for Entry {
         self.0.active
     }
     fn entry(&self, entry: u8) -> Binding {
-        usize::from(entry)
-            .checked_sub(1)
-            .and_then(|at| self.0.bindings.get(at))
-            .copied()
-            .unwrap_or_default()
+        usize::from(entry).checked_sub(1).and_then(|at| self.0.bindings.get(at)).copied().unwrap_or_default()
     }
     fn generation(&self) -> u32 {
         self.0.generation
@@ -178,11 +158,7 @@ impl HostMaps {
     /// Tables over a copy of `state`.
     #[must_use]
     pub fn new(state: &State) -> Self {
-        Self {
-            fixed: state.clone(),
-            state: RefCell::new(state.clone()),
-            counted: RefCell::default(),
-        }
+        Self { fixed: state.clone(), state: RefCell::new(state.clone()), counted: RefCell::default() }
     }
 
     /// Forgets what packets changed.
@@ -211,20 +187,10 @@ impl Tables for HostMaps {
         self.fixed.keys.get(slot as usize)
     }
     fn path(&self, slot: u32, place: u32) -> PathCounters {
-        self.state
-            .borrow()
-            .paths
-            .get((slot * 4 + place) as usize)
-            .copied()
-            .unwrap_or_default()
+        self.state.borrow().paths.get((slot * 4 + place) as usize).copied().unwrap_or_default()
     }
     fn set_path(&self, slot: u32, place: u32, path: &PathCounters) {
-        if let Some(to) = self
-            .state
-            .borrow_mut()
-            .paths
-            .get_mut((slot * 4 + place) as usize)
-        {
+        if let Some(to) = self.state.borrow_mut().paths.get_mut((slot * 4 + place) as usize) {
             *to = *path;
         }
     }
@@ -235,10 +201,7 @@ impl Tables for HostMaps {
     }
     fn slot_bucket(&self, slot: u32, which: BucketField) -> Bucket {
         let words = self.state.borrow().traffic[slot as usize];
-        Bucket {
-            at: words[which as usize],
-            tokens: words[which as usize + 1],
-        }
+        Bucket { at: words[which as usize], tokens: words[which as usize + 1] }
     }
     fn set_slot_bucket(&self, slot: u32, which: BucketField, bucket: &Bucket) {
         let words = &mut self.state.borrow_mut().traffic[slot as usize];
@@ -312,62 +275,36 @@ impl KernelMaps {
 
     /// Writes a whole state.
     pub fn fill(&mut self, state: &State) {
-        self.config
-            .set(0, state.config.to_words(), 0)
-            .expect("CONFIG");
-        let old: Vec<u64> = self
-            .locators
-            .keys()
-            .collect::<Result<_, _>>()
-            .expect("LOCATORS");
-        old.iter()
-            .for_each(|locator| self.locators.remove(locator).expect("LOCATORS"));
+        self.config.set(0, state.config.to_words(), 0).expect("CONFIG");
+        let old: Vec<u64> = self.locators.keys().collect::<Result<_, _>>().expect("LOCATORS");
+        old.iter().for_each(|locator| self.locators.remove(locator).expect("LOCATORS"));
         for (locator, entry) in &state.locators {
             let value = [entry.slot, entry.generation, u32::from(entry.k)];
             self.locators.insert(locator, value, 0).expect("LOCATORS");
         }
         for (at, (entry, keys)) in (0..).zip(state.sessions.iter().zip(&state.keys)) {
-            self.sessions
-                .set(at, session_words(entry), 0)
-                .expect("SESSIONS");
+            self.sessions.set(at, session_words(entry), 0).expect("SESSIONS");
             self.keys.set(at, keys.to_words(), 0).expect("KEYS");
         }
-        (0..)
-            .zip(&state.paths)
-            .for_each(|(at, path)| self.paths.set(at, path.to_words(), 0).expect("PATHS"));
-        (0..)
-            .zip(&state.traffic)
-            .for_each(|(at, words)| self.traffic.set(at, words, 0).expect("TRAFFIC"));
-        (0..)
-            .zip(&state.buckets)
-            .for_each(|(at, bucket)| self.set_bucket(at, bucket));
+        (0..).zip(&state.paths).for_each(|(at, path)| self.paths.set(at, path.to_words(), 0).expect("PATHS"));
+        (0..).zip(&state.traffic).for_each(|(at, words)| self.traffic.set(at, words, 0).expect("TRAFFIC"));
+        (0..).zip(&state.buckets).for_each(|(at, bucket)| self.set_bucket(at, bucket));
     }
 
     fn set_bucket(&mut self, at: u32, bucket: &Bucket) {
-        self.buckets
-            .set(at, [bucket.at, bucket.tokens], 0)
-            .expect("BUCKETS");
+        self.buckets.set(at, [bucket.at, bucket.tokens], 0).expect("BUCKETS");
     }
 
     /// Restores what differs between `now` and `to`.
     pub fn restore(&mut self, now: &State, to: &State) {
-        for (at, (is, was)) in (0..)
-            .zip(now.paths.iter().zip(&to.paths))
-            .filter(|(_, (is, was))| is != was)
-        {
+        for (at, (is, was)) in (0..).zip(now.paths.iter().zip(&to.paths)).filter(|(_, (is, was))| is != was) {
             assert_ne!(is, was);
             self.paths.set(at, was.to_words(), 0).expect("PATHS");
         }
-        for (at, (_, was)) in (0..)
-            .zip(now.traffic.iter().zip(&to.traffic))
-            .filter(|(_, (is, was))| is != was)
-        {
+        for (at, (_, was)) in (0..).zip(now.traffic.iter().zip(&to.traffic)).filter(|(_, (is, was))| is != was) {
             self.traffic.set(at, was, 0).expect("TRAFFIC");
         }
-        for (at, (_, was)) in (0..)
-            .zip(now.buckets.iter().zip(&to.buckets))
-            .filter(|(_, (is, was))| is != was)
-        {
+        for (at, (_, was)) in (0..).zip(now.buckets.iter().zip(&to.buckets)).filter(|(_, (is, was))| is != was) {
             self.set_bucket(at, was);
         }
     }
@@ -375,8 +312,7 @@ impl KernelMaps {
     /// What packets change and is cheap to read: paths and traffic.
     #[must_use]
     pub fn counters(&self) -> (Vec<PathCounters>, Vec<[u64; 16]>) {
-        let paths = (0..SLOTS * 4)
-            .map(|at| PathCounters::from_words(self.paths.get(&at, 0).expect("PATHS")));
+        let paths = (0..SLOTS * 4).map(|at| PathCounters::from_words(self.paths.get(&at, 0).expect("PATHS")));
         let traffic = (0..SLOTS).map(|at| self.traffic.get(&at, 0).expect("TRAFFIC"));
         (paths.collect(), traffic.collect())
     }
@@ -384,12 +320,7 @@ impl KernelMaps {
     /// The handshake buckets.
     #[must_use]
     pub fn buckets(&self) -> Vec<Bucket> {
-        let bucket = |at| {
-            self.buckets
-                .get(&at, 0)
-                .map(|[at, tokens]| Bucket { at, tokens })
-                .expect("BUCKETS")
-        };
+        let bucket = |at| self.buckets.get(&at, 0).map(|[at, tokens]| Bucket { at, tokens }).expect("BUCKETS");
         (0..BUCKET_SOURCES + BUCKET_LANES).map(bucket).collect()
     }
 
@@ -397,12 +328,10 @@ impl KernelMaps {
     #[must_use]
     pub fn untouched(&self, state: &State) -> bool {
         self.config.get(&0, 0).expect("CONFIG") == state.config.to_words()
-            && (0..).zip(&state.sessions).all(|(at, entry)| {
-                self.sessions.get(&at, 0).expect("SESSIONS") == session_words(entry)
-            })
             && (0..)
-                .zip(&state.keys)
-                .all(|(at, keys)| self.keys.get(&at, 0).expect("KEYS") == keys.to_words())
+                .zip(&state.sessions)
+                .all(|(at, entry)| self.sessions.get(&at, 0).expect("SESSIONS") == session_words(entry))
+            && (0..).zip(&state.keys).all(|(at, keys)| self.keys.get(&at, 0).expect("KEYS") == keys.to_words())
             && state.locators.iter().all(|(locator, entry)| {
                 let value = [entry.slot, entry.generation, u32::from(entry.k)];
                 self.locators.get(locator, 0).expect("LOCATORS") == value

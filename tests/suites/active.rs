@@ -7,9 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 use jvpn_common::abi::{ActiveWord, Binding, SESSION_WORDS, WORD_ACTIVE, binding_place, mapped};
-use jvpn_common::ids::{
-    Generation, Incarnation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex,
-};
+use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex};
 use jvpn_common::mapop::MapOp;
 use jvpn_common::steer::{Session, Tables, bind};
 use jvpn_common::time::{Duration, Instant};
@@ -49,9 +47,7 @@ impl Session for Words {
     }
     fn entry(&self, entry: u8) -> Binding {
         match binding_place(entry) {
-            Some(at) => Binding::from_words(std::array::from_fn(|i| {
-                self.0[at + i].load(Ordering::Acquire)
-            })),
+            Some(at) => Binding::from_words(std::array::from_fn(|i| self.0[at + i].load(Ordering::Acquire))),
             None => Binding::default(),
         }
     }
@@ -68,10 +64,7 @@ fn numbered(seq: u32) -> Binding {
     let [a, b, ..] = seq.to_le_bytes();
     let short = u16::from_le_bytes([a, b]);
     Binding {
-        address: [seq.to_le_bytes(); 4]
-            .concat()
-            .try_into()
-            .expect("16 bytes"),
+        address: [seq.to_le_bytes(); 4].concat().try_into().expect("16 bytes"),
         port: short,
         gateway: short,
         k: short,
@@ -96,9 +89,7 @@ struct Seen {
 }
 
 fn race(sabotage: Sabotage) -> Seen {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let slot = Words(std::array::from_fn(|_| AtomicU64::new(0)));
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -138,9 +129,7 @@ fn read_on(slot: &Words, sabotage: Sabotage) -> Seen {
             // What `bind::read` does, with the retry counted.
             let first = bind::read_once(slot);
             seen.retries += u64::from(first.is_none());
-            first
-                .or_else(|| bind::read_once(slot))
-                .map(|bound| (bound.word, bound.active))
+            first.or_else(|| bind::read_once(slot)).map(|bound| (bound.word, bound.active))
         };
         match bound {
             None => seen.dropped += 1,
@@ -165,10 +154,7 @@ fn read_on(slot: &Words, sabotage: Sabotage) -> Seen {
 fn no_reader_sees_a_mixture_in_a_million_jumps() {
     let seen = race(Sabotage::None);
     println!("{seen:?}");
-    assert!(
-        seen.changes >= CHANGES_MIN && seen.retries >= RETRIES_MIN,
-        "no race happened: {seen:?}"
-    );
+    assert!(seen.changes >= CHANGES_MIN && seen.retries >= RETRIES_MIN, "no race happened: {seen:?}");
     assert_eq!(seen.torn, 0, "{seen:?}");
 }
 
@@ -199,22 +185,10 @@ fn jumping<T: Send>(plane: &mut Kernel, meanwhile: impl FnOnce() -> T + Send) ->
         let mut word = plane.word(SLOT);
         while !done.load(Ordering::Relaxed) {
             let entry = word.spare();
-            let binding = client(if jumps.is_multiple_of(2) {
-                FIRST
-            } else {
-                SECOND
-            });
+            let binding = client(if jumps.is_multiple_of(2) { FIRST } else { SECOND });
             word = word.successor(0, entry);
-            plane
-                .apply(&MapOp::Binding {
-                    slot: SLOT,
-                    entry,
-                    binding,
-                })
-                .expect("a spare entry");
-            plane
-                .apply(&MapOp::Activate { slot: SLOT, word })
-                .expect("a word");
+            plane.apply(&MapOp::Binding { slot: SLOT, entry, binding }).expect("a spare entry");
+            plane.apply(&MapOp::Activate { slot: SLOT, word }).expect("a word");
             jumps += 1;
         }
         (result.join().expect("the reader finished"), jumps)
@@ -224,15 +198,10 @@ fn jumping<T: Send>(plane: &mut Kernel, meanwhile: impl FnOnce() -> T + Send) ->
 const SLOT: Slot = Slot(2);
 const LOCATOR: u64 = 0xabcd_0000;
 const FIRST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1_111);
-const SECOND: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)), 2_222);
+const SECOND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)), 2_222);
 
 fn client(address: SocketAddr) -> Binding {
-    Binding {
-        address: mapped(address.ip()),
-        port: address.port(),
-        ..Binding::default()
-    }
+    Binding { address: mapped(address.ip()), port: address.port(), ..Binding::default() }
 }
 
 fn plane(laboratory: &Laboratory) -> Kernel {
@@ -261,20 +230,13 @@ fn plane(laboratory: &Laboratory) -> Kernel {
 
 #[test]
 fn the_kernel_program_never_accepts_one_clients_address_with_the_others_port() {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let laboratory = Laboratory::new(0, 0);
     let mut plane = plane(&laboratory);
     let data = packet::data(LOCATOR, 0, 1, 40);
     // Short of 72 bytes no notice is written, so the frame stays the same in every repetition.
     let frame = |address: SocketAddr, port: SocketAddr| {
-        packet::frame(
-            SocketAddr::new(address.ip(), port.port()),
-            packet::GATEWAY_V4,
-            false,
-            &data,
-        )
+        packet::frame(SocketAddr::new(address.ip(), port.port()), packet::GATEWAY_V4, false, &data)
     };
     let mixtures = [frame(FIRST, SECOND), frame(SECOND, FIRST)];
     let ((), jumps) = jumping(&mut plane, || {
@@ -289,19 +251,10 @@ fn the_kernel_program_never_accepts_one_clients_address_with_the_others_port() {
     let verdicts = plane.verdicts().expect("VERDICTS");
     let whole = verdicts.kernel(Verdict::Data);
     let torn = verdicts.kernel(Verdict::Torn);
-    println!(
-        "{jumps} + {more} jumps, 3500000 packets, {torn} torn, {whole} accepted from a whole client"
-    );
+    println!("{jumps} + {more} jumps, 3500000 packets, {torn} torn, {whole} accepted from a whole client");
     assert_eq!(mixed.kernel(Verdict::Data), 0, "a mixture was accepted");
-    assert_eq!(
-        mixed.kernel(Verdict::NotBound) + mixed.kernel(Verdict::Torn),
-        3_000_000
-    );
-    assert!(
-        jumps > 100_000
-            && whole > 1_000
-            && verdicts.kernel(Verdict::NotBound) > mixed.kernel(Verdict::NotBound)
-    );
+    assert_eq!(mixed.kernel(Verdict::NotBound) + mixed.kernel(Verdict::Torn), 3_000_000);
+    assert!(jumps > 100_000 && whole > 1_000 && verdicts.kernel(Verdict::NotBound) > mixed.kernel(Verdict::NotBound));
 }
 
 #[test]
@@ -309,9 +262,7 @@ fn a_worker_reads_the_same_word_as_the_kernel() {
     fn clock() -> Instant {
         Instant(1)
     }
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let laboratory = Laboratory::new(0, 0);
     let mut plane = plane(&laboratory);
     let tables = WorkerTables::new(plane.shared().clone(), clock, true, 0);
@@ -331,12 +282,6 @@ fn a_worker_reads_the_same_word_as_the_kernel() {
         }
         seen
     });
-    println!(
-        "{jumps} jumps, first {}, second {}, unread {}",
-        seen[0], seen[1], seen[2]
-    );
-    assert!(
-        jumps > 100_000 && seen[0] > 1_000 && seen[1] > 1_000,
-        "{jumps} jumps, {seen:?}"
-    );
+    println!("{jumps} jumps, first {}, second {}, unread {}", seen[0], seen[1], seen[2]);
+    assert!(jumps > 100_000 && seen[0] > 1_000 && seen[1] > 1_000, "{jumps} jumps, {seen:?}");
 }

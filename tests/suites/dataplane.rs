@@ -7,9 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 use jvpn_common::abi::{ActiveWord, Binding, SessionInfo, SteeringKeys, mapped};
-use jvpn_common::ids::{
-    Generation, Incarnation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex,
-};
+use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex};
 use jvpn_common::mapop::MapOp;
 use jvpn_common::steer::{self, Bytes, Source};
 use jvpn_common::time::{Duration, Instant};
@@ -41,38 +39,22 @@ fn install(slot: Slot, locator: Locator) -> MapOp {
         slot,
         generation: GENERATION,
         keys: KEYS,
-        locators: vec![
-            (TransportIndex(0), locator),
-            (TransportIndex(1), Locator(locator.0 + 1)),
-        ],
+        locators: vec![(TransportIndex(0), locator), (TransportIndex(1), Locator(locator.0 + 1))],
         pending: false,
         session: SessionId([9; 16]),
     }
 }
 
 fn client() -> Binding {
-    Binding {
-        address: mapped(CLIENT_V4.ip()),
-        port: CLIENT_V4.port(),
-        k: 0,
-        mtu: 1_400,
-        ..Binding::default()
-    }
+    Binding { address: mapped(CLIENT_V4.ip()), port: CLIENT_V4.port(), k: 0, mtu: 1_400, ..Binding::default() }
 }
 
 fn bind(plane: &mut dyn DataPlane) {
     plane
         .apply_all(&[
             install(SLOT, LOCATOR),
-            MapOp::Binding {
-                slot: SLOT,
-                entry: 1,
-                binding: client(),
-            },
-            MapOp::Activate {
-                slot: SLOT,
-                word: ActiveWord::new(1, 0, 1),
-            },
+            MapOp::Binding { slot: SLOT, entry: 1, binding: client() },
+            MapOp::Activate { slot: SLOT, word: ActiveWord::new(1, 0, 1) },
         ])
         .expect("a session can be installed and bound");
     plane.shared().set_alive(0, Duration::from_secs(60));
@@ -84,10 +66,7 @@ fn judged(plane: &dyn DataPlane, mut datagram: Vec<u8>) -> Verdict {
         Instant(5)
     }
     let tables = WorkerTables::new(plane.shared().clone(), clock, true, 0);
-    let source = Source {
-        address: mapped(CLIENT_V4.ip()),
-        port: CLIENT_V4.port(),
-    };
+    let source = Source { address: mapped(CLIENT_V4.ip()), port: CLIENT_V4.port() };
     steer::datagram(&mut Bytes::new(&mut datagram), &source, &tables.batch()).verdict
 }
 
@@ -100,50 +79,23 @@ fn state(plane: &dyn DataPlane) -> impl PartialEq + std::fmt::Debug + use<> {
     let shared = plane.shared();
     let slot = |slot| {
         let bindings = [1, 2, 3].map(|entry| shared.binding(slot, entry));
-        (
-            plane.word(slot),
-            shared.generation(slot),
-            bindings,
-            plane.info(slot),
-        )
+        (plane.word(slot), shared.generation(slot), bindings, plane.info(slot))
     };
-    let verdicts: Vec<_> = (0..4)
-        .map(|i| {
-            judged(
-                plane,
-                packet::control(LOCATOR.0 + i, u16::try_from(i).unwrap(), 1),
-            )
-        })
-        .collect();
-    (
-        (0..SLOTS).map(|i| slot(Slot(i))).collect::<Vec<_>>(),
-        verdicts,
-    )
+    let verdicts: Vec<_> =
+        (0..4).map(|i| judged(plane, packet::control(LOCATOR.0 + i, u16::try_from(i).unwrap(), 1))).collect();
+    ((0..SLOTS).map(|i| slot(Slot(i))).collect::<Vec<_>>(), verdicts)
 }
 
 fn a_bound_session_receives_and_a_freed_one_is_unknown(plane: &mut dyn DataPlane) {
     bind(plane);
     assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::Data);
-    assert_eq!(
-        (
-            plane.path(SLOT, TransportIndex(0)).data,
-            plane.traffic(SLOT).data_packets
-        ),
-        (1, 1)
-    );
+    assert_eq!((plane.path(SLOT, TransportIndex(0)).data, plane.traffic(SLOT).data_packets), (1, 1));
     assert_eq!(plane.info(SLOT).session_id, [9; 16]);
     plane.apply(&MapOp::Free { slot: SLOT }).unwrap();
     assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::UnknownLocator);
-    assert_eq!(
-        (plane.word(SLOT), plane.info(SLOT)),
-        (ActiveWord::default(), SessionInfo::default())
-    );
+    assert_eq!((plane.word(SLOT), plane.info(SLOT)), (ActiveWord::default(), SessionInfo::default()));
     bind(plane);
-    assert_eq!(
-        plane.traffic(SLOT).data_packets,
-        0,
-        "counters of the earlier session are gone"
-    );
+    assert_eq!(plane.traffic(SLOT).data_packets, 0, "counters of the earlier session are gone");
 }
 
 fn a_failed_plan_leaves_everything_as_it_was(plane: &mut dyn DataPlane) {
@@ -151,56 +103,25 @@ fn a_failed_plan_leaves_everything_as_it_was(plane: &mut dyn DataPlane) {
     let before = state(plane);
     let first = [
         MapOp::Confirm { slot: SLOT },
-        MapOp::Info {
-            slot: SLOT,
-            info: SessionInfo {
-                state: 4,
-                ..SessionInfo::default()
-            },
-        },
+        MapOp::Info { slot: SLOT, info: SessionInfo { state: 4, ..SessionInfo::default() } },
         MapOp::AddLocators {
             slot: SLOT,
             generation: GENERATION,
             locators: vec![(TransportIndex(2), Locator(LOCATOR.0 + 2))],
         },
-        MapOp::Binding {
-            slot: SLOT,
-            entry: 2,
-            binding: Binding {
-                port: 9,
-                ..client()
-            },
-        },
-        MapOp::Drain {
-            slot: SLOT,
-            entry: 1,
-            within: Duration::from_secs(1),
-        },
-        MapOp::Activate {
-            slot: SLOT,
-            word: ActiveWord::new(2, 1, 2),
-        },
-        MapOp::RemoveLocators {
-            locators: vec![LOCATOR, Locator(LOCATOR.0 + 1), Locator(77)],
-        },
+        MapOp::Binding { slot: SLOT, entry: 2, binding: Binding { port: 9, ..client() } },
+        MapOp::Drain { slot: SLOT, entry: 1, within: Duration::from_secs(1) },
+        MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 1, 2) },
+        MapOp::RemoveLocators { locators: vec![LOCATOR, Locator(LOCATOR.0 + 1), Locator(77)] },
         install(Slot(0), Locator(500)),
         MapOp::Free { slot: SLOT },
     ];
     for length in 0..=first.len() {
         let mut plan = first[..length].to_vec();
-        plan.push(MapOp::Free {
-            slot: Slot(SLOTS - 1),
-        });
+        plan.push(MapOp::Free { slot: Slot(SLOTS - 1) });
         let error = plane.apply_all(&plan).unwrap_err();
-        assert!(
-            matches!(error, DataPlaneError::SlotFree(slot) if slot == Slot(SLOTS - 1)),
-            "{error}"
-        );
-        assert_eq!(
-            state(plane),
-            before,
-            "after {length} operations and a failure"
-        );
+        assert!(matches!(error, DataPlaneError::SlotFree(slot) if slot == Slot(SLOTS - 1)), "{error}");
+        assert_eq!(state(plane), before, "after {length} operations and a failure");
     }
     assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::Data);
 }
@@ -210,57 +131,21 @@ fn what_must_not_be_written_is_refused(plane: &mut dyn DataPlane) {
     let before = state(plane);
     type Is = fn(&DataPlaneError) -> bool;
     let refused: Vec<(MapOp, Is)> = vec![
-        (install(SLOT, Locator(900)), |e| {
-            matches!(e, DataPlaneError::SlotInUse(_))
-        }),
-        (install(Slot(SLOTS), Locator(900)), |e| {
-            matches!(e, DataPlaneError::SlotOutOfRange { .. })
-        }),
-        (
-            install(Slot(0), Locator(LOCATOR.0 - 1)),
-            |e| matches!(e, DataPlaneError::LocatorInUse(l) if *l == LOCATOR),
-        ),
-        (
-            MapOp::AddLocators {
-                slot: SLOT,
-                generation: Generation(8),
-                locators: vec![],
-            },
-            |e| matches!(e, DataPlaneError::SlotFree(_)),
-        ),
-        (
-            MapOp::Binding {
-                slot: SLOT,
-                entry: 1,
-                binding: client(),
-            },
-            |e| matches!(e, DataPlaneError::EntryNamed { .. }),
-        ),
-        (
-            MapOp::Binding {
-                slot: SLOT,
-                entry: 4,
-                binding: client(),
-            },
-            |e| matches!(e, DataPlaneError::EntryNamed { .. }),
-        ),
-        (
-            MapOp::Activate {
-                slot: SLOT,
-                word: ActiveWord::new(2, 1, 1),
-            },
-            |e| matches!(e, DataPlaneError::BadWord(_)),
-        ),
-        (
-            MapOp::Activate {
-                slot: SLOT,
-                word: ActiveWord::new(2, 0, 4),
-            },
-            |e| matches!(e, DataPlaneError::BadWord(_)),
-        ),
-        (MapOp::Confirm { slot: Slot(0) }, |e| {
+        (install(SLOT, Locator(900)), |e| matches!(e, DataPlaneError::SlotInUse(_))),
+        (install(Slot(SLOTS), Locator(900)), |e| matches!(e, DataPlaneError::SlotOutOfRange { .. })),
+        (install(Slot(0), Locator(LOCATOR.0 - 1)), |e| matches!(e, DataPlaneError::LocatorInUse(l) if *l == LOCATOR)),
+        (MapOp::AddLocators { slot: SLOT, generation: Generation(8), locators: vec![] }, |e| {
             matches!(e, DataPlaneError::SlotFree(_))
         }),
+        (MapOp::Binding { slot: SLOT, entry: 1, binding: client() }, |e| {
+            matches!(e, DataPlaneError::EntryNamed { .. })
+        }),
+        (MapOp::Binding { slot: SLOT, entry: 4, binding: client() }, |e| {
+            matches!(e, DataPlaneError::EntryNamed { .. })
+        }),
+        (MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 1, 1) }, |e| matches!(e, DataPlaneError::BadWord(_))),
+        (MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 0, 4) }, |e| matches!(e, DataPlaneError::BadWord(_))),
+        (MapOp::Confirm { slot: Slot(0) }, |e| matches!(e, DataPlaneError::SlotFree(_))),
     ];
     for (op, expected) in refused {
         let error = plane.apply(&op).unwrap_err();
@@ -271,87 +156,29 @@ fn what_must_not_be_written_is_refused(plane: &mut dyn DataPlane) {
 
 fn a_jump_moves_data_and_the_old_binding_drains(plane: &mut dyn DataPlane) {
     bind(plane);
-    let other = Binding {
-        port: 9,
-        k: 1,
-        ..client()
-    };
+    let other = Binding { port: 9, k: 1, ..client() };
     plane
         .apply_all(&[
-            MapOp::Binding {
-                slot: SLOT,
-                entry: 2,
-                binding: other,
-            },
-            MapOp::Drain {
-                slot: SLOT,
-                entry: 1,
-                within: Duration::from_secs(60),
-            },
-            MapOp::Activate {
-                slot: SLOT,
-                word: ActiveWord::new(2, 1, 2),
-            },
+            MapOp::Binding { slot: SLOT, entry: 2, binding: other },
+            MapOp::Drain { slot: SLOT, entry: 1, within: Duration::from_secs(60) },
+            MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 1, 2) },
         ])
         .unwrap();
-    assert_eq!(
-        judged(plane, data(LOCATOR, 0)),
-        Verdict::Data,
-        "the previous binding drains"
-    );
-    assert_eq!(
-        judged(plane, data(Locator(LOCATOR.0 + 1), 1)),
-        Verdict::Noticed,
-        "this port is not the new binding's"
-    );
-    plane
-        .apply(&MapOp::Drain {
-            slot: SLOT,
-            entry: 1,
-            within: Duration::ZERO,
-        })
-        .unwrap();
-    plane
-        .apply(&MapOp::Activate {
-            slot: SLOT,
-            word: ActiveWord::new(3, 0, 2),
-        })
-        .unwrap();
-    assert_eq!(
-        judged(plane, data(LOCATOR, 0)),
-        Verdict::Noticed,
-        "the drain is over"
-    );
+    assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::Data, "the previous binding drains");
+    assert_eq!(judged(plane, data(Locator(LOCATOR.0 + 1), 1)), Verdict::Noticed, "this port is not the new binding's");
+    plane.apply(&MapOp::Drain { slot: SLOT, entry: 1, within: Duration::ZERO }).unwrap();
+    plane.apply(&MapOp::Activate { slot: SLOT, word: ActiveWord::new(3, 0, 2) }).unwrap();
+    assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::Noticed, "the drain is over");
 }
 
 fn a_pending_slot_takes_control_only_until_it_is_confirmed(plane: &mut dyn DataPlane) {
-    let MapOp::Install {
-        slot,
-        generation,
-        keys,
-        locators,
-        session,
-        ..
-    } = install(SLOT, LOCATOR)
-    else {
+    let MapOp::Install { slot, generation, keys, locators, session, .. } = install(SLOT, LOCATOR) else {
         unreachable!("install")
     };
     plane.shared().set_alive(0, Duration::from_secs(60));
-    plane
-        .apply(&MapOp::Install {
-            slot,
-            generation,
-            keys,
-            locators,
-            session,
-            pending: true,
-        })
-        .unwrap();
+    plane.apply(&MapOp::Install { slot, generation, keys, locators, session, pending: true }).unwrap();
     assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::PendingSlot);
-    assert_eq!(
-        judged(plane, packet::control(LOCATOR.0, 0, 1)),
-        Verdict::Control
-    );
+    assert_eq!(judged(plane, packet::control(LOCATOR.0, 0, 1)), Verdict::Control);
     plane.apply(&MapOp::Confirm { slot: SLOT }).unwrap();
     assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::Noticed);
 }
@@ -362,10 +189,7 @@ fn a_worker_that_is_silent_is_dead(plane: &mut dyn DataPlane) {
     assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::WorkerDead);
     plane.shared().set_alive(0, Duration::from_secs(60));
     assert_eq!(judged(plane, data(LOCATOR, 0)), Verdict::Data);
-    assert_eq!(
-        plane.shared().worker_verdicts()[Verdict::WorkerDead as usize],
-        1
-    );
+    assert_eq!(plane.shared().worker_verdicts()[Verdict::WorkerDead as usize], 1);
 }
 
 /// Runs one claim against both.
@@ -425,30 +249,16 @@ mod restart {
             plane.apply(&pending).unwrap();
         }
         let mut plane = Kernel::open(laboratory.pins()).unwrap();
-        plane.configure(&Settings {
-            incarnation: Incarnation(0xdef),
-            ..settings()
-        });
+        plane.configure(&Settings { incarnation: Incarnation(0xdef), ..settings() });
         plane.shared().set_alive(0, Duration::from_secs(60));
         let adopted = plane.adopt().unwrap();
-        let [one] = adopted.as_slice() else {
-            panic!("{adopted:?}")
-        };
-        assert_eq!(
-            (one.session, one.slot, one.generation),
-            (SessionId([9; 16]), SLOT, GENERATION)
-        );
-        assert_eq!(
-            (one.word, one.info.incarnation),
-            (ActiveWord::new(1, 0, 1), 0xabc)
-        );
+        let [one] = adopted.as_slice() else { panic!("{adopted:?}") };
+        assert_eq!((one.session, one.slot, one.generation), (SessionId([9; 16]), SLOT, GENERATION));
+        assert_eq!((one.word, one.info.incarnation), (ActiveWord::new(1, 0, 1), 0xabc));
         assert_eq!(one.locators.len(), 2);
         assert_eq!(plane.word(SLOT).active(), 0);
         assert_eq!(judged(&plane, data(LOCATOR, 0)), Verdict::Noticed);
-        assert_eq!(
-            judged(&plane, packet::control(40, 0, 1)),
-            Verdict::UnknownLocator
-        );
+        assert_eq!(judged(&plane, packet::control(40, 0, 1)), Verdict::UnknownLocator);
         plane.apply(&MapOp::Free { slot: SLOT }).unwrap();
         assert_eq!(judged(&plane, data(LOCATOR, 0)), Verdict::UnknownLocator);
     }
@@ -467,20 +277,14 @@ mod restart {
         assert_eq!(laboratory.run(&frame).action, packet::XDP_DROP);
         assert_eq!(plane.verdicts().unwrap().kernel(Verdict::WorkerDead), 1);
         let events = plane.events();
-        assert_eq!(
-            events.iter().map(|event| event.verdict).collect::<Vec<_>>(),
-            [Verdict::WorkerDead as u16]
-        );
+        assert_eq!(events.iter().map(|event| event.verdict).collect::<Vec<_>>(), [Verdict::WorkerDead as u16]);
         assert_eq!(events[0].locator, LOCATOR.0);
     }
 
     #[test]
     fn maps_of_another_layout_are_refused() {
         let mut laboratory = Laboratory::new(0, 0);
-        laboratory
-            .array::<[u64; 32]>("CONFIG")
-            .set(0, [0; 32], 0)
-            .unwrap();
+        laboratory.array::<[u64; 32]>("CONFIG").set(0, [0; 32], 0).unwrap();
         let error = Kernel::open(laboratory.pins()).unwrap_err().to_string();
         assert!(error.contains("jvpn-ctl cleanup"), "{error}");
     }
@@ -490,7 +294,7 @@ mod interface {
     //! On a pair of interfaces in namespaces of their own.
 
     use super::*;
-    use jvpn_ctl::dataplane::attach::{self, AttachError, LoadOptions, Wanted, Loaded, Mode};
+    use jvpn_ctl::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Mode, Wanted};
     use jvpn_ctl::dataplane::pins::Pins;
     use jvpn_tests::packet_kernel::private_pins;
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -508,15 +312,8 @@ mod interface {
     }
 
     fn ip(arguments: &str) {
-        let output = Command::new("ip")
-            .args(arguments.split(' '))
-            .output()
-            .expect("iproute2 is installed");
-        assert!(
-            output.status.success(),
-            "ip {arguments}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is installed");
+        assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     impl Pair {
@@ -524,29 +321,15 @@ mod interface {
             let [client, gateway] = ["c", "g"].map(|end| format!("jk{name}{end}{}", process::id()));
             ip(&format!("netns add {client}"));
             ip(&format!("netns add {gateway}"));
-            let pair = Self {
-                client,
-                gateway,
-                pins: [private_pins(), private_pins()],
-            };
-            let Self {
-                client, gateway, ..
-            } = &pair;
-            ip(&format!(
-                "-n {client} link add c0 type veth peer name g0 netns {gateway}"
-            ));
+            let pair = Self { client, gateway, pins: [private_pins(), private_pins()] };
+            let Self { client, gateway, .. } = &pair;
+            ip(&format!("-n {client} link add c0 type veth peer name g0 netns {gateway}"));
             for (namespace, interface, number) in [(client, "c0", 1), (gateway, "g0", 2)] {
-                ip(&format!(
-                    "-n {namespace} address add 10.9.0.{number}/24 dev {interface}"
-                ));
-                ip(&format!(
-                    "-n {namespace} address add fd09::{number}/64 dev {interface} nodad"
-                ));
+                ip(&format!("-n {namespace} address add 10.9.0.{number}/24 dev {interface}"));
+                ip(&format!("-n {namespace} address add fd09::{number}/64 dev {interface} nodad"));
                 ip(&format!("-n {namespace} link set {interface} up"));
                 pair.inside(namespace, || {
-                    let done = Command::new("ethtool")
-                        .args(["-K", interface, "tx", "off", "gro", "on"])
-                        .status();
+                    let done = Command::new("ethtool").args(["-K", interface, "tx", "off", "gro", "on"]).status();
                     assert!(done.expect("ethtool is installed").success());
                 });
             }
@@ -555,26 +338,17 @@ mod interface {
 
         /// Runs `action` on a thread inside a namespace.
         fn inside<T: Send>(&self, namespace: &str, action: impl FnOnce() -> T + Send) -> T {
-            let file =
-                File::open(format!("/run/netns/{namespace}")).expect("the namespace is there");
+            let file = File::open(format!("/run/netns/{namespace}")).expect("the namespace is there");
             thread::scope(|scope| {
                 let thread = scope.spawn(|| {
-                    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                        .expect("root may enter");
+                    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter");
                     action()
                 });
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })
         }
 
-        fn load(
-            &self,
-            namespace: &str,
-            interface: &str,
-            pins: &Pins,
-        ) -> Result<Loaded, AttachError> {
+        fn load(&self, namespace: &str, interface: &str, pins: &Pins) -> Result<Loaded, AttachError> {
             let options = LoadOptions {
                 interface: interface.to_owned(),
                 max_sessions: SLOTS,
@@ -591,9 +365,7 @@ mod interface {
                 let _ = attach::cleanup(pins);
             }
             for namespace in [&self.client, &self.gateway] {
-                let _ = Command::new("ip")
-                    .args(["netns", "del", namespace])
-                    .status();
+                let _ = Command::new("ip").args(["netns", "del", namespace]).status();
             }
         }
     }
@@ -604,26 +376,17 @@ mod interface {
         let [pins, others] = &pair.pins;
         let first = pair.load(&pair.gateway, "g0", pins).unwrap();
         assert_eq!((first.mode, first.kept_maps), (Some(Mode::Native), false));
-        let plan = pair
-            .inside(&pair.gateway, || attach::plan("g0", pins))
-            .unwrap();
+        let plan = pair.inside(&pair.gateway, || attach::plan("g0", pins)).unwrap();
         assert!(plan.replaces && plan.foreign.is_none(), "{plan:?}");
         assert_eq!((plan.facts.kind.as_str(), plan.facts.mtu), ("veth", 1_500));
 
         Kernel::open(pins).unwrap().configure(&settings());
         let second = pair.load(&pair.gateway, "g0", pins).unwrap();
         assert_eq!((second.mode, second.kept_maps), (None, true));
-        assert_eq!(
-            attach::read_config(pins).unwrap().port,
-            packet::PORT,
-            "a reload keeps the maps"
-        );
+        assert_eq!(attach::read_config(pins).unwrap().port, packet::PORT, "a reload keeps the maps");
 
         let error = pair.load(&pair.gateway, "g0", others).unwrap_err();
-        assert!(
-            matches!(&error, AttachError::Foreign { name, .. } if name == attach::PROGRAM),
-            "{error}"
-        );
+        assert!(matches!(&error, AttachError::Foreign { name, .. } if name == attach::PROGRAM), "{error}");
         let error = pair.load(&pair.gateway, "nope", pins).unwrap_err();
         assert!(matches!(error, AttachError::NoInterface(_)), "{error}");
         let resized = LoadOptions {
@@ -632,18 +395,11 @@ mod interface {
             pins: pins.clone(),
             wanted: Wanted::Native,
         };
-        let error = pair
-            .inside(&pair.gateway, || attach::load(&resized))
-            .unwrap_err();
-        assert!(
-            matches!(error, AttachError::Size { have: SLOTS, .. }),
-            "{error}"
-        );
+        let error = pair.inside(&pair.gateway, || attach::load(&resized)).unwrap_err();
+        assert!(matches!(error, AttachError::Size { have: SLOTS, .. }), "{error}");
 
         assert!(attach::unload("g0", pins).unwrap());
-        let plan = pair
-            .inside(&pair.gateway, || attach::plan("g0", pins))
-            .unwrap();
+        let plan = pair.inside(&pair.gateway, || attach::plan("g0", pins)).unwrap();
         assert_eq!((plan.facts.program, pins.root().exists()), (None, false));
         assert!(!attach::unload("g0", pins).unwrap());
     }
@@ -661,29 +417,19 @@ mod interface {
         let lengths = [0, 1, 2, 3, 5, 8, 13, 100, 1_000, 1_372 - 72];
         let answered = pair.inside(&pair.client, || {
             let mut sequence = 0;
-            for (bind_to, gateway) in [
-                ("10.9.0.1:0", "10.9.0.2:51821"),
-                ("[fd09::1]:0", "[fd09::2]:51821"),
-            ] {
+            for (bind_to, gateway) in [("10.9.0.1:0", "10.9.0.2:51821"), ("[fd09::1]:0", "[fd09::2]:51821")] {
                 let socket = UdpSocket::bind(bind_to).unwrap();
                 socket.connect(gateway).unwrap();
-                socket
-                    .set_read_timeout(Some(Duration::from_secs(3)))
-                    .unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
                 for padding in lengths {
                     sequence += 1;
                     let probe = packet::probe(LOCATOR.0, 0, sequence, padding);
                     socket.send(&probe).unwrap();
                     let mut answer = [0; 2_000];
-                    let len = socket
-                        .recv(&mut answer)
-                        .unwrap_or_else(|error| panic!("{gateway} +{padding}: {error}"));
+                    let len = socket.recv(&mut answer).unwrap_or_else(|error| panic!("{gateway} +{padding}: {error}"));
                     let answer = &answer[..len];
                     assert_eq!((len, answer[0]), (probe.len(), 7));
-                    assert_eq!(
-                        answer[4..8],
-                        packet::tag(KEYS.down, answer, 0).to_le_bytes()
-                    );
+                    assert_eq!(answer[4..8], packet::tag(KEYS.down, answer, 0).to_le_bytes());
                     assert_eq!(answer[72..], probe[72..]);
                 }
             }
@@ -698,13 +444,7 @@ mod interface {
     #[test]
     fn a_planted_pin_directory_is_refused() {
         let pins = private_pins();
-        let mode = |mode: &str| {
-            Command::new("chmod")
-                .arg(mode)
-                .arg(pins.root())
-                .status()
-                .unwrap()
-        };
+        let mode = |mode: &str| Command::new("chmod").arg(mode).arg(pins.root()).status().unwrap();
         assert!(mode("0755").success());
         let error = Kernel::open(&pins).unwrap_err().to_string();
         assert!(error.contains("rm -r"), "{error}");

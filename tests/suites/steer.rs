@@ -49,22 +49,11 @@ impl Both {
         let kernel = KernelMaps::of(&mut laboratory);
         let verdicts = laboratory.verdicts();
         let events = laboratory.events();
-        Self {
-            laboratory,
-            kernel,
-            verdicts,
-            events,
-            runs: 0,
-            answers: 0,
-        }
+        Self { laboratory, kernel, verdicts, events, runs: 0, answers: 0 }
     }
 
     fn count_of(&self, verdict: Verdict) -> u64 {
-        self.verdicts
-            .get(&u32::from(verdict as u16), 0)
-            .expect("VERDICTS")
-            .iter()
-            .sum()
+        self.verdicts.get(&u32::from(verdict as u16), 0).expect("VERDICTS").iter().sum()
     }
 
     /// Runs one frame in the kernel and on the host and compares all there is.
@@ -78,10 +67,7 @@ impl Both {
         assert_eq!(host.counted.borrow().as_slice(), [verdict], "counted once");
         let answer = view.packet().to_vec();
         if frame.len() < SHORTEST {
-            assert!(
-                matches!(verdict, Verdict::Foreign | Verdict::Unconfigured),
-                "{verdict}"
-            );
+            assert!(matches!(verdict, Verdict::Foreign | Verdict::Unconfigured), "{verdict}");
             return verdict;
         }
         let reported = expect_event(host, &judgement);
@@ -89,11 +75,7 @@ impl Both {
         let outcome = self.laboratory.run(frame);
         self.runs += 1;
         let told = format!("{verdict} on {}", hex(frame));
-        assert_eq!(
-            self.count_of(verdict),
-            seen + 1,
-            "the kernel has another verdict than {told}"
-        );
+        assert_eq!(self.count_of(verdict), seen + 1, "the kernel has another verdict than {told}");
         let action = match verdict.class() {
             Class::Pass | Class::User => XDP_PASS,
             Class::Answer => XDP_TX,
@@ -109,11 +91,7 @@ impl Both {
             assert_eq!(self.kernel.buckets(), after.buckets, "BUCKETS after {told}");
         }
         let events = drained(&mut self.events);
-        assert_eq!(
-            events.iter().map(|event| event.verdict).collect::<Vec<_>>(),
-            reported,
-            "EVENTS after {told}"
-        );
+        assert_eq!(events.iter().map(|event| event.verdict).collect::<Vec<_>>(), reported, "EVENTS after {told}");
         self.oracle(frame, &answer, verdict, &before.paths);
         self.kernel.restore(&after, &before);
         verdict
@@ -131,12 +109,7 @@ impl Both {
             }
         }
         if let (Some(ours), false) = (is_ours(question), verdict == Verdict::Unconfigured) {
-            assert_eq!(
-                verdict != Verdict::Foreign,
-                ours,
-                "{verdict} on {}",
-                hex(question)
-            );
+            assert_eq!(verdict != Verdict::Foreign, ours, "{verdict} on {}", hex(question));
         }
     }
 }
@@ -170,19 +143,9 @@ fn is_ours(frame: &[u8]) -> Option<bool> {
     }
     match (&packet.net, &packet.transport) {
         // Authentication headers are not walked: the kernel would not deliver what is behind one either.
-        (Some(NetSlice::Ipv6(ip)), _)
-            if ip
-                .extensions()
-                .clone()
-                .into_iter()
-                .any(|e| is_authentication(&e)) =>
-        {
-            None
-        }
+        (Some(NetSlice::Ipv6(ip)), _) if ip.extensions().clone().into_iter().any(|e| is_authentication(&e)) => None,
         (Some(NetSlice::Ipv4(ip)), _) if ip.extensions().auth.is_some() => None,
-        (Some(_), Some(TransportSlice::Udp(udp))) => {
-            Some(unicast && udp.destination_port() == packet::PORT)
-        }
+        (Some(_), Some(TransportSlice::Udp(udp))) => Some(unicast && udp.destination_port() == packet::PORT),
         (Some(_), Some(_)) => Some(false),
         _ => None,
     }
@@ -212,55 +175,26 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 fn check_answer(question: &[u8], answer: &[u8], verdict: Verdict, paths: &[PathCounters]) {
     let asked = LaxSlicedPacket::from_ethernet(question).expect("an answered question");
     let told = SlicedPacket::from_ethernet(answer).expect("an answer that parses strictly");
-    assert!(
-        answer.len() <= question.len(),
-        "an answer is never larger than its question"
-    );
-    assert_eq!(
-        (&answer[..6], &answer[6..12]),
-        (&question[6..12], &question[..6]),
-        "stations"
-    );
+    assert!(answer.len() <= question.len(), "an answer is never larger than its question");
+    assert_eq!((&answer[..6], &answer[6..12]), (&question[6..12], &question[..6]), "stations");
     assert_eq!(told.vlan_ids(), asked.vlan_ids(), "VLAN");
-    let (Some(TransportSlice::Udp(from)), Some(TransportSlice::Udp(to))) =
-        (&asked.transport, &told.transport)
-    else {
+    let (Some(TransportSlice::Udp(from)), Some(TransportSlice::Udp(to))) = (&asked.transport, &told.transport) else {
         panic!("UDP both ways");
     };
-    assert_eq!(
-        (to.source_port(), to.destination_port()),
-        (from.destination_port(), from.source_port())
-    );
+    assert_eq!((to.source_port(), to.destination_port()), (from.destination_port(), from.source_port()));
     let sum = match (&asked.net, &told.net) {
         (Some(etherparse::LaxNetSlice::Ipv4(from)), Some(NetSlice::Ipv4(ip))) => {
             let (from, header) = (from.header(), ip.header());
-            assert_eq!(
-                (header.source(), header.destination()),
-                (from.destination(), from.source())
-            );
-            assert_eq!(
-                (header.ttl(), header.dcp(), header.ecn()),
-                (64, from.dcp(), from.ecn())
-            );
-            assert_eq!(
-                ones_complement(header.slice()),
-                0xffff,
-                "IPv4 header checksum"
-            );
-            to.to_header()
-                .calc_checksum_ipv4(&header.to_header(), to.payload())
-                .expect("short")
+            assert_eq!((header.source(), header.destination()), (from.destination(), from.source()));
+            assert_eq!((header.ttl(), header.dcp(), header.ecn()), (64, from.dcp(), from.ecn()));
+            assert_eq!(ones_complement(header.slice()), 0xffff, "IPv4 header checksum");
+            to.to_header().calc_checksum_ipv4(&header.to_header(), to.payload()).expect("short")
         }
         (Some(etherparse::LaxNetSlice::Ipv6(from)), Some(NetSlice::Ipv6(ip))) => {
             let (from, header) = (from.header(), ip.header());
-            assert_eq!(
-                (header.source(), header.destination()),
-                (from.destination(), from.source())
-            );
+            assert_eq!((header.source(), header.destination()), (from.destination(), from.source()));
             assert_eq!(header.hop_limit(), 64);
-            to.to_header()
-                .calc_checksum_ipv6(&header.to_header(), to.payload())
-                .expect("short")
+            to.to_header().calc_checksum_ipv6(&header.to_header(), to.payload()).expect("short")
         }
         _ => panic!("the same IP version both ways"),
     };
@@ -271,18 +205,10 @@ fn check_answer(question: &[u8], answer: &[u8], verdict: Verdict, paths: &[PathC
 
 /// What stands in an echo or notice.
 fn check_body(q: &[u8], a: &[u8], verdict: Verdict, paths: &[PathCounters]) {
-    assert_eq!(
-        (a[1], &a[2..4], &a[8..24]),
-        (q[1], &[1_u8, 0][..], &q[8..24]),
-        "epoch, direction, locator, counter"
-    );
+    assert_eq!((a[1], &a[2..4], &a[8..24]), (q[1], &[1_u8, 0][..], &q[8..24]), "epoch, direction, locator, counter");
     let (slot, k) = ((word(q, 8) >> 32) as u32 & 0xff, (word(q, 8) >> 8) as u16);
     assert_eq!(a[4..8], packet::tag(KEYS.down, a, k).to_le_bytes(), "tag");
-    assert_eq!(
-        (word(a, 32), word(a, 40), word(a, 64)),
-        (NOW, INCARNATION, 0),
-        "time, incarnation, reserved"
-    );
+    assert_eq!((word(a, 32), word(a, 40), word(a, 64)), (NOW, INCARNATION, 0), "time, incarnation, reserved");
     let alive = word(q, 8) & 1 == 0;
     let path = paths[slot as usize * 4 + usize::from(k)];
     match verdict {
@@ -293,34 +219,23 @@ fn check_body(q: &[u8], a: &[u8], verdict: Verdict, paths: &[PathCounters]) {
             assert_eq!(word(a, 48), counts, "probes and data that arrived");
             assert_eq!(word(a, 56) & 4 != 0, alive, "liveness");
         }
-        _ => assert_eq!(
-            (a[0], a.len(), word(a, 24), word(a, 48), word(a, 56)),
-            (8, 72, 0, 0, 4)
-        ),
+        _ => assert_eq!((a[0], a.len(), word(a, 24), word(a, 48), word(a, 56)), (8, 72, 0, 0, 4)),
     }
 }
 
 /// Every truncation and every byte with four other values.
 fn variants(frame: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     let all = long();
-    let far =
-        move |at: usize| !all && at >= HEADERS && at + 2 < frame.len() && !at.is_multiple_of(97);
-    let cut = (0..frame.len())
-        .filter(move |at| !far(*at))
-        .map(|len| frame[..len].to_vec());
-    let changed = (0..frame.len())
-        .filter(move |at| !far(*at))
-        .flat_map(move |at| {
-            let was = frame[at];
-            [0, 0xff, was ^ 0x01, was ^ 0x80]
-                .into_iter()
-                .filter(move |value| *value != was)
-                .map(move |value| {
-                    let mut frame = frame.to_vec();
-                    frame[at] = value;
-                    frame
-                })
-        });
+    let far = move |at: usize| !all && at >= HEADERS && at + 2 < frame.len() && !at.is_multiple_of(97);
+    let cut = (0..frame.len()).filter(move |at| !far(*at)).map(|len| frame[..len].to_vec());
+    let changed = (0..frame.len()).filter(move |at| !far(*at)).flat_map(move |at| {
+        let was = frame[at];
+        [0, 0xff, was ^ 0x01, was ^ 0x80].into_iter().filter(move |value| *value != was).map(move |value| {
+            let mut frame = frame.to_vec();
+            frame[at] = value;
+            frame
+        })
+    });
     cut.chain(changed)
 }
 
@@ -330,13 +245,7 @@ fn kernel_host_and_oracle_agree_on_every_frame_and_every_mutation_of_it() {
     let cases = packet_cases::all();
     let total = counted(&both.verdicts).iter().sum::<u64>();
     assert_eq!(total, 0);
-    for Case {
-        verdict,
-        v6,
-        state,
-        frame,
-    } in &cases
-    {
+    for Case { verdict, v6, state, frame } in &cases {
         both.kernel.fill(state);
         let host = HostMaps::new(state);
         let got = both.compare(&host, frame);
@@ -344,23 +253,11 @@ fn kernel_host_and_oracle_agree_on_every_frame_and_every_mutation_of_it() {
         for variant in variants(frame) {
             both.compare(&host, &variant);
         }
-        assert!(
-            both.kernel.untouched(state),
-            "a packet changed what only the controller may change"
-        );
+        assert!(both.kernel.untouched(state), "a packet changed what only the controller may change");
         assert_eq!(both.kernel.buckets(), state.buckets, "BUCKETS");
-        assert_eq!(
-            counted(&both.verdicts).iter().sum::<u64>(),
-            both.runs,
-            "one verdict a packet"
-        );
+        assert_eq!(counted(&both.verdicts).iter().sum::<u64>(), both.runs, "one verdict a packet");
     }
-    println!(
-        "{} base frames, {} runs, {} answers checked by the oracle",
-        cases.len(),
-        both.runs,
-        both.answers
-    );
+    println!("{} base frames, {} runs, {} answers checked by the oracle", cases.len(), both.runs, both.answers);
     assert!(both.runs > 10_000 && both.answers > 500);
 }
 
@@ -372,21 +269,11 @@ fn every_verdict_has_three_frames_in_each_ip_version() {
     }
     for &verdict in Verdict::ALL {
         let [v4, v6] = rows.get(&verdict).copied().unwrap_or_default();
-        println!(
-            "{:>3} {:<18} IPv4 {v4:>2}  IPv6 {v6:>2}",
-            verdict as u16,
-            verdict.name()
-        );
-        if let Some((_, why)) = WITHOUT_FRAMES
-            .iter()
-            .find(|(without, _)| *without == verdict)
-        {
+        println!("{:>3} {:<18} IPv4 {v4:>2}  IPv6 {v6:>2}", verdict as u16, verdict.name());
+        if let Some((_, why)) = WITHOUT_FRAMES.iter().find(|(without, _)| *without == verdict) {
             assert_eq!([v4, v6], [0, 0], "{verdict}: {why}");
         } else if let Some((_, is_v6)) = ONE_VERSION.iter().find(|(one, _)| *one == verdict) {
-            assert!(
-                [v4, v6][usize::from(*is_v6)] >= 3,
-                "{verdict} has no three frames"
-            );
+            assert!([v4, v6][usize::from(*is_v6)] >= 3, "{verdict} has no three frames");
         } else {
             assert!(v4 >= 3 && v6 >= 3, "{verdict} has no three frames");
         }
@@ -400,33 +287,14 @@ fn every_verdict_has_three_frames_in_each_ip_version() {
 fn the_price_of_one_packet_is_printed() {
     let mut both = Both::new();
     let cases = packet_cases::all();
-    println!(
-        "verifier walked {} instructions",
-        both.laboratory.verified()
-    );
-    for wanted in [
-        Verdict::Unconfigured,
-        Verdict::Foreign,
-        Verdict::Data,
-        Verdict::ForgedTag,
-        Verdict::NotBound,
-    ] {
+    println!("verifier walked {} instructions", both.laboratory.verified());
+    for wanted in [Verdict::Unconfigured, Verdict::Foreign, Verdict::Data, Verdict::ForgedTag, Verdict::NotBound] {
         for v6 in [false, true] {
-            let case = cases
-                .iter()
-                .find(|case| case.verdict == wanted && case.v6 == v6)
-                .expect("a base frame");
+            let case = cases.iter().find(|case| case.verdict == wanted && case.v6 == v6).expect("a base frame");
             both.kernel.fill(&case.state);
-            let mut times: Vec<_> = (0..5)
-                .map(|_| both.laboratory.time(&case.frame, 200_000))
-                .collect();
+            let mut times: Vec<_> = (0..5).map(|_| both.laboratory.time(&case.frame, 200_000)).collect();
             times.sort_unstable();
-            println!(
-                "{:<14} IPv{} {:>4} ns",
-                wanted.name(),
-                if v6 { 6 } else { 4 },
-                times[2]
-            );
+            println!("{:<14} IPv{} {:>4} ns", wanted.name(), if v6 { 6 } else { 4 }, times[2]);
             assert!(times[2] < 100_000, "a packet takes {} ns", times[2]);
         }
     }

@@ -4,9 +4,7 @@
 //! given by reference, since another processor writes them: they are read word by word through [`Session`],
 //! and only by [`super::bind`].
 
-use crate::abi::{
-    Binding, Bucket, BucketField, Config, LocatorEntry, PathCounters, SteeringKeys, TrafficField,
-};
+use crate::abi::{Binding, Bucket, BucketField, Config, LocatorEntry, PathCounters, SteeringKeys, TrafficField};
 use crate::verdict::Verdict;
 
 /// One slot of `SESSIONS`, of which every load may see another value than the last.

@@ -4,15 +4,9 @@ use super::*;
 use crate::abi::{Binding, Bucket, BucketField, PathCounters, SteeringKeys};
 use std::cell::{Cell, RefCell};
 
-const SOURCE: Source = Source {
-    address: [1; 16],
-    port: 9,
-};
+const SOURCE: Source = Source { address: [1; 16], port: 9 };
 const LOCATOR: u64 = 0x100;
-const KEYS: SteeringKeys = SteeringKeys {
-    up: [1, 2],
-    down: [3, 4],
-};
+const KEYS: SteeringKeys = SteeringKeys { up: [1, 2], down: [3, 4] };
 
 /// One session in slot 0, bound to [`SOURCE`], whose word moves on every load when it is restless.
 #[derive(Default)]
@@ -33,11 +27,7 @@ impl Session for Restless {
         crate::abi::ActiveWord::new(seq, 0, 1).0
     }
     fn entry(&self, _: u8) -> Binding {
-        Binding {
-            address: SOURCE.address,
-            port: SOURCE.port,
-            ..Binding::default()
-        }
+        Binding { address: SOURCE.address, port: SOURCE.port, ..Binding::default() }
     }
     fn generation(&self) -> u32 {
         1
@@ -54,12 +44,7 @@ impl Tables for World {
         Some(&self.config)
     }
     fn locator(&self, locator: u64) -> Option<LocatorEntry> {
-        (locator == LOCATOR).then_some(LocatorEntry {
-            slot: 0,
-            generation: 1,
-            k: 0,
-            reserved: 0,
-        })
+        (locator == LOCATOR).then_some(LocatorEntry { slot: 0, generation: 1, k: 0, reserved: 0 })
     }
     fn session(&self, _: u32) -> Option<Restless> {
         Some(Restless(self.restless, Cell::new(1)))
@@ -100,28 +85,14 @@ impl Tables for World {
 }
 
 fn world() -> World {
-    let mut config = Config {
-        hz: 250,
-        workers: 1,
-        ..Config::default()
-    };
+    let mut config = Config { hz: 250, workers: 1, ..Config::default() };
     config.alive_until[0] = 10;
-    World {
-        config,
-        ..World::default()
-    }
+    World { config, ..World::default() }
 }
 
 fn tagged(kind: u8, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
-    let mut header = Header {
-        kind,
-        epoch: 0,
-        flags: 0,
-        tag: 0,
-        locator: LOCATOR,
-        counter: 1,
-    };
+    let mut header = Header { kind, epoch: 0, flags: 0, tag: 0, locator: LOCATOR, counter: 1 };
     let body = (kind == Kind::Probe as u8).then_some([0; 6]);
     header.tag = steering_tag(KEYS.up, 1, kind, 0, 0, 0, body.as_ref());
     bytes[..HEADER_LEN].copy_from_slice(&header.to_bytes());
@@ -161,16 +132,10 @@ fn an_answer_that_cannot_be_written_is_dropped_and_counted_once() {
 #[test]
 fn a_binding_that_moves_during_both_reads_is_torn_and_nobody_is_answered() {
     for kind in [Kind::Probe, Kind::Data] {
-        let world = World {
-            restless: true,
-            ..world()
-        };
+        let world = World { restless: true, ..world() };
         let mut bytes = tagged(kind as u8, 100);
         let before = bytes.clone();
-        assert_eq!(
-            datagram(&mut Bytes::new(&mut bytes), &SOURCE, &world).verdict,
-            Verdict::Torn
-        );
+        assert_eq!(datagram(&mut Bytes::new(&mut bytes), &SOURCE, &world).verdict, Verdict::Torn);
         assert_eq!(bytes, before);
     }
 }
@@ -180,14 +145,7 @@ fn a_worker_learns_slot_and_transport_and_does_not_count_what_the_kernel_counted
     let world = world();
     let judgement = datagram(&mut Bytes::new(&mut tagged(4, 60)), &SOURCE, &world);
     assert_eq!(judgement.verdict, Verdict::Data);
-    assert_eq!(
-        (
-            judgement.entry.slot,
-            judgement.entry.generation,
-            judgement.header.counter
-        ),
-        (0, 1, 1)
-    );
+    assert_eq!((judgement.entry.slot, judgement.entry.generation, judgement.header.counter), (0, 1, 1));
     assert_eq!(*world.path.borrow(), PathCounters::default());
 }
 

@@ -16,7 +16,9 @@ use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use jvpn_common::abi::{CONFIG_WORDS, Config, LAYOUT_HASH, PATHS_PER_SLOT, map};
 use jvpn_common::limits::LOCATORS_MAX;
+use jvpn_common::time::Duration;
 use std::fs;
+use std::thread;
 
 /// Name of the program in the object.
 pub const PROGRAM: &str = "jvpn_wan";
@@ -96,34 +98,22 @@ pub fn plan(interface: &str, pins: &Pins) -> Result<Plan, AttachError> {
     let facts = link::facts(interface)?;
     let ours = pins.link(interface).exists();
     let foreign = match facts.program {
-        Some(id) => link::program_name(id)
-            .filter(|name| !(ours && name == PROGRAM))
-            .map(|name| (id, name)),
+        Some(id) => link::program_name(id).filter(|name| !(ours && name == PROGRAM)).map(|name| (id, name)),
         None => None,
     };
     let mut warnings = Vec::new();
     if facts.mtu > MTU_MAX {
-        warnings.push(format!(
-            "MTU {} is above the {MTU_MAX} most drivers allow with XDP",
-            facts.mtu
-        ));
+        warnings.push(format!("MTU {} is above the {MTU_MAX} most drivers allow with XDP", facts.mtu));
     }
     if facts.lro == Some(true) {
-        warnings.push(format!(
-            "LRO is on; drivers refuse XDP with it: ethtool -K {interface} lro off"
-        ));
+        warnings.push(format!("LRO is on; drivers refuse XDP with it: ethtool -K {interface} lro off"));
     }
     if facts.kind == "veth" && facts.gro == Some(false) {
         warnings.push(format!(
             "GRO is off; native XDP on a veth delivers to it only when on: ethtool -K {interface} gro on"
         ));
     }
-    Ok(Plan {
-        replaces: ours && facts.program.is_some() && foreign.is_none(),
-        facts,
-        foreign,
-        warnings,
-    })
+    Ok(Plan { replaces: ours && facts.program.is_some() && foreign.is_none(), facts, foreign, warnings })
 }
 
 /// Loads, attaches and pins; maps that are there and fit are kept.
@@ -132,11 +122,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, AttachError> {
     let bytes = object().ok_or(AttachError::NoObject)?;
     let plan = plan(interface, pins)?;
     if let Some((id, name)) = plan.foreign {
-        return Err(AttachError::Foreign {
-            interface: interface.clone(),
-            id,
-            name,
-        });
+        return Err(AttachError::Foreign { interface: interface.clone(), id, name });
     }
     let kept_maps = ready(pins, *max_sessions)?;
     let result = load_into(bytes, options, kept_maps, &plan.warnings);
@@ -219,34 +205,19 @@ impl Clock {
         for name in map::SIZED {
             loader.map_max_entries(name, 1);
         }
-        let mut ebpf = loader
-            .load(bytes)
-            .map_err(|error| AttachError::Load(chain(&error)))?;
-        program(&mut ebpf, CLOCK)?
-            .load()
-            .map_err(|error| AttachError::Load(chain(&error)))?;
+        let mut ebpf = loader.load(bytes).map_err(|error| AttachError::Load(chain(&error)))?;
+        program(&mut ebpf, CLOCK)?.load().map_err(|error| AttachError::Load(chain(&error)))?;
         Ok(Self(ebpf))
     }
 
     /// The tick now.
     pub(super) fn jiffies(&self) -> Result<u64, AttachError> {
         let missing = || AttachError::Clock(format!("the object has no program {CLOCK}"));
-        let program: &Xdp = self
-            .0
-            .program(CLOCK)
-            .ok_or_else(missing)?
-            .try_into()
-            .map_err(|_| missing())?;
+        let program: &Xdp = self.0.program(CLOCK).ok_or_else(missing)?.try_into().map_err(|_| missing())?;
         let frame = [0; 64];
         let mut out = [0; 64];
-        let options = TestRunOptions {
-            data_in: Some(&frame),
-            data_out: Some(&mut out),
-            ..TestRunOptions::default()
-        };
-        program
-            .test_run(options)
-            .map_err(|error| AttachError::Clock(chain(&error)))?;
+        let options = TestRunOptions { data_in: Some(&frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        program.test_run(options).map_err(|error| AttachError::Clock(chain(&error)))?;
         let (tick, _) = out.split_first_chunk().ok_or_else(missing)?;
         Ok(u64::from_le_bytes(*tick))
     }
@@ -254,10 +225,7 @@ impl Clock {
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, AttachError> {
     let missing = || AttachError::Load(format!("the object has no program {name}"));
-    ebpf.program_mut(name)
-        .ok_or_else(missing)?
-        .try_into()
-        .map_err(|_| missing())
+    ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())
 }
 
 fn attach(
@@ -269,16 +237,12 @@ fn attach(
 ) -> Result<Option<Mode>, AttachError> {
     let pin = pins.link(interface);
     if let Ok(pinned) = PinnedLink::from_pin(&pin) {
-        let replaced =
-            XdpLink::try_from(FdLink::from(pinned)).map(|link| program.attach_to_link(link));
+        let replaced = XdpLink::try_from(FdLink::from(pinned)).map(|link| program.attach_to_link(link));
         if matches!(replaced, Ok(Ok(_))) {
             return Ok(None);
         }
         // The interface it was on is gone; the pin holds nothing.
-        fs::remove_file(&pin).map_err(|error| AttachError::Pins {
-            path: pin.clone(),
-            error,
-        })?;
+        fs::remove_file(&pin).map_err(|error| AttachError::Pins { path: pin.clone(), error })?;
     }
     let refuse = |error: ProgramError| refused(interface, &error, warnings);
     let (id, mode) = match wanted {
@@ -289,29 +253,19 @@ fn attach(
             Err(error) => (program.attach(interface, XdpMode::Skb).map_err(|_| refuse(error))?, Mode::Generic),
         },
     };
-    let link = program
-        .take_link(id)
-        .map_err(|error| refused(interface, &error, warnings))?;
+    let link = program.take_link(id).map_err(|error| refused(interface, &error, warnings))?;
     let link = FdLink::try_from(link).map_err(|error| AttachError::Attach {
         interface: interface.to_owned(),
         error: chain(&error),
         hint: String::new(),
     })?;
-    link.pin(&pin)
-        .map_err(|error| AttachError::Load(chain(&error)))?;
+    link.pin(&pin).map_err(|error| AttachError::Load(chain(&error)))?;
     Ok(Some(mode))
 }
 
 fn refused(interface: &str, error: &ProgramError, warnings: &[String]) -> AttachError {
-    let hint = warnings
-        .iter()
-        .map(|warning| format!("; {warning}"))
-        .collect();
-    AttachError::Attach {
-        interface: interface.to_owned(),
-        error: chain(error),
-        hint,
-    }
+    let hint = warnings.iter().map(|warning| format!("; {warning}")).collect();
+    AttachError::Attach { interface: interface.to_owned(), error: chain(error), hint }
 }
 
 /// Takes the program off an interface; with the last one all pins go. Whether it was there.
@@ -323,7 +277,9 @@ pub fn unload(interface: &str, pins: &Pins) -> Result<bool, AttachError> {
     let pin = pins.link(interface);
     let was = pin.exists();
     if was {
+        let program = link::facts(interface).ok().and_then(|facts| facts.program);
         fs::remove_file(&pin).map_err(|error| AttachError::Pins { path: pin, error })?;
+        await_detach(interface, program);
     }
     if pins.interfaces().is_empty() {
         pins.remove_all()?;
@@ -334,38 +290,42 @@ pub fn unload(interface: &str, pins: &Pins) -> Result<bool, AttachError> {
 /// Takes the program off every interface and removes all pins.
 pub fn cleanup(pins: &Pins) -> Result<Vec<String>, AttachError> {
     let interfaces = pins.interfaces();
+    let program = |interface: &String| link::facts(interface).ok().and_then(|facts| facts.program);
+    let programs: Vec<_> = interfaces.iter().map(program).collect();
     pins.remove_all()?;
+    interfaces.iter().zip(programs).for_each(|(interface, program)| await_detach(interface, program));
     Ok(interfaces)
+}
+
+/// The kernel lets go of a link whose pin is gone in its own time (after a grace period, from a work queue).
+/// Waits for it, so that who asks next is told the truth; a kernel that takes longer is not waited for.
+fn await_detach(interface: &str, program: Option<u32>) {
+    const TRIES: usize = 200;
+    const BETWEEN: Duration = Duration::from_millis(10);
+    let still = || program.is_some() && link::program_on(interface) == program;
+    for _ in 0..TRIES {
+        if !still() {
+            return;
+        }
+        thread::sleep(BETWEEN);
+    }
 }
 
 fn config_map(pins: &Pins) -> Result<Array<aya::maps::MapData, [u64; CONFIG_WORDS]>, AttachError> {
     let name = map::CONFIG;
-    Array::try_from(Map::Array(data(pins, name)?)).map_err(|error| AttachError::Map {
-        name,
-        error: error.to_string(),
-    })
+    Array::try_from(Map::Array(data(pins, name)?)).map_err(|error| AttachError::Map { name, error: error.to_string() })
 }
 
 /// The configuration as pinned.
 pub fn read_config(pins: &Pins) -> Result<Config, AttachError> {
     let name = map::CONFIG;
     let words = config_map(pins)?.get(&0, 0);
-    words
-        .map(|words| Config::from_words(&words))
-        .map_err(|error| AttachError::Map {
-            name,
-            error: error.to_string(),
-        })
+    words.map(|words| Config::from_words(&words)).map_err(|error| AttachError::Map { name, error: error.to_string() })
 }
 
 fn write_config(pins: &Pins, config: &Config) -> Result<(), AttachError> {
     let name = map::CONFIG;
-    config_map(pins)?
-        .set(0, config.to_words(), 0)
-        .map_err(|error| AttachError::Map {
-            name,
-            error: error.to_string(),
-        })
+    config_map(pins)?.set(0, config.to_words(), 0).map_err(|error| AttachError::Map { name, error: error.to_string() })
 }
 
 /// An error with its causes: the kernel's own word is the last.

@@ -39,9 +39,7 @@ pub enum AttachError {
     #[error("the pinned maps were made by another version: jvpn-ctl cleanup, then load again")]
     Layout,
     /// Maps of another size.
-    #[error(
-        "the pinned maps hold {have} sessions and {wanted} are configured: jvpn-ctl cleanup, then load again"
-    )]
+    #[error("the pinned maps hold {have} sessions and {wanted} are configured: jvpn-ctl cleanup, then load again")]
     Size {
         /// As loaded.
         have: u32,

@@ -13,8 +13,8 @@ use super::shared::{Regions, Shared};
 use super::ticks::{self, Ticks};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use jvpn_common::abi::{
-    CONFIG_WORDS, Config, Event, INFO_WORDS, LAYOUT_HASH, LocatorEntry, PATHS_PER_SLOT,
-    SESSION_WORDS, SteeringKeys, TRAFFIC_WORDS, map,
+    CONFIG_WORDS, Config, Event, INFO_WORDS, LAYOUT_HASH, LocatorEntry, PATHS_PER_SLOT, SESSION_WORDS, SteeringKeys,
+    TRAFFIC_WORDS, map,
 };
 use jvpn_common::ids::{Locator, Slot};
 use jvpn_common::verdict::VERDICTS_MAX;
@@ -52,9 +52,7 @@ impl Kernel {
         let config = Region::over(mapping(pins, map::CONFIG, CONFIG_WORDS)?);
         let capacity = capacity_of(&Config::from_words(&config.load(0)))?;
         let slots = capacity as usize;
-        let region = |name, words: usize| {
-            Ok::<_, AttachError>(Region::over(mapping(pins, name, slots * words)?))
-        };
+        let region = |name, words: usize| Ok::<_, AttachError>(Region::over(mapping(pins, name, slots * words)?));
         let regions = Regions {
             sessions: region(map::SESSIONS, SESSION_WORDS)?,
             info: region(map::SESSION_INFO, INFO_WORDS)?,
@@ -62,49 +60,32 @@ impl Kernel {
             traffic: region(map::TRAFFIC, TRAFFIC_WORDS)?,
             config,
         };
-        let opened = |name, error: aya::maps::MapError| AttachError::Map {
-            name,
-            error: error.to_string(),
-        };
+        let opened = |name, error: aya::maps::MapError| AttachError::Map { name, error: error.to_string() };
         let maps = Maps {
             locators: HashMap::try_from(Map::HashMap(data(pins, map::LOCATORS)?))
                 .map_err(|error| opened(map::LOCATORS, error))?,
-            keys: Array::try_from(Map::Array(data(pins, map::KEYS)?))
-                .map_err(|error| opened(map::KEYS, error))?,
+            keys: Array::try_from(Map::Array(data(pins, map::KEYS)?)).map_err(|error| opened(map::KEYS, error))?,
             verdicts: PerCpuArray::try_from(Map::PerCpuArray(data(pins, map::VERDICTS)?))
                 .map_err(|error| opened(map::VERDICTS, error))?,
             events: RingBuf::try_from(Map::RingBuf(data(pins, map::EVENTS)?))
                 .map_err(|error| opened(map::EVENTS, error))?,
         };
-        Ok(Self::over(
-            Arc::new(Shared::new(capacity, regions, ticks()?)),
-            maps,
-        ))
+        Ok(Self::over(Arc::new(Shared::new(capacity, regions, ticks()?)), maps))
     }
 }
 
 /// The capacity maps were made with, if they are of this build.
 pub(super) fn capacity_of(config: &Config) -> Result<u32, AttachError> {
-    if config.layout == LAYOUT_HASH {
-        Ok(config.max_sessions)
-    } else {
-        Err(AttachError::Layout)
-    }
+    if config.layout == LAYOUT_HASH { Ok(config.max_sessions) } else { Err(AttachError::Layout) }
 }
 
 pub(super) fn data(pins: &Pins, name: &'static str) -> Result<MapData, AttachError> {
-    MapData::from_pin(pins.map(name)).map_err(|error| AttachError::Map {
-        name,
-        error: error.to_string(),
-    })
+    MapData::from_pin(pins.map(name)).map_err(|error| AttachError::Map { name, error: error.to_string() })
 }
 
 fn mapping(pins: &Pins, name: &'static str, words: usize) -> Result<Mapping, AttachError> {
     let data = data(pins, name)?;
-    Mapping::of(data.fd().as_fd(), words).map_err(|error| AttachError::Map {
-        name,
-        error: error.to_string(),
-    })
+    Mapping::of(data.fd().as_fd(), words).map_err(|error| AttachError::Map { name, error: error.to_string() })
 }
 
 /// Learns jiffies from a one-line program and lines them up with the monotonic clock.
@@ -118,40 +99,26 @@ fn ticks() -> Result<Ticks, AttachError> {
             return Ok(Ticks::aligned(jiffies, before));
         }
     }
-    Err(AttachError::Clock(
-        "no tick was long enough to look at it".to_owned(),
-    ))
+    Err(AttachError::Clock("no tick was long enough to look at it".to_owned()))
 }
 
 /// A look takes microseconds and a tick milliseconds: a handful suffices on any machine that works.
 const TICK_TRIES: usize = 100;
 
 fn failed(map: &'static str, what: &'static str) -> impl Fn(aya::maps::MapError) -> DataPlaneError {
-    move |error| DataPlaneError::Map {
-        map,
-        what,
-        error: error.to_string(),
-    }
+    move |error| DataPlaneError::Map { map, what, error: error.to_string() }
 }
 
 impl Backing for Maps {
-    fn put_locator(
-        &mut self,
-        locator: Locator,
-        entry: &LocatorEntry,
-    ) -> Result<(), DataPlaneError> {
+    fn put_locator(&mut self, locator: Locator, entry: &LocatorEntry) -> Result<(), DataPlaneError> {
         let value = [entry.slot, entry.generation, u32::from(entry.k)];
-        self.locators
-            .insert(locator.0, value, ONLY_NEW)
-            .map_err(failed(map::LOCATORS, "insert"))
+        self.locators.insert(locator.0, value, ONLY_NEW).map_err(failed(map::LOCATORS, "insert"))
     }
 
     fn remove_locator(&mut self, locator: Locator) -> Result<(), DataPlaneError> {
         match self.locators.remove(&locator.0) {
             Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-            Err(aya::maps::MapError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-            {
+            Err(aya::maps::MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
                 Ok(())
             }
             other => other.map_err(failed(map::LOCATORS, "removal")),
@@ -159,12 +126,7 @@ impl Backing for Maps {
     }
 
     fn locators(&self) -> Result<Vec<(Locator, LocatorEntry)>, DataPlaneError> {
-        let entry = |[slot, generation, k]: [u32; 3]| LocatorEntry {
-            slot,
-            generation,
-            k: k as u16,
-            reserved: 0,
-        };
+        let entry = |[slot, generation, k]: [u32; 3]| LocatorEntry { slot, generation, k: k as u16, reserved: 0 };
         self.locators
             .iter()
             .map(|item| item.map(|(locator, value)| (Locator(locator), entry(value))))
@@ -173,33 +135,23 @@ impl Backing for Maps {
     }
 
     fn put_keys(&mut self, slot: Slot, keys: &SteeringKeys) -> Result<(), DataPlaneError> {
-        self.keys
-            .set(slot.0, keys.to_words(), 0)
-            .map_err(failed(map::KEYS, "store"))
+        self.keys.set(slot.0, keys.to_words(), 0).map_err(failed(map::KEYS, "store"))
     }
 
     fn keys(&self, slot: Slot) -> Result<SteeringKeys, DataPlaneError> {
-        self.keys
-            .get(&slot.0, 0)
-            .map(SteeringKeys::from_words)
-            .map_err(failed(map::KEYS, "reading"))
+        self.keys.get(&slot.0, 0).map(SteeringKeys::from_words).map_err(failed(map::KEYS, "reading"))
     }
 
     fn verdicts(&self) -> Result<[u64; VERDICTS_MAX as usize], DataPlaneError> {
         let mut sums = [0; VERDICTS_MAX as usize];
         for (sum, index) in sums.iter_mut().zip(0..) {
-            let of_each = self
-                .verdicts
-                .get(&index, 0)
-                .map_err(failed(map::VERDICTS, "reading"))?;
+            let of_each = self.verdicts.get(&index, 0).map_err(failed(map::VERDICTS, "reading"))?;
             *sum = of_each.iter().sum();
         }
         Ok(sums)
     }
 
     fn events(&mut self) -> Vec<Event> {
-        std::iter::from_fn(|| self.events.next().and_then(|item| Event::from_bytes(&item)))
-            .take(EVENTS_MAX)
-            .collect()
+        std::iter::from_fn(|| self.events.next().and_then(|item| Event::from_bytes(&item))).take(EVENTS_MAX).collect()
     }
 }

@@ -59,9 +59,7 @@ impl Pins {
     #[must_use]
     pub fn interfaces(&self) -> Vec<String> {
         let entries = fs::read_dir(self.links()).into_iter().flatten().flatten();
-        let mut names: Vec<_> = entries
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
+        let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         names
     }
@@ -119,9 +117,6 @@ impl Pins {
     }
 
     fn unusable(&self, error: impl Into<std::io::Error>) -> AttachError {
-        AttachError::Pins {
-            path: self.root.clone(),
-            error: error.into(),
-        }
+        AttachError::Pins { path: self.root.clone(), error: error.into() }
     }
 }

@@ -6,9 +6,7 @@
 use super::slots::New;
 use super::undo::Step;
 use super::{Adopted, DataPlane, DataPlaneError, Settings, Shared, Undo, Verdicts};
-use jvpn_common::abi::{
-    ActiveWord, Binding, Event, LocatorEntry, PENDING, SessionInfo, SteeringKeys,
-};
+use jvpn_common::abi::{ActiveWord, Binding, Event, LocatorEntry, PENDING, SessionInfo, SteeringKeys};
 use jvpn_common::ids::{Generation, Locator, Slot};
 use jvpn_common::mapop::MapOp;
 use jvpn_common::time::Duration;
@@ -18,8 +16,7 @@ use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 /// The maps that are not arrays in shared memory.
 pub trait Backing: Send {
     /// Adds a locator that is not there.
-    fn put_locator(&mut self, locator: Locator, entry: &LocatorEntry)
-    -> Result<(), DataPlaneError>;
+    fn put_locator(&mut self, locator: Locator, entry: &LocatorEntry) -> Result<(), DataPlaneError>;
     /// Removes a locator; one that is not there is no error.
     fn remove_locator(&mut self, locator: Locator) -> Result<(), DataPlaneError>;
     /// Every locator an earlier process left.
@@ -49,26 +46,16 @@ impl<B: Backing> Plane<B> {
     }
 
     pub(super) fn mirror(&self) -> RwLockReadGuard<'_, super::shared::Mirror> {
-        self.shared
-            .mirror
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.mirror.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn mirror_mut(&self) -> RwLockWriteGuard<'_, super::shared::Mirror> {
-        self.shared
-            .mirror
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.mirror.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn in_range(&self, slot: Slot) -> Result<(), DataPlaneError> {
         let capacity = self.shared.capacity();
-        if slot.0 < capacity {
-            Ok(())
-        } else {
-            Err(DataPlaneError::SlotOutOfRange { slot, capacity })
-        }
+        if slot.0 < capacity { Ok(()) } else { Err(DataPlaneError::SlotOutOfRange { slot, capacity }) }
     }
 
     /// Generation and flags of a slot that holds a session.
@@ -80,11 +67,7 @@ impl<B: Backing> Plane<B> {
         }
     }
 
-    pub(super) fn put_keys(
-        &mut self,
-        slot: Slot,
-        keys: &SteeringKeys,
-    ) -> Result<(), DataPlaneError> {
+    pub(super) fn put_keys(&mut self, slot: Slot, keys: &SteeringKeys) -> Result<(), DataPlaneError> {
         self.backing.put_keys(slot, keys)?;
         if let Some(place) = self.mirror_mut().keys.get_mut(slot.0 as usize) {
             *place = *keys;
@@ -93,10 +76,7 @@ impl<B: Backing> Plane<B> {
     }
 
     /// Adds all of them or none.
-    pub(super) fn put_locators(
-        &mut self,
-        locators: &[(Locator, LocatorEntry)],
-    ) -> Result<(), DataPlaneError> {
+    pub(super) fn put_locators(&mut self, locators: &[(Locator, LocatorEntry)]) -> Result<(), DataPlaneError> {
         for (done, (locator, entry)) in locators.iter().enumerate() {
             let known = locator.0 == 0 || self.mirror().locators.contains_key(&locator.0);
             let put = if known {
@@ -105,11 +85,7 @@ impl<B: Backing> Plane<B> {
                 self.backing.put_locator(*locator, entry)
             };
             if let Err(error) = put {
-                let added: Vec<_> = locators
-                    .iter()
-                    .take(done)
-                    .map(|(locator, _)| *locator)
-                    .collect();
+                let added: Vec<_> = locators.iter().take(done).map(|(locator, _)| *locator).collect();
                 self.remove_locators(&added)?;
                 return Err(error);
             }
@@ -139,14 +115,7 @@ impl<B: Backing> Plane<B> {
             return Err(DataPlaneError::EntryNamed { slot, entry });
         }
         let before = self.shared.binding(slot, entry);
-        self.shared.set_binding(
-            slot,
-            entry,
-            &Binding {
-                drain_until: 0,
-                ..*binding
-            },
-        );
+        self.shared.set_binding(slot, entry, &Binding { drain_until: 0, ..*binding });
         Ok(Undo(Step::Binding(slot, entry, before)))
     }
 
@@ -155,14 +124,7 @@ impl<B: Backing> Plane<B> {
         let before = self.shared.binding(slot, entry);
         let drain_until = self.shared.ticks().after(within);
         // One word of an entry that is active by now, of which it is not read.
-        self.shared.set_binding(
-            slot,
-            entry,
-            &Binding {
-                drain_until,
-                ..before
-            },
-        );
+        self.shared.set_binding(slot, entry, &Binding { drain_until, ..before });
         Ok(Undo(Step::Binding(slot, entry, before)))
     }
 
@@ -181,14 +143,7 @@ impl<B: Backing> Plane<B> {
 impl<B: Backing> DataPlane for Plane<B> {
     fn apply(&mut self, op: &MapOp) -> Done {
         match op {
-            MapOp::Install {
-                slot,
-                generation,
-                keys,
-                locators,
-                pending,
-                session,
-            } => self.install(&New {
+            MapOp::Install { slot, generation, keys, locators, pending, session } => self.install(&New {
                 slot: *slot,
                 generation: *generation,
                 keys,
@@ -196,41 +151,20 @@ impl<B: Backing> DataPlane for Plane<B> {
                 pending: *pending,
                 session: *session,
             }),
-            MapOp::AddLocators {
-                slot,
-                generation,
-                locators,
-            } => self.add_locators(*slot, *generation, locators),
-            MapOp::RemoveLocators { locators } => {
-                Ok(Undo(Step::Put(self.remove_locators(locators)?)))
-            }
-            MapOp::Binding {
-                slot,
-                entry,
-                binding,
-            } => self.write_binding(*slot, *entry, binding),
-            MapOp::Drain {
-                slot,
-                entry,
-                within,
-            } => self.drain(*slot, *entry, *within),
+            MapOp::AddLocators { slot, generation, locators } => self.add_locators(*slot, *generation, locators),
+            MapOp::RemoveLocators { locators } => Ok(Undo(Step::Put(self.remove_locators(locators)?))),
+            MapOp::Binding { slot, entry, binding } => self.write_binding(*slot, *entry, binding),
+            MapOp::Drain { slot, entry, within } => self.drain(*slot, *entry, *within),
             MapOp::Activate { slot, word } => self.activate(*slot, *word),
             MapOp::Confirm { slot } => {
                 let (generation, flags) = self.taken(*slot)?;
-                self.shared
-                    .set_generation(*slot, generation, flags & !PENDING);
+                self.shared.set_generation(*slot, generation, flags & !PENDING);
                 Ok(Undo(Step::Flags(*slot, generation, flags)))
             }
             MapOp::Info { slot, info } => {
                 let (generation, _) = self.taken(*slot)?;
                 let before = self.shared.info(*slot);
-                self.shared.set_info(
-                    *slot,
-                    &SessionInfo {
-                        generation: generation.0,
-                        ..*info
-                    },
-                );
+                self.shared.set_info(*slot, &SessionInfo { generation: generation.0, ..*info });
                 Ok(Undo(Step::Info(*slot, Box::new(before))))
             }
             MapOp::Free { slot } => self.free(*slot),
@@ -275,10 +209,7 @@ impl<B: Backing> DataPlane for Plane<B> {
     }
 
     fn verdicts(&self) -> Result<Verdicts, DataPlaneError> {
-        Ok(Verdicts {
-            kernel: self.backing.verdicts()?,
-            worker: self.shared.worker_verdicts(),
-        })
+        Ok(Verdicts { kernel: self.backing.verdicts()?, worker: self.shared.worker_verdicts() })
     }
 
     fn events(&mut self) -> Vec<Event> {

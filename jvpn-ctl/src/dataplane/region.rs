@@ -22,9 +22,7 @@ impl AsRef<[AtomicU64]> for Heap {
 impl Region {
     /// `words` zeros on the heap.
     pub(super) fn heap(words: usize) -> Self {
-        Self(Box::new(Heap(
-            (0..words).map(|_| AtomicU64::new(0)).collect(),
-        )))
+        Self(Box::new(Heap((0..words).map(|_| AtomicU64::new(0)).collect())))
     }
 
     /// A region over memory that somebody else provides.
@@ -45,14 +43,8 @@ impl Region {
     /// The `N` words at `at`, one load each; zeros where there are none.
     pub(super) fn load<const N: usize>(&self, at: usize) -> [u64; N] {
         let mut out = [0; N];
-        if let Some(words) = (*self.0)
-            .as_ref()
-            .get(at..)
-            .and_then(|rest| rest.first_chunk::<N>())
-        {
-            out.iter_mut()
-                .zip(words)
-                .for_each(|(out, word)| *out = word.load(Relaxed));
+        if let Some(words) = (*self.0).as_ref().get(at..).and_then(|rest| rest.first_chunk::<N>()) {
+            out.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Relaxed));
         }
         out
     }
@@ -61,10 +53,7 @@ impl Region {
     /// a part of a binding sees the word that was stored before it, and knows that it has moved on.
     pub(super) fn store(&self, at: usize, values: &[u64]) {
         let words = (*self.0).as_ref().get(at..).unwrap_or(&[]);
-        words
-            .iter()
-            .zip(values)
-            .for_each(|(word, value)| word.store(*value, Release));
+        words.iter().zip(values).for_each(|(word, value)| word.store(*value, Release));
     }
 }
 

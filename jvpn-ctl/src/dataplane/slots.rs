@@ -21,34 +21,15 @@ pub(super) struct New<'a> {
     pub(super) session: SessionId,
 }
 
-fn entries(
-    slot: Slot,
-    generation: Generation,
-    of: &[(TransportIndex, Locator)],
-) -> Vec<(Locator, LocatorEntry)> {
+fn entries(slot: Slot, generation: Generation, of: &[(TransportIndex, Locator)]) -> Vec<(Locator, LocatorEntry)> {
     of.iter()
-        .map(|(k, locator)| {
-            (
-                *locator,
-                LocatorEntry {
-                    slot: slot.0,
-                    generation: generation.0,
-                    k: k.0,
-                    reserved: 0,
-                },
-            )
-        })
+        .map(|(k, locator)| (*locator, LocatorEntry { slot: slot.0, generation: generation.0, k: k.0, reserved: 0 }))
         .collect()
 }
 
 impl<B: Backing> Plane<B> {
     pub(super) fn install(&mut self, new: &New<'_>) -> Done {
-        let New {
-            slot,
-            generation,
-            keys,
-            ..
-        } = *new;
+        let New { slot, generation, keys, .. } = *new;
         self.in_range(slot)?;
         if self.shared.generation(slot).0 != Generation(0) || generation == Generation(0) {
             return Err(DataPlaneError::SlotInUse(slot));
@@ -76,10 +57,7 @@ impl<B: Backing> Plane<B> {
     }
 
     /// Empties a slot: first unbound, then unreachable, then forgotten.
-    pub(super) fn empty(
-        &mut self,
-        slot: Slot,
-    ) -> Result<Vec<(Locator, LocatorEntry)>, DataPlaneError> {
+    pub(super) fn empty(&mut self, slot: Slot) -> Result<Vec<(Locator, LocatorEntry)>, DataPlaneError> {
         let shared = Arc::clone(&self.shared);
         shared.set_word(slot, ActiveWord::default());
         let named = self.mirror().of_slot(slot);
@@ -102,12 +80,7 @@ impl<B: Backing> Plane<B> {
             word: self.shared.word(slot),
             bindings: [1, 2, 3].map(|entry| self.shared.binding(slot, entry)),
             info: self.shared.info(slot),
-            keys: self
-                .mirror()
-                .keys
-                .get(slot.0 as usize)
-                .copied()
-                .unwrap_or_default(),
+            keys: self.mirror().keys.get(slot.0 as usize).copied().unwrap_or_default(),
             locators: Vec::new(),
         };
         filled.locators = self.empty(slot)?;
@@ -121,8 +94,7 @@ impl<B: Backing> Plane<B> {
             self.shared.set_binding(slot, entry, binding);
         }
         self.shared.set_info(slot, &filled.info);
-        self.shared
-            .set_generation(slot, filled.generation, filled.flags);
+        self.shared.set_generation(slot, filled.generation, filled.flags);
         self.put_locators(&filled.locators)?;
         self.shared.set_word(slot, filled.word);
         Ok(())
@@ -138,16 +110,12 @@ impl<B: Backing> Plane<B> {
             return Err(DataPlaneError::SlotFree(slot));
         }
         self.put_locators(&entries(slot, generation, locators))?;
-        Ok(Undo(Step::Remove(
-            locators.iter().map(|(_, locator)| *locator).collect(),
-        )))
+        Ok(Undo(Step::Remove(locators.iter().map(|(_, locator)| *locator).collect())))
     }
 
     pub(super) fn take_over(&mut self) -> Result<Vec<Adopted>, DataPlaneError> {
         let found = self.backing.locators()?;
-        found
-            .iter()
-            .for_each(|(locator, entry)| self.mirror_mut().insert(*locator, *entry));
+        found.iter().for_each(|(locator, entry)| self.mirror_mut().insert(*locator, *entry));
         let mut adopted = Vec::new();
         for slot in (0..self.shared.capacity()).map(Slot) {
             let (generation, flags) = self.shared.generation(slot);
@@ -165,20 +133,9 @@ impl<B: Backing> Plane<B> {
             }
             let word = self.shared.word(slot);
             self.shared.set_word(slot, word.successor(0, 0));
-            let of_slot = found
-                .iter()
-                .filter(|(_, entry)| entry.slot == slot.0 && entry.generation == generation.0);
-            let locators = of_slot
-                .map(|(locator, entry)| (TransportIndex(entry.k), *locator))
-                .collect();
-            adopted.push(Adopted {
-                session: SessionId(info.session_id),
-                slot,
-                generation,
-                info,
-                word,
-                locators,
-            });
+            let of_slot = found.iter().filter(|(_, entry)| entry.slot == slot.0 && entry.generation == generation.0);
+            let locators = of_slot.map(|(locator, entry)| (TransportIndex(entry.k), *locator)).collect();
+            adopted.push(Adopted { session: SessionId(info.session_id), slot, generation, info, word, locators });
         }
         let stale: Vec<_> = found
             .iter()
