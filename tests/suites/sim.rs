@@ -20,6 +20,9 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// Each run has both processors to itself.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Runs seeds on two threads until one fails; gives what was seen, or the failing seed.
 fn run_seeds(seeds: u64, bug: Bug) -> Result<Cover, (u64, String)> {
     let (next, failed) = (AtomicU64::new(1), AtomicBool::new(false));
@@ -59,14 +62,15 @@ fn explain(seed: u64, bug: Bug) -> String {
 }
 
 /// Rows of the transition table that one gateway cannot reach, each with its reason.
-const UNREACHABLE_ROWS: [(usize, &str); 3] = [
+const UNREACHABLE_ROWS: [(usize, &str); 4] = [
+    (21, "the gateway counts no failed attempt: a proof that fails may be anybody's"),
     (2, "a birth is abandoned when the process stops, and then nobody is left to count it"),
     (30, "a newer owner needs a second gateway"),
     (32, "a broken invariant ends the run instead"),
 ];
 
 /// Reason codes a run must have seen in the record.
-const REASONS: [Reason; 36] = [
+const REASONS: [Reason; 34] = [
     Reason::HandshakeOk,
     Reason::QualityFloorViolation,
     Reason::VolatilitySignal,
@@ -89,7 +93,6 @@ const REASONS: [Reason; 36] = [
     Reason::KeyExpired,
     Reason::FreshnessInvalid,
     Reason::TransportSwitchDenied,
-    Reason::CooldownActive,
     Reason::SwitchRateLimited,
     Reason::ImprovementTooSmall,
     Reason::Loss,
@@ -102,7 +105,6 @@ const REASONS: [Reason; 36] = [
     Reason::BetterPath,
     Reason::OperatorRequest,
     Reason::SecReplayAttempt,
-    Reason::SecAbuseControlPlane,
 ];
 
 /// Messages a gateway or client must have opened, and datagrams that must have been on the wire.
@@ -168,6 +170,7 @@ fn the_same_seed_is_the_same_run_byte_for_byte() {
 
 /// A bug must be noticed within [`BUG_SEEDS`], and by the check that is about it.
 fn found(bug: Bug, by: &str) {
+    let _one_at_a_time = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     match run_seeds(BUG_SEEDS, bug) {
         Ok(_) => panic!("{bug:?} was not found within {BUG_SEEDS} seeds"),
         Err((seed, what)) => {

@@ -110,7 +110,7 @@ impl Engine {
     pub(super) fn seek(&mut self) {
         let Some(session) = &self.session else { return };
         let Some(lost) = session.lost else { return };
-        let moving = session.request.as_ref().filter(|request| request.purpose != Purpose::Validate);
+        let moving = session.request.as_ref().filter(|request| request.purpose == Purpose::Lost);
         let current = moving.map(|request| request.path);
         let Some(best) = self.best_candidate() else { return };
         let better = match current {
@@ -209,6 +209,7 @@ impl Engine {
 
     pub(super) fn drive_request(&mut self) {
         let now = self.now;
+        self.drive_lost();
         let Some(session) = &self.session else { return };
         let Some(request) = &session.request else { return };
         if request.next > now {
@@ -232,6 +233,18 @@ impl Engine {
                 self.tell(event);
             }
             Purpose::Rebind | Purpose::Lost => self.start_resume(Reason::NoDelivery, None),
+        }
+    }
+
+    /// A lost session is never without something under way, as long as there is a path.
+    fn drive_lost(&mut self) {
+        let idle = |session: &super::session::Session| session.lost.is_some() && session.request.is_none();
+        if !self.session.as_ref().is_some_and(idle) || self.handshake.is_some() {
+            return;
+        }
+        self.seek();
+        if self.session.as_ref().is_some_and(idle) && self.paths.values().any(Path::usable) {
+            self.start_resume(Reason::NoDelivery, None);
         }
     }
 

@@ -90,6 +90,7 @@ pub struct GatewayHost {
     backlog: VecDeque<(Origin, Vec<u8>)>,
     rng: Rng,
     sequence: u64,
+    orders: Vec<Order>,
 }
 
 impl GatewayHost {
@@ -118,6 +119,7 @@ impl GatewayHost {
             backlog: VecDeque::new(),
             rng: rng.fork(),
             sequence: 0,
+            orders: Vec::new(),
         };
         host.start(now);
         host
@@ -334,7 +336,11 @@ impl GatewayHost {
 
     /// An operator's order.
     pub fn order(&mut self, now: Instant, order: Order, checker: &mut Checker, cover: &mut Cover) -> Vec<Out> {
-        if self.frozen.is_some() { Vec::new() } else { self.give(now, Input::Order(order), checker, cover) }
+        if self.frozen.is_some() {
+            self.orders.push(order);
+            return Vec::new();
+        }
+        self.give(now, Input::Order(order), checker, cover)
     }
 
     /// Everything that is due.
@@ -346,6 +352,9 @@ impl GatewayHost {
         }
         if self.frozen.take().is_some() {
             cover.note(now, || "gateway thaws".into());
+            for order in core::mem::take(&mut self.orders) {
+                out.extend(self.give(now, Input::Order(order), checker, cover));
+            }
             for (origin, bytes) in core::mem::take(&mut self.backlog) {
                 out.extend(self.receive(now, origin, bytes, checker, cover));
             }
