@@ -440,8 +440,9 @@ impl GatewayHost {
         if done {
             commit.worker.into_iter().for_each(|op| self.work(op));
             self.maps.now = now;
+            let left = commit.maps.iter().find_map(|op| if let MapOp::Free { slot } = op { Some(*slot) } else { None });
             for op in &commit.maps {
-                if self.bug == Bug::TwoActive && matches!(op, MapOp::Free { .. }) {
+                if self.bug == Bug::TwoActive && left.is_some_and(|left| of_slot(op) == Some(left)) {
                     continue;
                 }
                 self.maps.apply(op);
@@ -540,6 +541,14 @@ impl GatewayHost {
     #[must_use]
     pub fn addresses() -> [SocketAddr; 2] {
         gateways()
+    }
+}
+
+/// The slot an operation unbinds or frees.
+fn of_slot(op: &MapOp) -> Option<Slot> {
+    match op {
+        MapOp::Free { slot } | MapOp::Activate { slot, .. } => Some(*slot),
+        _ => None,
     }
 }
 
