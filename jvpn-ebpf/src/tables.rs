@@ -5,17 +5,17 @@
 //! same time: nothing here hands out a reference to what may change while it is read, and what must be
 //! whole is loaded word by word with `read_volatile`. Must never count twice, and never lock.
 
+use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerfEventArray, RingBuf};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
-use aya_ebpf::Global;
 use core::arch::asm;
 use core::ptr;
 use jvpn_common::abi::{
     BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, Event, LocatorEntry, PATHS_PER_SLOT,
-    PathCounters, SESSION_WORDS, SessionEntry, SessionInfo, SteeringKeys, Traffic,
-    TrafficField, WORD_ACTIVE, WORD_GENERATION, binding_place,
+    PathCounters, SESSION_WORDS, SessionEntry, SessionInfo, SteeringKeys, Traffic, TrafficField, WORD_ACTIVE,
+    WORD_GENERATION, binding_place,
 };
 use jvpn_common::limits::LOCATORS_MAX;
 use jvpn_common::steer::{Session, Tables};
@@ -194,9 +194,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn path(&self, slot: u32, place: u32) -> PathCounters {
-        PathCounters::from_words(words(
-            PATHS.get_ptr(slot.wrapping_mul(PATHS_PER_SLOT).wrapping_add(place)),
-        ))
+        PathCounters::from_words(words(PATHS.get_ptr(slot.wrapping_mul(PATHS_PER_SLOT).wrapping_add(place))))
     }
 
     #[inline(always)]
@@ -282,7 +280,9 @@ fn bucket_of(slot: u32, which: BucketField) -> Option<*mut Bucket> {
 /// Whether an event of `slot` is due, given that one every `every` ticks is enough.
 #[inline(always)]
 pub(crate) fn event_due(slot: u32, every: u64) -> bool {
-    let Some(value) = TRAFFIC.get_ptr_mut(slot) else { return false };
+    let Some(value) = TRAFFIC.get_ptr_mut(slot) else {
+        return false;
+    };
     let word = value.cast::<u64>().wrapping_add(TrafficField::EventAt as usize);
     let tick = tick();
     // SAFETY: a field is one of the looked-up value's aligned words.
@@ -301,7 +301,9 @@ pub(crate) fn report(ctx: &XdpContext, event: Event) {
     // The controller polls: no wake-up from the packet path.
     const BPF_RB_NO_WAKEUP: u64 = 1;
     // In the ring's own memory: the stack has no room for it.
-    let Some(mut entry) = EVENTS.reserve_untyped::<Event>(0) else { return };
+    let Some(mut entry) = EVENTS.reserve_untyped::<Event>(0) else {
+        return;
+    };
     let place: &mut Event = entry.write(event);
     EVENT_TAP.output(ctx, place, 0);
     entry.submit(BPF_RB_NO_WAKEUP);

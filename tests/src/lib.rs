@@ -2,5 +2,7 @@
 
 pub mod lab;
 pub mod packet;
+pub mod packet_cases;
 pub mod packet_kernel;
 pub mod sim;
+pub mod packet_maps;

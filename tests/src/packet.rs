@@ -140,3 +140,32 @@ pub fn frame_v4(payload: &[u8]) -> Vec<u8> {
 pub fn frame_v6(payload: &[u8]) -> Vec<u8> {
     frame(CLIENT_V6, GATEWAY_V6, false, payload)
 }
+
+/// The IPv6 frame with one more extension header (`header`, its first byte overwritten with what follows)
+/// in front of what is there.
+#[must_use]
+pub fn extended(frame: &[u8], kind: u8, header: &[u8]) -> Vec<u8> {
+    let (before, behind) = frame.split_at(54);
+    let mut out = before.to_vec();
+    let mut header = header.to_vec();
+    header[0] = out[20];
+    out[20] = kind;
+    let len = u16::from_be_bytes([out[18], out[19]]) + u16::try_from(header.len()).expect("short");
+    out[18..20].copy_from_slice(&len.to_be_bytes());
+    out.extend(header);
+    out.extend(behind);
+    out
+}
+
+/// The IPv4 frame with `len` bytes of options (no-operation).
+#[must_use]
+pub fn with_options(frame: &[u8], len: u8) -> Vec<u8> {
+    let (before, behind) = frame.split_at(34);
+    let mut out = before.to_vec();
+    out[14] = 0x40 | (5 + len / 4);
+    let total = u16::from_be_bytes([out[16], out[17]]) + u16::from(len);
+    out[16..18].copy_from_slice(&total.to_be_bytes());
+    out.extend(std::iter::repeat_n(1, usize::from(len)));
+    out.extend(behind);
+    out
+}

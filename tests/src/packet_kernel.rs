@@ -19,10 +19,27 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Slots of the laboratory's maps.
 pub const SLOTS: u32 = 8;
 
+/// A pin directory that goes with its owner, also when loading panics.
+struct Private(Pins);
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove_all() {
+            eprintln!("{}: {error}", self.0.root().display());
+        }
+    }
+}
+
 /// The program and its maps.
 pub struct Laboratory {
     ebpf: Ebpf,
-    pins: Pins,
+    pins: Private,
+}
+
+impl std::fmt::Debug for Laboratory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Laboratory").field("pins", &self.pins.0).finish_non_exhaustive()
+    }
 }
 
 /// What came out of one run.
@@ -43,7 +60,7 @@ impl Laboratory {
             "these tests load a kernel program and need root: sudo -E cargo xtask test"
         );
         let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
-        let pins = private_pins();
+        let pins = Private(private_pins());
         let mut loader = EbpfLoader::new();
         loader.override_global("FIXED_TICK", &tick, true).override_global("FIXED_NOW", &now, true);
         for name in map::SIZED {
@@ -55,7 +72,7 @@ impl Laboratory {
             loader.map_max_entries(name, SLOTS * each);
         }
         for name in map::ALL {
-            loader.map_pin_path(name, pins.map(name));
+            loader.map_pin_path(name, pins.0.map(name));
         }
         let mut ebpf = loader.load(bytes).expect("the kernel takes the maps");
         for name in ["jvpn_wan", "jvpn_clock"] {
@@ -71,7 +88,7 @@ impl Laboratory {
     /// Where the maps are pinned.
     #[must_use]
     pub fn pins(&self) -> &Pins {
-        &self.pins
+        &self.pins.0
     }
 
     /// Instructions the verifier walked.
@@ -88,8 +105,7 @@ impl Laboratory {
     #[must_use]
     pub fn run(&self, frame: &[u8]) -> Outcome {
         let mut out = vec![0; frame.len() + 64];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
         let result = self.program().test_run(options).expect("BPF_PROG_TEST_RUN");
         out.truncate(result.data_size_out as usize);
         Outcome { action: result.return_value, frame: out }
@@ -104,7 +120,7 @@ impl Laboratory {
     }
 
     fn data(&self, name: &str) -> MapData {
-        MapData::from_pin(self.pins.map(name)).expect("pinned")
+        MapData::from_pin(self.pins.0.map(name)).expect("pinned")
     }
 
     /// An array map.
@@ -129,14 +145,6 @@ impl Laboratory {
     #[must_use]
     pub fn verdicts(&self) -> PerCpuArray<MapData, u64> {
         PerCpuArray::try_from(Map::PerCpuArray(self.data(map::VERDICTS))).expect("VERDICTS")
-    }
-}
-
-impl Drop for Laboratory {
-    fn drop(&mut self) {
-        if let Err(error) = self.pins.remove_all() {
-            eprintln!("{}: {error}", self.pins.root().display());
-        }
     }
 }
 

@@ -3,6 +3,9 @@
 //! Owns the list of claims; each runs against the heap and against the kernel's maps. Must never pass for
 //! a missing privilege.
 
+// A test that unwraps fails at the right line, helpers included.
+#![allow(clippy::unwrap_used)]
+
 use jvpn_common::abi::{ActiveWord, Binding, SessionInfo, SteeringKeys, mapped};
 use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex};
 use jvpn_common::mapop::MapOp;
@@ -47,12 +50,13 @@ fn client() -> Binding {
 }
 
 fn bind(plane: &mut dyn DataPlane) {
-    plane.apply_all(&[
-        install(SLOT, LOCATOR),
-        MapOp::Binding { slot: SLOT, entry: 1, binding: client() },
-        MapOp::Activate { slot: SLOT, word: ActiveWord::new(1, 0, 1) },
-    ])
-    .expect("a session can be installed and bound");
+    plane
+        .apply_all(&[
+            install(SLOT, LOCATOR),
+            MapOp::Binding { slot: SLOT, entry: 1, binding: client() },
+            MapOp::Activate { slot: SLOT, word: ActiveWord::new(1, 0, 1) },
+        ])
+        .expect("a session can be installed and bound");
     plane.shared().set_alive(0, Duration::from_secs(60));
 }
 
@@ -100,7 +104,11 @@ fn a_failed_plan_leaves_everything_as_it_was(plane: &mut dyn DataPlane) {
     let first = [
         MapOp::Confirm { slot: SLOT },
         MapOp::Info { slot: SLOT, info: SessionInfo { state: 4, ..SessionInfo::default() } },
-        MapOp::AddLocators { slot: SLOT, generation: GENERATION, locators: vec![(TransportIndex(2), Locator(LOCATOR.0 + 2))] },
+        MapOp::AddLocators {
+            slot: SLOT,
+            generation: GENERATION,
+            locators: vec![(TransportIndex(2), Locator(LOCATOR.0 + 2))],
+        },
         MapOp::Binding { slot: SLOT, entry: 2, binding: Binding { port: 9, ..client() } },
         MapOp::Drain { slot: SLOT, entry: 1, within: Duration::from_secs(1) },
         MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 1, 2) },
@@ -121,16 +129,20 @@ fn a_failed_plan_leaves_everything_as_it_was(plane: &mut dyn DataPlane) {
 fn what_must_not_be_written_is_refused(plane: &mut dyn DataPlane) {
     bind(plane);
     let before = state(plane);
-    let refused: Vec<(MapOp, fn(&DataPlaneError) -> bool)> = vec![
+    type Is = fn(&DataPlaneError) -> bool;
+    let refused: Vec<(MapOp, Is)> = vec![
         (install(SLOT, Locator(900)), |e| matches!(e, DataPlaneError::SlotInUse(_))),
         (install(Slot(SLOTS), Locator(900)), |e| matches!(e, DataPlaneError::SlotOutOfRange { .. })),
         (install(Slot(0), Locator(LOCATOR.0 - 1)), |e| matches!(e, DataPlaneError::LocatorInUse(l) if *l == LOCATOR)),
-        (
-            MapOp::AddLocators { slot: SLOT, generation: Generation(8), locators: vec![] },
-            |e| matches!(e, DataPlaneError::SlotFree(_)),
-        ),
-        (MapOp::Binding { slot: SLOT, entry: 1, binding: client() }, |e| matches!(e, DataPlaneError::EntryNamed { .. })),
-        (MapOp::Binding { slot: SLOT, entry: 4, binding: client() }, |e| matches!(e, DataPlaneError::EntryNamed { .. })),
+        (MapOp::AddLocators { slot: SLOT, generation: Generation(8), locators: vec![] }, |e| {
+            matches!(e, DataPlaneError::SlotFree(_))
+        }),
+        (MapOp::Binding { slot: SLOT, entry: 1, binding: client() }, |e| {
+            matches!(e, DataPlaneError::EntryNamed { .. })
+        }),
+        (MapOp::Binding { slot: SLOT, entry: 4, binding: client() }, |e| {
+            matches!(e, DataPlaneError::EntryNamed { .. })
+        }),
         (MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 1, 1) }, |e| matches!(e, DataPlaneError::BadWord(_))),
         (MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 0, 4) }, |e| matches!(e, DataPlaneError::BadWord(_))),
         (MapOp::Confirm { slot: Slot(0) }, |e| matches!(e, DataPlaneError::SlotFree(_))),
@@ -282,7 +294,7 @@ mod interface {
     //! On a pair of interfaces in namespaces of their own.
 
     use super::*;
-    use jvpn_ctl::dataplane::attach::{self, AttachError, LoadOptions, Wanted, Loaded, Mode};
+    use jvpn_ctl::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Mode, Wanted};
     use jvpn_ctl::dataplane::pins::Pins;
     use jvpn_tests::packet_kernel::private_pins;
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -408,7 +420,7 @@ mod interface {
             for (bind_to, gateway) in [("10.9.0.1:0", "10.9.0.2:51821"), ("[fd09::1]:0", "[fd09::2]:51821")] {
                 let socket = UdpSocket::bind(bind_to).unwrap();
                 socket.connect(gateway).unwrap();
-                socket.set_read_timeout(Some(std::time::Duration::from_secs(3))).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
                 for padding in lengths {
                     sequence += 1;
                     let probe = packet::probe(LOCATOR.0, 0, sequence, padding);

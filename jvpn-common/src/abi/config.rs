@@ -49,11 +49,7 @@ impl Config {
     /// Whether the worker of `locator` refreshed its liveness in time.
     #[must_use]
     pub fn alive(&self, locator: u64, tick: u64) -> bool {
-        let workers = if self.workers == 0 {
-            1
-        } else {
-            self.workers as u64
-        };
+        let workers = if self.workers == 0 { 1 } else { u64::from(self.workers) };
         let worker = ((locator & 0xff) % workers) as usize;
         matches!(self.alive_until.get(worker), Some(&until) if tick <= until && until != 0)
     }
@@ -85,10 +81,7 @@ impl Config {
             u64::from(self.handshake_total_rate) | u64::from(self.handshake_total_burst) << 32,
         ];
         let values = head.iter().chain(&self.alive_until).chain(&tail);
-        words
-            .iter_mut()
-            .zip(values)
-            .for_each(|(word, value)| *word = *value);
+        words.iter_mut().zip(values).for_each(|(word, value)| *word = *value);
         words
     }
 
@@ -97,10 +90,7 @@ impl Config {
     pub fn from_words(words: &[u64; CONFIG_WORDS]) -> Self {
         let [layout, incarnation, owner_epoch, role, size, rest @ ..] = words;
         let mut alive_until = [0; WORKERS_MAX];
-        alive_until
-            .iter_mut()
-            .zip(rest)
-            .for_each(|(until, word)| *until = *word);
+        alive_until.iter_mut().zip(rest).for_each(|(until, word)| *until = *word);
         let tail = |at: usize| rest.get(WORKERS_MAX + at).copied().unwrap_or(0);
         Self {
             layout: *layout,
@@ -156,10 +146,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_alive_up_to_its_tick_and_a_zeroed_one_never() {
-        let mut config = Config {
-            workers: 2,
-            ..Config::default()
-        };
+        let mut config = Config { workers: 2, ..Config::default() };
         config.alive_until[1] = 100;
         assert!(config.alive(0x0101, 100));
         assert!(!config.alive(0x0101, 101));

@@ -29,16 +29,7 @@ impl SessionInfo {
     pub fn to_words(&self) -> [u64; INFO_WORDS] {
         let id = u128::from_le_bytes(self.session_id);
         let head = u64::from(self.state) | u64::from(self.generation) << 32;
-        [
-            id as u64,
-            (id >> 64) as u64,
-            self.state_version,
-            self.incarnation,
-            head,
-            0,
-            0,
-            0,
-        ]
+        [id as u64, (id >> 64) as u64, self.state_version, self.incarnation, head, 0, 0, 0]
     }
 
     /// The facts of their words; what is reserved reads as zero.

@@ -22,10 +22,7 @@ impl SteeringKeys {
     /// The keys of four words.
     #[must_use]
     pub const fn from_words([u0, u1, d0, d1]: [u64; 4]) -> Self {
-        Self {
-            up: [u0, u1],
-            down: [d0, d1],
-        }
+        Self { up: [u0, u1], down: [d0, d1] }
     }
 }
 

@@ -11,16 +11,14 @@ mod locator;
 mod session;
 mod traffic;
 
-pub use config::{
-    CONFIG_WORDS, Config, ROLE_GATEWAY, ROLE_NONE, WORD_ALIVE, WORD_ROLE, WORKERS_MAX,
-};
+pub use config::{CONFIG_WORDS, Config, ROLE_GATEWAY, ROLE_NONE, WORD_ALIVE, WORD_ROLE, WORKERS_MAX};
 pub use event::Event;
 pub use info::{INFO_WORDS, SessionInfo};
 pub use keys::SteeringKeys;
 pub use locator::LocatorEntry;
 pub use session::{
-    ACTIVE_NONE, ActiveWord, BINDINGS, Binding, PENDING, SESSION_WORDS, SessionEntry, WORD_ACTIVE,
-    WORD_GENERATION, binding_place, mapped,
+    ACTIVE_NONE, ActiveWord, BINDINGS, Binding, PENDING, SESSION_WORDS, SessionEntry, WORD_ACTIVE, WORD_GENERATION,
+    binding_place, mapped,
 };
 pub use traffic::{
     BUCKET_LANES, BUCKET_SOURCES, Bucket, BucketField, PATHS_PER_SLOT, PathCounters, TRAFFIC_WORDS, Traffic,
@@ -56,9 +54,8 @@ pub mod map {
     pub const SIZED: [&str; 6] = [LOCATORS, SESSIONS, KEYS, SESSION_INFO, PATHS, TRAFFIC];
 
     /// All of them, as they are pinned.
-    pub const ALL: [&str; 11] = [
-        LOCATORS, SESSIONS, KEYS, SESSION_INFO, PATHS, TRAFFIC, VERDICTS, CONFIG, BUCKETS, EVENTS, EVENT_TAP,
-    ];
+    pub const ALL: [&str; 11] =
+        [LOCATORS, SESSIONS, KEYS, SESSION_INFO, PATHS, TRAFFIC, VERDICTS, CONFIG, BUCKETS, EVENTS, EVENT_TAP];
 }
 
 const fn mix(hash: u64, size: usize) -> u64 {

@@ -99,31 +99,11 @@ impl Binding {
     /// The binding as its four words in memory.
     #[must_use]
     pub const fn to_words(&self) -> [u64; 4] {
-        let [
-            a0,
-            a1,
-            a2,
-            a3,
-            a4,
-            a5,
-            a6,
-            a7,
-            b0,
-            b1,
-            b2,
-            b3,
-            b4,
-            b5,
-            b6,
-            b7,
-        ] = self.address;
+        let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7] = self.address;
         [
             u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
             u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
-            self.port as u64
-                | (self.gateway as u64) << 16
-                | (self.k as u64) << 32
-                | (self.mtu as u64) << 48,
+            self.port as u64 | (self.gateway as u64) << 16 | (self.k as u64) << 32 | (self.mtu as u64) << 48,
             self.drain_until,
         ]
     }
@@ -136,9 +116,7 @@ impl Binding {
         let [a0, a1, a2, a3, a4, a5, a6, a7] = a.to_le_bytes();
         let [b0, b1, b2, b3, b4, b5, b6, b7] = b.to_le_bytes();
         Self {
-            address: [
-                a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7,
-            ],
+            address: [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7],
             port: fields as u16,
             gateway: (fields >> 16) as u16,
             k: (fields >> 32) as u16,
@@ -205,10 +183,7 @@ mod tests {
         for draining in 0..=3 {
             for active in 0..=3 {
                 let word = ActiveWord::new(7, draining, active);
-                assert_eq!(
-                    (word.seq(), word.draining(), word.active()),
-                    (7, draining, active)
-                );
+                assert_eq!((word.seq(), word.draining(), word.active()), (7, draining, active));
                 let spare = word.spare();
                 assert!((1..=3).contains(&spare) && spare != active && spare != draining);
             }
@@ -217,14 +192,7 @@ mod tests {
 
     #[test]
     fn a_binding_reads_back_from_its_words() {
-        let binding = Binding {
-            address: *b"0123456789abcdef",
-            port: 1,
-            gateway: 2,
-            k: 3,
-            mtu: 4,
-            drain_until: 5,
-        };
+        let binding = Binding { address: *b"0123456789abcdef", port: 1, gateway: 2, k: 3, mtu: 4, drain_until: 5 };
         assert_eq!(Binding::from_words(binding.to_words()), binding);
     }
 

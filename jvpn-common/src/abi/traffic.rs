@@ -33,25 +33,14 @@ impl PathCounters {
     /// The record as its four words in memory.
     #[must_use]
     pub const fn to_words(&self) -> [u64; 4] {
-        [
-            self.k as u64 | (self.probes as u64) << 32,
-            self.highest,
-            self.window,
-            self.data,
-        ]
+        [self.k as u64 | (self.probes as u64) << 32, self.highest, self.window, self.data]
     }
 
     /// The record of four words.
     #[must_use]
     pub const fn from_words(words: [u64; 4]) -> Self {
         let [head, highest, window, data] = words;
-        Self {
-            k: head as u32,
-            probes: (head >> 32) as u32,
-            highest,
-            window,
-            data,
-        }
+        Self { k: head as u32, probes: (head >> 32) as u32, highest, window, data }
     }
 }
 
@@ -125,24 +114,7 @@ impl Traffic {
     /// The counters of their words in memory.
     #[must_use]
     pub const fn from_words(words: &[u64; TRAFFIC_WORDS]) -> Self {
-        let [
-            packets,
-            bytes,
-            unbound,
-            forged,
-            echoes,
-            notices,
-            ea,
-            et,
-            na,
-            nt,
-            event_at,
-            r0,
-            r1,
-            r2,
-            r3,
-            r4,
-        ] = *words;
+        let [packets, bytes, unbound, forged, echoes, notices, ea, et, na, nt, event_at, r0, r1, r2, r3, r4] = *words;
         Self {
             data_packets: packets,
             data_bytes: bytes,
@@ -161,6 +133,4 @@ impl Traffic {
 /// Words of a [`Traffic`].
 pub const TRAFFIC_WORDS: usize = size_of::<Traffic>() / 8;
 
-const _: () = assert!(
-    size_of::<PathCounters>() == 32 && size_of::<Bucket>() == 16 && size_of::<Traffic>() == 128
-);
+const _: () = assert!(size_of::<PathCounters>() == 32 && size_of::<Bucket>() == 16 && size_of::<Traffic>() == 128);

@@ -25,10 +25,12 @@ impl Engine {
         let Some(sent) = link.probes.answered(header.counter, body.client_time) else { return };
         link.quote = Some((body.gateway_time, sent.at));
         link.bound = body.status & STATUS_BOUND != 0;
+        let known = link.path_mtu();
         match sent.size {
             Some(size) => link.mtu.came_back(size),
             None => path.loss.record(true),
         }
+        let grew = link.path_mtu() > known && session.active == id && session.lost.is_none();
         if path.missed > 0
             && let Some(link) = &mut path.link
         {
@@ -37,6 +39,9 @@ impl Engine {
         path.rtt.sample(now.since(sent.at));
         path.hear(now);
         path.echoed = Some(now);
+        if grew {
+            self.use_active();
+        }
         if sent.burst {
             self.on_burst_answered(id);
         }

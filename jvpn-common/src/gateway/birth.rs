@@ -5,10 +5,10 @@
 //! existing session before that.
 
 use super::admission::{Meeting, Verdict};
+use super::attachment::{Attachment, Pending, Place};
 use super::command::{Command, Commit, DataKeys, Datagram, Origin};
 use super::commit::{Change, Then};
 use super::handshake::{Job, JobResult, Read};
-use super::table::{Attachment, Pending, Place};
 use super::view::Drop;
 use super::{Due, Engine};
 use crate::channel::{Channel, Side};
@@ -78,8 +78,7 @@ pub(super) struct Offer {
 
 impl Engine {
     pub(super) fn on_initiation(&mut self, origin: Origin, bytes: &[u8]) {
-        let verdict =
-            self.admission.judge(bytes, origin.client, self.computing.len(), &mut *self.entropy, self.now);
+        let verdict = self.admission.judge(bytes, origin.client, self.computing.len(), &mut *self.entropy, self.now);
         let proven = match verdict {
             Verdict::Drop => return self.drop(Drop::Door),
             Verdict::Cookie(reply) => return self.send_cookie(origin, bytes.len(), reply),
@@ -284,8 +283,8 @@ impl Engine {
             session: terms.session,
         }];
         let born = Birth { id: terms.session, peer: *peer.as_bytes(), owner_epoch: self.config.owner_epoch };
-        let birth = (terms.outcome != Outcome::Resumed)
-            .then(|| Box::new(Session::born(born, &self.policy(&peer), self.now)));
+        let birth =
+            (terms.outcome != Outcome::Resumed).then(|| Box::new(Session::born(born, &self.policy(&peer), self.now)));
         let place = Place { slot, generation, session: terms.session, peer, suite: terms.suite };
         let mut attachment = Attachment::new(place, channel, terms.locators, self.now);
         attachment.pending = Some(Pending {

@@ -6,7 +6,7 @@
 use super::handshake::{Job, JobResult};
 use crate::crypto::Suite;
 use crate::event::Record;
-use crate::ids::{Epoch, Generation, OpId, SessionId, Slot, Version};
+use crate::ids::{Epoch, Generation, OpId, SessionId, Slot, TransportIndex, Version};
 use crate::mapop::MapOp;
 use crate::message::Label;
 use crate::reason::Reason;
@@ -152,6 +152,15 @@ pub enum WorkerOp {
         slot: Slot,
         /// Which.
         epoch: Epoch,
+    },
+    /// The path of a transport carries this much, IP header included.
+    PathMtu {
+        /// Where.
+        slot: Slot,
+        /// Which transport.
+        k: TransportIndex,
+        /// Bytes.
+        mtu: u16,
     },
     /// Forget every key of the slot; nothing is opened or sealed until it is installed anew.
     WipeAll {

@@ -1,6 +1,6 @@
 //! One change of a session as one commit: worker, maps, store, record, datagrams, all of it or nothing.
 //!
-//! Owns how a proposal of the session core becomes map writes, and what the engine does with the outcome.
+//! Owns how a proposal of the session core becomes a commit, and what the engine does with the outcome.
 //! Must never keep a proposed session before its commit is done, and never start a second one meanwhile.
 //!
 //! ```text
@@ -8,14 +8,13 @@
 //!                    any failure: everything undone, the engine stays as it was
 //! ```
 
-use super::command::{Command, Commit, Datagram, Stored, StoreOp, WorkerOp};
+use super::command::{Command, Commit, Datagram, StoreOp, Stored};
 use super::confirm::Settled;
 use super::view::Drop;
 use super::{Due, Engine};
-use crate::abi::{ACTIVE_NONE, ActiveWord, Binding, SessionInfo};
+use crate::abi::ActiveWord;
 use crate::event::{Context, Record};
 use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
-use crate::limits::{DRAIN_MAX, DRAIN_MIN};
 use crate::mapop::MapOp;
 use crate::secret::PublicKey;
 use crate::session::policy::Audit;
@@ -224,27 +223,26 @@ impl Engine {
         self.table.detach(slot);
     }
 
-    /// Map writes that empty a slot, in an order in which every state in between is refused by the kernel.
-    /// `word` is the active word it has by then, if not the one it has now.
-    pub(super) fn free_maps(&self, slot: Slot, word: Option<ActiveWord>) -> Vec<MapOp> {
-        let Some(attachment) = self.table.attachments.get(&slot) else { return Vec::new() };
-        let locators = attachment.locators.values().map(|issued| issued.locator).collect();
-        vec![
-            MapOp::Activate { slot, word: word.unwrap_or(attachment.word).successor(ACTIVE_NONE, ACTIVE_NONE) },
-            MapOp::RemoveLocators { locators },
-            MapOp::Free { slot },
-        ]
-    }
-
     /// A proposal of the core as a commit, with what is sent when it is done.
-    pub(super) fn propose(&self, id: SessionId, step: Step, locators: Locators, send: Vec<Datagram>) -> (Change, Commit) {
+    pub(super) fn propose(
+        &self,
+        id: SessionId,
+        step: Step,
+        locators: Locators,
+        send: Vec<Datagram>,
+    ) -> (Change, Commit) {
         let Some(live) = self.table.sessions.get(&id) else { return (Change::new(Then::Nothing), Commit::default()) };
         let policy = self.policy(&live.peer);
         let mut commit = Commit { strict: is_strict(&policy), send, ..Commit::default() };
         let attachment = live.slot.and_then(|slot| self.table.attachments.get(&slot));
         let mut word = attachment.map(|held| (held.slot, held.word));
         if let Some(held) = attachment {
-            locators.maps(held.slot, held.generation, self.table.locators_of(held.slot, &locators.retired), &mut commit.maps);
+            locators.maps(
+                held.slot,
+                held.generation,
+                self.table.locators_of(held.slot, &locators.retired),
+                &mut commit.maps,
+            );
         }
         for effect in &step.effects {
             word = self.effect(id, effect, word, &mut commit);
@@ -264,80 +262,6 @@ impl Engine {
         let rows = step.transitions.iter().map(|transition| transition.row).collect();
         let stepped = Stepped { id, core: step.session, ceiling, word, issued, retired, ended, rows };
         (Change::new(Then::Stepped(Box::new(stepped))), commit)
-    }
-
-    /// Makes one effect of a step part of its commit; gives the active word after it.
-    fn effect(
-        &self,
-        id: SessionId,
-        effect: &Effect,
-        word: Option<(Slot, ActiveWord)>,
-        commit: &mut Commit,
-    ) -> Option<(Slot, ActiveWord)> {
-        let next = word.map(|(slot, current)| match effect {
-            Effect::Bind { to, previous } => {
-                (slot, self.bind_maps(slot, current, to, previous.as_ref(), &mut commit.maps))
-            }
-            Effect::Unbind { .. } => {
-                let next = current.successor(ACTIVE_NONE, ACTIVE_NONE);
-                commit.maps.push(MapOp::Activate { slot, word: next });
-                (slot, next)
-            }
-            Effect::DropKeys => {
-                commit.worker.push(WorkerOp::WipeAll { slot });
-                (slot, current)
-            }
-            Effect::End { .. } => {
-                commit.maps.extend(self.free_maps(slot, Some(current)));
-                commit.worker.push(WorkerOp::Free { slot });
-                (slot, current)
-            }
-        });
-        if matches!(effect, Effect::End { .. }) {
-            commit.maps.extend(self.table.reserved_of(id).into_iter().map(|slot| MapOp::Free { slot }));
-            commit.store.push(StoreOp::Remove(id));
-        }
-        next
-    }
-
-    /// Map writes of a jump: the spare entry, then the word. Gives the word.
-    pub(super) fn bind_maps(
-        &self,
-        slot: Slot,
-        word: ActiveWord,
-        to: &Transport,
-        previous: Option<&Transport>,
-        maps: &mut Vec<MapOp>,
-    ) -> ActiveWord {
-        let entry = word.spare();
-        maps.push(MapOp::Binding { slot, entry, binding: binding(to) });
-        let draining = if previous.is_some() { word.active() } else { ACTIVE_NONE };
-        if draining != ACTIVE_NONE {
-            maps.push(MapOp::Drain { slot, entry: draining, within: self.drain(slot, previous) });
-        }
-        let next = word.successor(draining, entry);
-        maps.push(MapOp::Activate { slot, word: next });
-        next
-    }
-
-    /// How long the previous binding may still be received from: twice its round trip, within bounds.
-    fn drain(&self, slot: Slot, previous: Option<&Transport>) -> Duration {
-        let attachment = self.table.attachments.get(&slot);
-        let issued = previous.and_then(|transport| attachment.and_then(|held| held.locators.get(&transport.k)));
-        issued.map_or(DRAIN_MIN, |issued| (issued.srtt * 2).clamp(DRAIN_MIN, DRAIN_MAX))
-    }
-
-    pub(super) fn info(&self, slot: Slot, core: &Session) -> MapOp {
-        let generation = self.table.attachments.get(&slot).map_or(0, |held| held.generation.0);
-        let info = SessionInfo {
-            session_id: core.id().0,
-            state_version: core.version().0,
-            incarnation: self.config.incarnation.0,
-            state: u32::from(core.state().number()),
-            generation,
-            reserved: [0; 24],
-        };
-        MapOp::Info { slot, info }
     }
 
     pub(super) fn stored(&self, core: &Session, peer: &PublicKey, ceiling: Version) -> Stored {
@@ -380,16 +304,4 @@ impl Locators {
 /// Whether answers wait for the disk.
 pub(super) fn is_strict(policy: &Policy) -> bool {
     policy.audit == Audit::Strict
-}
-
-/// A transport as the kernel knows it.
-pub(super) fn binding(transport: &Transport) -> Binding {
-    Binding {
-        address: crate::abi::mapped(transport.path.remote().ip()),
-        port: transport.path.remote().port(),
-        gateway: transport.path.gateway(),
-        k: transport.k.0,
-        mtu: transport.mtu,
-        drain_until: 0,
-    }
 }

@@ -8,9 +8,9 @@ use super::command::{Commit, DataKeys, Datagram, StoreOp, WorkerOp};
 use super::commit::{Change, Stepped, Then, is_strict};
 use super::control::Came;
 use super::table::{Live, Waiting};
-use crate::abi::ActiveWord;
 use super::view::Drop;
 use super::{Due, Engine};
+use crate::abi::ActiveWord;
 use crate::crypto::suite::REJECT_AFTER;
 use crate::event::{Event, Record};
 use crate::ids::{SessionId, Slot, Version};
@@ -19,7 +19,9 @@ use crate::mapop::MapOp;
 use crate::message::{Control, Label, Message, Reject};
 use crate::reason::Reason;
 use crate::session::version::{self, Gap};
-use crate::session::{Allowed, Confirmed, Input, Opened, Path, Refusal, Resume, Session, Step, Transport, TransportClass};
+use crate::session::{
+    Allowed, Confirmed, Input, Opened, Path, Refusal, Resume, Session, Step, Transport, TransportClass,
+};
 
 /// What CONFIRM says of its transport.
 #[derive(Clone, Copy, Debug)]
@@ -101,8 +103,7 @@ impl Engine {
         let live = self.table.sessions.get(&attachment.session).ok_or(gone)?;
         let (version, owner) = pending.claimed;
         let (core, gap) = live.core.raised(version, owner.max(self.config.owner_epoch)).ok_or(gone)?;
-        let resume =
-            Resume { peer: *attachment.peer.as_bytes(), confirmed, last_version: version, reject_after };
+        let resume = Resume { peer: *attachment.peer.as_bytes(), confirmed, last_version: version, reject_after };
         Ok((core.step(&Input::Resume(resume), &policy, self.now)?, gap))
     }
 
@@ -183,7 +184,12 @@ impl Engine {
     }
 
     /// A peer has one session: the other one ends in the same commit.
-    fn supersede(&self, session: SessionId, peer: &crate::secret::PublicKey, commit: &mut Commit) -> Option<(SessionId, Vec<usize>)> {
+    fn supersede(
+        &self,
+        session: SessionId,
+        peer: &crate::secret::PublicKey,
+        commit: &mut Commit,
+    ) -> Option<(SessionId, Vec<usize>)> {
         let other = self.table.session_of(peer).filter(|other| *other != session)?;
         let live = self.table.sessions.get(&other)?;
         let step = live.core.step(&Input::Superseded, &self.policy(peer), self.now).ok()?;

@@ -58,10 +58,13 @@ impl Job {
     #[must_use]
     pub fn run(self, entropy: &mut dyn Entropy) -> JobResult {
         match self {
-            Self::Read { private, noise } => JobResult::Read(
-                Responder::read1(&private, &noise, entropy)
-                    .map(|(peer, payload, responder)| Read { peer, payload, responder: Box::new(responder) }),
-            ),
+            Self::Read { private, noise } => {
+                JobResult::Read(Responder::read1(&private, &noise, entropy).map(|(peer, payload, responder)| Read {
+                    peer,
+                    payload,
+                    responder: Box::new(responder),
+                }))
+            }
             Self::Answer { responder, preshared_key, payload } => JobResult::Answered(
                 responder.answer(&preshared_key, &payload).map(|(bytes, split)| (bytes, EpochKeys::derive(split))),
             ),

@@ -13,10 +13,12 @@
 //!              rekey     ── a handshake inside the session
 //! time     ──► timers    ── whatever is due
 //!              commit    ── one change of a session: maps, store, record, datagrams, all or nothing
-//!              table     ── who is where
+//!              plan      ── which map writes a change is
+//!              table     ── who is where        attachment ── what lives with a key set
 //! ```
 
 mod admission;
+mod attachment;
 mod birth;
 pub mod command;
 mod commit;
@@ -24,6 +26,7 @@ pub mod config;
 mod confirm;
 mod control;
 pub mod handshake;
+mod plan;
 mod reattach;
 mod rekey;
 mod restore;
@@ -47,8 +50,8 @@ use crate::wire::Kind;
 use admission::Admission;
 use birth::Computing;
 use command::{Command, Datagram, Hop, Input, Order, Origin};
+pub use command::{Commit, DataKeys, StoreOp, Stored, WorkerOp};
 use commit::Change;
-pub use command::{Commit, DataKeys, Stored, StoreOp, WorkerOp};
 pub use config::{Config, Peer};
 pub use restore::Restored;
 use std::collections::{BTreeMap, VecDeque};
@@ -98,7 +101,10 @@ pub struct Engine {
 
 impl core::fmt::Debug for Engine {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("gateway::Engine").field("now", &self.now).field("sessions", &self.table.sessions.len()).finish_non_exhaustive()
+        f.debug_struct("gateway::Engine")
+            .field("now", &self.now)
+            .field("sessions", &self.table.sessions.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -11,11 +11,11 @@
 //!                          REATTACH ─► core ─► commit ─► ACK      refusal ─► REJECT with version and binding
 //! ```
 
-use super::command::{Command, Commit};
+use super::Engine;
+use super::command::{Command, Commit, WorkerOp};
 use super::commit::{Change, Locators};
 use super::control::{Came, class};
 use super::view::Drop;
-use super::Engine;
 use crate::crypto::challenge::Challenge;
 use crate::event::{Event, Record};
 use crate::ids::{SessionId, Slot};
@@ -229,11 +229,20 @@ impl Engine {
         let Some(core) = self.table.sessions.get(&asked.session).map(|live| live.core.clone()) else { return };
         let step = Step { session: core, transitions: Vec::new(), effects: Vec::new() };
         let (change, commit) = self.acknowledged(asked, step);
-        if commit.maps.is_empty() {
+        if commit.maps.is_empty() && commit.worker.is_empty() {
             self.commands.extend(commit.send.into_iter().map(Command::Send));
         } else {
             self.commit(change, commit);
         }
+    }
+
+    /// What the client proved of its path, for the worker, if it is news.
+    fn path_mtu(&mut self, asked: Asked) -> Option<WorkerOp> {
+        let (slot, k, mtu) = (asked.came.slot, asked.came.k, asked.request.mtu.max(PATH_MTU_UNPROVEN));
+        let issued = self.table.attachments.get_mut(&slot)?.locators.get_mut(&k)?;
+        let news = issued.mtu != mtu;
+        issued.mtu = mtu;
+        news.then_some(WorkerOp::PathMtu { slot, k, mtu })
     }
 
     /// A step with its ACK, and the REJECT that is sent instead when the commit fails.
@@ -252,6 +261,7 @@ impl Engine {
         let send = self.fitting(ack, asked.came.len).into_iter().collect();
         let detect = step.transitions.iter().any(session::Transition::is_switch).then_some(asked.request.evidence);
         let (mut change, mut commit) = self.propose(asked.session, step, locators, send);
+        commit.worker.extend(self.path_mtu(asked));
         if let Some(evidence) = detect {
             commit.records = commit.records.into_iter().map(|record| measured(record, &evidence)).collect();
         }

@@ -3,13 +3,13 @@
 //! Owns the gateway's half: one at a time, idempotent by id. The next keys are installed when the answer
 //! leaves and used for sending after the first packet that opens under them. Must never touch the binding.
 
+use super::Engine;
 use super::birth::Computing;
 use super::command::{Commit, DataKeys, WorkerOp};
 use super::commit::{Change, Then};
 use super::control::Came;
 use super::handshake::{Job, JobResult, Read};
 use super::view::Drop;
-use super::Engine;
 use crate::crypto::EpochKeys;
 use crate::crypto::noise::Responder;
 use crate::crypto::suite::REJECT_AFTER;

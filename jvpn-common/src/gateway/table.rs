@@ -3,189 +3,14 @@
 //! Owns the indexes and their agreement. A session outlives its attachment: after a restart it has none
 //! until its client resumes. Must never reuse a slot without a new generation.
 
-use super::command::{DataKeys, Origin};
-use crate::abi::ActiveWord;
-use crate::channel::Channel;
-use crate::crypto::{Entropy, Suite};
-use crate::ids::{Epoch, Generation, Locator, OpId, OwnerEpoch, SessionId, Slot, TransportIndex, Version};
-use crate::limits::{LOCATORS_MAX, TRANSPORT_INDEX_MAX};
+use super::attachment::{Attachment, Pending};
+use crate::crypto::Entropy;
+use crate::ids::{Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
-use crate::session::flap::Meter;
-use crate::session::{Path, Session};
-use crate::time::{Duration, Instant};
+use crate::session::Session;
+use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Addresses of one session that answered a challenge and are remembered.
-const VALIDATED_MAX: usize = 8;
-
-/// Locators never used that an attachment should have, so that a client always finds one for a new network.
-const SPARE_MIN: usize = 2;
-
-/// A locator given to the client.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Issued {
-    pub(super) locator: Locator,
-    /// When something opened on it last.
-    pub(super) used: Option<Instant>,
-    /// Smoothed round trip, as the client reports it.
-    pub(super) srtt: Duration,
-}
-
-/// A locator on which something opened this recently is in use or draining.
-const IN_USE: Duration = Duration::from_secs(30);
-
-/// Why a slot is held though no session is attached yet.
-#[derive(Debug)]
-pub(super) struct Pending {
-    /// Where message 2 went; CONFIRM must come from there.
-    pub(super) origin: Origin,
-    /// Sent again when message 1 comes again.
-    pub(super) message2: Vec<u8>,
-    pub(super) ephemeral: [u8; 32],
-    pub(super) timestamp: u64,
-    /// Whether its slot is installed; message 2 has left then.
-    pub(super) installed: bool,
-    /// A session in BIRTH, or `None` for a resume.
-    pub(super) birth: Option<Box<Session>>,
-    /// Version and owner the client claimed, for a resume.
-    pub(super) claimed: (Version, OwnerEpoch),
-    /// For the worker; none while the commit of its CONFIRM is under way.
-    pub(super) keys: Option<DataKeys>,
-}
-
-impl Pending {
-    /// Whether its CONFIRM is being committed: it can neither be confirmed again nor abandoned.
-    pub(super) const fn is_confirming(&self) -> bool {
-        self.keys.is_none()
-    }
-}
-
-/// Which slot, and whose.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) slot: Slot,
-    pub(super) generation: Generation,
-    pub(super) session: SessionId,
-    pub(super) peer: PublicKey,
-    pub(super) suite: Suite,
-}
-
-/// A slot in use.
-#[derive(Debug)]
-pub(super) struct Attachment {
-    pub(super) slot: Slot,
-    pub(super) generation: Generation,
-    pub(super) session: SessionId,
-    pub(super) peer: PublicKey,
-    pub(super) suite: Suite,
-    pub(super) channel: Channel,
-    /// Highest epoch given out.
-    pub(super) epoch: Epoch,
-    /// Highest epoch anything opened under.
-    pub(super) epoch_used: Epoch,
-    /// Epochs to wipe, and when, earliest first.
-    pub(super) wipe: Vec<(Instant, Epoch)>,
-    pub(super) locators: BTreeMap<TransportIndex, Issued>,
-    next_k: u32,
-    pub(super) word: ActiveWord,
-    /// Addresses that answered a challenge, oldest first.
-    pub(super) validated: Vec<Path>,
-    pub(super) pending: Option<Pending>,
-    /// Number of the next message of ours that is not an answer.
-    pub(super) next_id: u64,
-    /// When anything authenticated came last.
-    pub(super) last_opened: Instant,
-    /// Since when inner packets have gone down without anything coming back.
-    pub(super) unanswered: Option<Instant>,
-    /// Requests that opened, for the abuse limit.
-    pub(super) requests: Meter,
-    /// Whether a rekey is being computed.
-    pub(super) rekeying: bool,
-    /// The last rekey: id of the request and the answer to it.
-    pub(super) rekeyed: Option<(u64, Vec<u8>)>,
-    /// When the keys of the highest epoch given out die.
-    pub(super) reject_after: Instant,
-}
-
-impl Attachment {
-    pub(super) fn new(
-        place: Place,
-        channel: Channel,
-        locators: Vec<(TransportIndex, Locator)>,
-        now: Instant,
-    ) -> Self {
-        let Place { slot, generation, session, peer, suite } = place;
-        let next_k = locators.iter().map(|(k, _)| u32::from(k.0) + 1).max().unwrap_or(0);
-        let locators = locators.into_iter().map(|(k, locator)| (k, Issued { locator, used: None, srtt: Duration::ZERO })).collect();
-        Self {
-            slot,
-            generation,
-            session,
-            peer,
-            suite,
-            channel,
-            epoch: Epoch(0),
-            epoch_used: Epoch(0),
-            wipe: Vec::new(),
-            locators,
-            next_k,
-            word: ActiveWord::default(),
-            validated: Vec::new(),
-            pending: None,
-            next_id: 1,
-            last_opened: now,
-            unanswered: None,
-            requests: Meter::default(),
-            rekeying: false,
-            rekeyed: None,
-            reject_after: now,
-        }
-    }
-
-    /// Remembers that this address answered a challenge.
-    pub(super) fn remember(&mut self, path: Path) {
-        self.validated.retain(|known| *known != path);
-        if self.validated.len() == VALIDATED_MAX {
-            self.validated.remove(0);
-        }
-        self.validated.push(path);
-    }
-
-    /// Transport indexes to retire so that there is room for spare ones: the longest unused first, never
-    /// one of `keep` (active, draining, and the one the request came on).
-    pub(super) fn retirable(&self, keep: &[TransportIndex], now: Instant) -> Vec<TransportIndex> {
-        let spare = self.locators.values().filter(|issued| issued.used.is_none()).count();
-        let wanted = SPARE_MIN.saturating_sub(spare + LOCATORS_MAX.saturating_sub(self.locators.len()));
-        let mut used: Vec<_> = self
-            .locators
-            .iter()
-            .filter(|(k, _)| !keep.contains(k))
-            .filter_map(|(&k, issued)| issued.used.map(|at| (at, k)))
-            .filter(|(at, _)| now.since(*at) > IN_USE)
-            .collect();
-        used.sort_unstable();
-        used.into_iter().map(|(_, k)| k).take(wanted).collect()
-    }
-
-    /// The next transport indexes, up to six locators together; fewer when the numbers run out.
-    pub(super) fn next_indexes(&self, retired: usize) -> Vec<TransportIndex> {
-        let room = LOCATORS_MAX.saturating_sub(self.locators.len().saturating_sub(retired));
-        (self.next_k..=u32::from(TRANSPORT_INDEX_MAX))
-            .take(room)
-            .filter_map(|k| u16::try_from(k).ok().map(TransportIndex))
-            .collect()
-    }
-
-    /// Takes note of locators given out and taken back.
-    pub(super) fn exchange(&mut self, issued: &[(TransportIndex, Locator)], retired: &[TransportIndex]) {
-        self.locators.retain(|k, _| !retired.contains(k));
-        for &(k, locator) in issued {
-            self.locators.insert(k, Issued { locator, used: None, srtt: Duration::ZERO });
-            self.next_k = self.next_k.max(u32::from(k.0) + 1);
-        }
-    }
-}
 
 /// A session that is or was confirmed and has not ended.
 #[derive(Debug)]
@@ -354,12 +179,7 @@ impl Table {
     }
 
     /// Changes the locators of a slot.
-    pub(super) fn exchange(
-        &mut self,
-        slot: Slot,
-        issued: &[(TransportIndex, Locator)],
-        retired: &[TransportIndex],
-    ) {
+    pub(super) fn exchange(&mut self, slot: Slot, issued: &[(TransportIndex, Locator)], retired: &[TransportIndex]) {
         for locator in self.locators_of(slot, retired) {
             self.by_locator.remove(&locator);
         }

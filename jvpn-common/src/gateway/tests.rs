@@ -22,7 +22,7 @@ use crate::event::{Event, Record};
 use crate::ids::{Incarnation, OpId, OwnerEpoch, SessionId, Slot, Version};
 use crate::reason::Reason;
 use crate::secret::{PresharedKey, PrivateKey};
-use crate::session::{Policy, State};
+use crate::session::{Policy, Session, State};
 use crate::time::{Duration, Instant};
 use client::Client;
 use maps::Maps;
@@ -240,7 +240,9 @@ impl World {
     fn check(&self) {
         for (id, view) in self.engine.sessions() {
             assert!(view.core.is_live());
-            assert_eq!(self.store[&id].core, view.core.encode(), "the store has what the engine has");
+            let stored = Session::decode(&self.store[&id].core).unwrap();
+            assert_eq!((stored.version(), stored.state()), (view.core.version(), view.core.state()));
+            assert!(view.core.version() <= self.store[&id].ceiling);
             let bound = self.maps.bound(id);
             let said = view.core.transport().map(|transport| (transport.path.remote(), transport.k.0));
             assert_eq!(bound, said, "the kernel is bound to what the core says");

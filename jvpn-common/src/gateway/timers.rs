@@ -101,7 +101,9 @@ impl Engine {
         let policy = self.policy(&attachment.peer);
         let idle = (policy.standby_interval * 3).max(policy.gateway_dead_after);
         Some(match attachment.unanswered {
-            Some(since) => (attachment.last_opened.max(since) + policy.gateway_dead_after).min(attachment.last_opened + idle),
+            Some(since) => {
+                (attachment.last_opened.max(since) + policy.gateway_dead_after).min(attachment.last_opened + idle)
+            }
             None => attachment.last_opened + idle,
         })
     }
@@ -121,7 +123,13 @@ impl Engine {
     }
 
     /// What the worker saw of a slot.
-    pub(super) fn on_activity(&mut self, slot: Slot, opened: Option<Instant>, unanswered: Option<Instant>, epoch: Epoch) {
+    pub(super) fn on_activity(
+        &mut self,
+        slot: Slot,
+        opened: Option<Instant>,
+        unanswered: Option<Instant>,
+        epoch: Epoch,
+    ) {
         let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
         if let Some(at) = opened {
             attachment.last_opened = attachment.last_opened.max(at.min(self.now));

@@ -21,12 +21,7 @@ const LAST: usize = 8;
 pub fn add<const N: usize>(mut sum: u64, bytes: &[u8; N]) -> u64 {
     let mut at = 0;
     while at + 4 <= N {
-        sum += u64::from(u32::from_le_bytes([
-            bytes[at],
-            bytes[at + 1],
-            bytes[at + 2],
-            bytes[at + 3],
-        ]));
+        sum += u64::from(u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
         at += 4;
     }
     if at + 2 <= N {
@@ -107,9 +102,7 @@ mod tests {
 
     #[test]
     fn a_sum_over_a_frame_is_the_definitions_for_every_length() {
-        let mut bytes: Vec<u8> = (0..SUM_MAX + 2)
-            .map(|i| (i * 37 % 251) as u8 | 0xc0)
-            .collect();
+        let mut bytes: Vec<u8> = (0..SUM_MAX + 2).map(|i| (i * 37 % 251) as u8 | 0xc0).collect();
         for len in (8..200).chain(SUM_MAX - 40..=SUM_MAX) {
             let expected = reference(&bytes[2..2 + len]);
             let sum = add_frame(0, &Bytes::new(&mut bytes), 2, len);

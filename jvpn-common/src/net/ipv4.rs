@@ -54,9 +54,7 @@ impl Ipv4 {
     #[must_use]
     pub const fn source(&self) -> [u8; 16] {
         let h = &self.0;
-        [
-            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, h[12], h[13], h[14], h[15],
-        ]
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, h[12], h[13], h[14], h[15]]
     }
 
     /// The header of an answer: addresses exchanged, fresh hop limit, new length and checksum.
@@ -65,8 +63,8 @@ impl Ipv4 {
         let h = &self.0;
         let [l0, l1] = total_len.to_be_bytes();
         let mut answer = [
-            h[0], h[1], l0, l1, h[4], h[5], h[6], h[7], TTL, h[9], 0, 0, h[16], h[17], h[18],
-            h[19], h[12], h[13], h[14], h[15],
+            h[0], h[1], l0, l1, h[4], h[5], h[6], h[7], TTL, h[9], 0, 0, h[16], h[17], h[18], h[19], h[12], h[13],
+            h[14], h[15],
         ];
         let [c0, c1] = checksum::finish(checksum::add(0, &answer));
         answer[10] = c0;

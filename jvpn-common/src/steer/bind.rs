@@ -44,20 +44,12 @@ pub fn read_once(session: &impl Session) -> Option<Bound> {
     let word = ActiveWord(session.word());
     let active = named(session, word.active());
     let draining = named(session, word.draining());
-    (session.word() == word.0).then_some(Bound {
-        word,
-        active,
-        draining,
-    })
+    (session.word() == word.0).then_some(Bound { word, active, draining })
 }
 
 #[inline(always)]
 fn named(session: &impl Session, entry: u8) -> Binding {
-    if entry == ACTIVE_NONE {
-        Binding::default()
-    } else {
-        session.entry(entry)
-    }
+    if entry == ACTIVE_NONE { Binding::default() } else { session.entry(entry) }
 }
 
 impl Bound {
@@ -74,11 +66,7 @@ impl Bound {
         if self.word.active() != ACTIVE_NONE && self.active.matches(address, port, k) {
             Relation::Active
         } else if self.word.draining() != ACTIVE_NONE && self.draining.matches(address, port, k) {
-            if tick <= self.draining.drain_until {
-                Relation::Draining
-            } else {
-                Relation::Expired
-            }
+            if tick <= self.draining.drain_until { Relation::Draining } else { Relation::Expired }
         } else {
             Relation::Unbound
         }
@@ -99,18 +87,11 @@ mod tests {
     impl Session for Moving {
         fn word(&self) -> u64 {
             let load = self.loads.replace(self.loads.get() + 1);
-            let changes = self
-                .changes_before_load
-                .iter()
-                .filter(|&&at| at <= load)
-                .count();
+            let changes = self.changes_before_load.iter().filter(|&&at| at <= load).count();
             ActiveWord::new(u32::try_from(changes).unwrap(), 0, 1).0
         }
         fn entry(&self, entry: u8) -> Binding {
-            Binding {
-                port: u16::from(entry),
-                ..Binding::default()
-            }
+            Binding { port: u16::from(entry), ..Binding::default() }
         }
         fn generation(&self) -> u32 {
             1
@@ -123,10 +104,7 @@ mod tests {
     #[test]
     fn a_word_that_stands_still_is_read_at_once_and_one_jump_costs_a_retry() {
         for (changes, seq, loads) in [(&[][..], 0, 2), (&[1][..], 1, 4)] {
-            let session = Moving {
-                loads: Cell::new(0),
-                changes_before_load: changes,
-            };
+            let session = Moving { loads: Cell::new(0), changes_before_load: changes };
             let bound = read(&session).unwrap();
             assert_eq!((bound.word.seq(), session.loads.get()), (seq, loads));
             assert_eq!(bound.active().map(|binding| binding.port), Some(1));
@@ -135,45 +113,23 @@ mod tests {
 
     #[test]
     fn two_jumps_within_one_read_are_torn() {
-        let session = Moving {
-            loads: Cell::new(0),
-            changes_before_load: &[1, 3],
-        };
+        let session = Moving { loads: Cell::new(0), changes_before_load: &[1, 3] };
         assert_eq!(read(&session), None);
         assert_eq!(session.loads.get(), 4);
     }
 
     #[test]
     fn an_empty_word_matches_nothing_not_even_an_empty_source() {
-        let bound = Bound {
-            word: ActiveWord::default(),
-            active: Binding::default(),
-            draining: Binding::default(),
-        };
+        let bound = Bound { word: ActiveWord::default(), active: Binding::default(), draining: Binding::default() };
         assert_eq!(bound.relation(&[0; 16], 0, 0, 0), Relation::Unbound);
         assert_eq!(bound.active(), None);
     }
 
     #[test]
     fn address_port_and_transport_index_must_all_match_and_a_drain_ends() {
-        let active = Binding {
-            address: [1; 16],
-            port: 1,
-            k: 1,
-            ..Binding::default()
-        };
-        let draining = Binding {
-            address: [2; 16],
-            port: 2,
-            k: 2,
-            drain_until: 10,
-            ..Binding::default()
-        };
-        let bound = Bound {
-            word: ActiveWord::new(1, 2, 1),
-            active,
-            draining,
-        };
+        let active = Binding { address: [1; 16], port: 1, k: 1, ..Binding::default() };
+        let draining = Binding { address: [2; 16], port: 2, k: 2, drain_until: 10, ..Binding::default() };
+        let bound = Bound { word: ActiveWord::new(1, 2, 1), active, draining };
         assert_eq!(bound.relation(&[1; 16], 1, 1, 99), Relation::Active);
         assert_eq!(bound.relation(&[1; 16], 1, 2, 0), Relation::Unbound);
         assert_eq!(bound.relation(&[1; 16], 2, 1, 0), Relation::Unbound);

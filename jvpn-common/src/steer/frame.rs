@@ -55,11 +55,7 @@ impl Frame for Bytes<'_> {
     }
 
     fn write<const N: usize>(&mut self, at: usize, bytes: &[u8; N]) -> Option<()> {
-        *self
-            .bytes
-            .get_mut(..self.len)?
-            .get_mut(at..)?
-            .first_chunk_mut()? = *bytes;
+        *self.bytes.get_mut(..self.len)?.get_mut(at..)?.first_chunk_mut()? = *bytes;
         Some(())
     }
 

@@ -21,13 +21,15 @@ mod frame;
 mod outer;
 pub mod probe;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use frame::{Bytes, Frame};
 pub use tables::{Session, Tables};
 
 use crate::abi::{
-    BUCKET_LANES, BUCKET_SOURCES, Config, LAYOUT_HASH, LocatorEntry, PATHS_PER_SLOT, PENDING,
-    ROLE_GATEWAY, TrafficField,
+    BUCKET_LANES, BUCKET_SOURCES, Config, LAYOUT_HASH, LocatorEntry, PATHS_PER_SLOT, PENDING, ROLE_GATEWAY,
+    TrafficField,
 };
 use crate::limits::{HANDSHAKE_LEN, HEADER_LEN, TAG_LEN};
 use crate::tag::steering_tag;
@@ -64,26 +66,9 @@ pub struct Judgement {
 
 impl Judgement {
     const fn of(verdict: Verdict) -> Self {
-        let entry = LocatorEntry {
-            slot: NO_SLOT,
-            generation: 0,
-            k: 0,
-            reserved: 0,
-        };
-        let header = Header {
-            kind: 0,
-            epoch: 0,
-            flags: 0,
-            tag: 0,
-            locator: 0,
-            counter: 0,
-        };
-        Self {
-            verdict,
-            entry,
-            header,
-            draining: false,
-        }
+        let entry = LocatorEntry { slot: NO_SLOT, generation: 0, k: 0, reserved: 0 };
+        let header = Header { kind: 0, epoch: 0, flags: 0, tag: 0, locator: 0, counter: 0 };
+        Self { verdict, entry, header, draining: false }
     }
 }
 
@@ -99,10 +84,7 @@ pub struct Known<T: Tables> {
 
 impl<T: Tables> core::fmt::Debug for Known<T> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Known")
-            .field("header", &self.header)
-            .field("entry", &self.entry)
-            .finish_non_exhaustive()
+        f.debug_struct("Known").field("header", &self.header).field("entry", &self.entry).finish_non_exhaustive()
     }
 }
 
@@ -143,9 +125,7 @@ pub fn datagram<T: Tables>(payload: &mut impl Frame, source: &Source, tables: &T
     let len = payload.len();
     let mut judgement = judge(payload, 0, len, source, tables);
     if let Class::Answer = judgement.verdict.class()
-        && payload
-            .shorten(answer_len(judgement.verdict, len))
-            .is_none()
+        && payload.shorten(answer_len(judgement.verdict, len)).is_none()
     {
         judgement.verdict = Verdict::WriteFailed;
     }
@@ -172,13 +152,7 @@ fn configured<T: Tables>(tables: &T) -> Result<&Config, Verdict> {
 
 /// Judges the datagram of `len` bytes at `at`, writing the answer over it if it is answered.
 #[inline(always)]
-pub fn judge<T: Tables>(
-    frame: &mut impl Frame,
-    at: usize,
-    len: usize,
-    source: &Source,
-    tables: &T,
-) -> Judgement {
+pub fn judge<T: Tables>(frame: &mut impl Frame, at: usize, len: usize, source: &Source, tables: &T) -> Judgement {
     if len == 0 {
         return Judgement::of(Verdict::Short);
     }
@@ -207,10 +181,7 @@ pub fn judge<T: Tables>(
     let known = match look_up(judgement.header, tables) {
         Ok(known) => known,
         Err(verdict) => {
-            return Judgement {
-                verdict,
-                ..judgement
-            };
+            return Judgement { verdict, ..judgement };
         }
     };
     judgement.entry = known.entry;
@@ -219,15 +190,7 @@ pub fn judge<T: Tables>(
         _ => match check_tag(&known, None, tables) {
             Err(verdict) => verdict,
             Ok(()) if matches!(kind, Kind::Control) => Verdict::Control,
-            Ok(()) => judge_data(
-                frame,
-                at,
-                len,
-                source,
-                &known,
-                tables,
-                &mut judgement.draining,
-            ),
+            Ok(()) => judge_data(frame, at, len, source, &known, tables, &mut judgement.draining),
         },
     };
     judgement
@@ -248,14 +211,8 @@ fn initiation<T: Tables>(len: usize, source: &Source, tables: &T) -> Verdict {
     let own = bucket::of_source(config.bucket_seed, &source.address) % BUCKET_SOURCES;
     let everybody = BUCKET_SOURCES + tables.lane() % BUCKET_LANES;
     let tick = tables.ticks();
-    let limit = Limit {
-        rate: config.handshake_rate,
-        burst: config.handshake_burst,
-    };
-    let all = Limit {
-        rate: config.handshake_total_rate,
-        burst: config.handshake_total_burst,
-    };
+    let limit = Limit { rate: config.handshake_rate, burst: config.handshake_burst };
+    let all = Limit { rate: config.handshake_total_rate, burst: config.handshake_total_burst };
     let Some(own_after) = bucket::take(&tables.bucket(own), limit, tick, config.hz) else {
         return Verdict::HandshakeRate;
     };
@@ -270,48 +227,27 @@ fn initiation<T: Tables>(len: usize, source: &Source, tables: &T) -> Verdict {
 /// From the locator to the session, past everything that can be refused without a key.
 #[inline(always)]
 fn look_up<T: Tables>(header: Header, tables: &T) -> Result<Known<T>, Verdict> {
-    let entry = tables
-        .locator(header.locator)
-        .ok_or(Verdict::UnknownLocator)?;
+    let entry = tables.locator(header.locator).ok_or(Verdict::UnknownLocator)?;
     let session = tables.session(entry.slot).ok_or(Verdict::UnknownLocator)?;
     if session.generation() != entry.generation || entry.generation == 0 {
         return Err(Verdict::StaleGeneration);
     }
-    let allowed = if header.kind == Kind::Data as u8 {
-        FLAG_PARTIAL_CHECKSUM
-    } else {
-        0
-    };
+    let allowed = if header.kind == Kind::Data as u8 { FLAG_PARTIAL_CHECKSUM } else { 0 };
     if header.flags & (FLAGS_RESERVED | FLAG_PARTIAL_CHECKSUM) & !allowed != 0 {
         return Err(Verdict::BadFlags);
     }
     if header.flags & FLAG_DOWN != 0 {
         return Err(Verdict::BadDirection);
     }
-    Ok(Known {
-        header,
-        entry,
-        session,
-    })
+    Ok(Known { header, entry, session })
 }
 
 /// Compares the steering tag; what a session that is pending may receive is decided here too.
 #[inline(always)]
-fn check_tag<T: Tables>(
-    known: &Known<T>,
-    body: Option<&[u64; 6]>,
-    tables: &T,
-) -> Result<(), Verdict> {
+fn check_tag<T: Tables>(known: &Known<T>, body: Option<&[u64; 6]>, tables: &T) -> Result<(), Verdict> {
     let slot = known.entry.slot;
     let keys = tables.keys(slot).ok_or(Verdict::UnknownLocator)?;
-    let Header {
-        kind,
-        epoch,
-        flags,
-        tag,
-        counter,
-        ..
-    } = known.header;
+    let Header { kind, epoch, flags, tag, counter, .. } = known.header;
     if steering_tag(keys.up, counter, kind, epoch, flags, known.entry.k, body) != tag {
         tables.add(slot, TrafficField::Forged, 1);
         return Err(Verdict::ForgedTag);
@@ -337,15 +273,7 @@ fn judge_probe<T: Tables>(
     let words = words(&bytes);
     match check_tag(known, Some(&words), tables) {
         Err(verdict) => verdict,
-        Ok(()) => probe::echo(
-            frame,
-            at,
-            len,
-            source,
-            known,
-            &Body::from_words(&words),
-            tables,
-        ),
+        Ok(()) => probe::echo(frame, at, len, source, known, &Body::from_words(&words), tables),
     }
 }
 

@@ -4,9 +4,7 @@
 //! UDP. Must never drop what is not for our port, and never answer a group.
 
 use super::{Frame, Source};
-use crate::net::{
-    checksum, ethernet, ethernet::Ethernet, ipv4, ipv4::Ipv4, ipv6, ipv6::Ipv6, udp, udp::Udp,
-};
+use crate::net::{checksum, ethernet, ethernet::Ethernet, ipv4, ipv4::Ipv4, ipv6, ipv6::Ipv6, udp, udp::Udp};
 use crate::verdict::Verdict;
 
 /// Where things stand in a frame that is for our port.
@@ -34,10 +32,7 @@ pub(super) fn parse(frame: &impl Frame, port: u16) -> Result<Outer, Verdict> {
     let (ip, ethertype) = match head.ethertype() {
         ethernet::TYPE_VLAN => {
             let [a, b] = frame.read::<2>(ethernet::LEN + 2).ok_or(Verdict::Foreign)?;
-            (
-                ethernet::LEN + ethernet::TAG_LEN,
-                u16::from_be_bytes([a, b]),
-            )
+            (ethernet::LEN + ethernet::TAG_LEN, u16::from_be_bytes([a, b]))
         }
         other => (ethernet::LEN, other),
     };
@@ -68,28 +63,13 @@ fn parse_v4(frame: &impl Frame, ip: usize, port: u16) -> Result<Outer, Verdict> 
         return Err(Verdict::Foreign);
     }
     if head.header_len() > ipv4::LEN {
-        return Err(if_ours(
-            frame,
-            ip + head.header_len(),
-            port,
-            Verdict::IpOptions,
-        ));
+        return Err(if_ours(frame, ip + head.header_len(), port, Verdict::IpOptions));
     }
     if head.more_fragments() {
         return Err(if_ours(frame, ip + ipv4::LEN, port, Verdict::Fragment));
     }
     let inside = head.total_len().checked_sub(ipv4::LEN);
-    parse_udp(
-        frame,
-        Place {
-            ip,
-            v6: false,
-            udp: ip + ipv4::LEN,
-            inside,
-            address: head.source(),
-        },
-        port,
-    )
+    parse_udp(frame, &Place { ip, v6: false, udp: ip + ipv4::LEN, inside, address: head.source() }, port)
 }
 
 #[inline(always)]
@@ -99,25 +79,10 @@ fn parse_v6(frame: &impl Frame, ip: usize, port: u16) -> Result<Outer, Verdict> 
         return Err(Verdict::Foreign);
     }
     if head.next_header() != udp::PROTOCOL {
-        return Err(behind_extensions(
-            frame,
-            ip + ipv6::LEN,
-            head.next_header(),
-            port,
-        ));
+        return Err(behind_extensions(frame, ip + ipv6::LEN, head.next_header(), port));
     }
     let inside = Some(head.payload_len());
-    parse_udp(
-        frame,
-        Place {
-            ip,
-            v6: true,
-            udp: ip + ipv6::LEN,
-            inside,
-            address: head.source(),
-        },
-        port,
-    )
+    parse_udp(frame, &Place { ip, v6: true, udp: ip + ipv6::LEN, inside, address: head.source() }, port)
 }
 
 /// Whether our port stands behind extension headers, and which kind.
@@ -146,11 +111,7 @@ fn behind_extensions(frame: &impl Frame, mut at: usize, mut next: u8, port: u16)
         next = inner;
         step += 1;
     }
-    if next == udp::PROTOCOL {
-        if_ours(frame, at, port, Verdict::ExtensionHeader)
-    } else {
-        Verdict::Foreign
-    }
+    if next == udp::PROTOCOL { if_ours(frame, at, port, Verdict::ExtensionHeader) } else { Verdict::Foreign }
 }
 
 struct Place {
@@ -163,7 +124,7 @@ struct Place {
 }
 
 #[inline(always)]
-fn parse_udp(frame: &impl Frame, place: Place, port: u16) -> Result<Outer, Verdict> {
+fn parse_udp(frame: &impl Frame, place: &Place, port: u16) -> Result<Outer, Verdict> {
     let head = Udp(frame.read(place.udp).ok_or(Verdict::Foreign)?);
     if head.destination() != port {
         return Err(Verdict::Foreign);
@@ -173,17 +134,8 @@ fn parse_udp(frame: &impl Frame, place: Place, port: u16) -> Result<Outer, Verdi
     if head.len() > inside || place.udp + inside > frame.len() {
         return Err(Verdict::BadLength);
     }
-    let source = Source {
-        address: place.address,
-        port: head.source(),
-    };
-    Ok(Outer {
-        ip: place.ip,
-        v6: place.v6,
-        payload: place.udp + udp::LEN,
-        len,
-        source,
-    })
+    let source = Source { address: place.address, port: head.source() };
+    Ok(Outer { ip: place.ip, v6: place.v6, payload: place.udp + udp::LEN, len, source })
 }
 
 /// Turns the frame round: its payload, `len` bytes long by now, goes back to where it came from.
@@ -206,8 +158,7 @@ pub(super) fn turn(frame: &mut impl Frame, outer: &Outer, len: usize) -> Option<
         answer.pseudo_sum()
     };
     let mut head = Udp(frame.read(udp_at)?).answer(udp_len);
-    let length_and_protocol =
-        u64::from((udp_len).to_be()) + u64::from(u16::from(udp::PROTOCOL).to_be());
+    let length_and_protocol = u64::from((udp_len).to_be()) + u64::from(u16::from(udp::PROTOCOL).to_be());
     let [c0, c1] = checksum::finish_udp(checksum::add(sum + pseudo + length_and_protocol, &head.0));
     head.0[6] = c0;
     head.0[7] = c1;

@@ -19,16 +19,10 @@ pub const ANSWER_LEN: usize = HEADER_LEN + BODY_LEN;
 
 /// Echoes of a session to sources that are not bound: with the burst at most 50 in any second, and the
 /// burst holds the four padded sizes of three candidates tried at once.
-pub const ECHO_LIMIT: Limit = Limit {
-    rate: 30,
-    burst: 20,
-};
+pub const ECHO_LIMIT: Limit = Limit { rate: 30, burst: 20 };
 
 /// Notices of a session. One is enough for a client; the others are for when it is lost.
-pub const NOTICE_LIMIT: Limit = Limit {
-    rate: 10,
-    burst: 10,
-};
+pub const NOTICE_LIMIT: Limit = Limit { rate: 10, burst: 10 };
 
 /// Answers a probe whose tag has been verified.
 #[inline(always)]
@@ -45,11 +39,7 @@ pub fn echo<T: Tables>(
         return Verdict::ProbeSize;
     }
     let place = u32::from(known.entry.k) % PATHS_PER_SLOT;
-    let Some(path) = arrived(
-        tables.path(known.entry.slot, place),
-        known.entry.k,
-        known.header.counter,
-    ) else {
+    let Some(path) = arrived(tables.path(known.entry.slot, place), known.entry.k, known.header.counter) else {
         return Verdict::ProbeReplay;
     };
     tables.set_path(known.entry.slot, place, &path);
@@ -68,11 +58,7 @@ pub fn echo<T: Tables>(
     let Some(config) = tables.config() else {
         return Verdict::Unconfigured;
     };
-    let alive = if config.alive(known.header.locator, tick) {
-        STATUS_ALIVE
-    } else {
-        0
-    };
+    let alive = if config.alive(known.header.locator, tick) { STATUS_ALIVE } else { 0 };
     let body = Body {
         client_time: asked.client_time,
         gateway_time: tables.now(),
@@ -106,12 +92,8 @@ pub fn notice<T: Tables>(
     let Some(config) = tables.config() else {
         return Verdict::Unconfigured;
     };
-    let body = Body {
-        gateway_time: tables.now(),
-        incarnation: config.incarnation,
-        status: STATUS_ALIVE,
-        ..Body::default()
-    };
+    let body =
+        Body { gateway_time: tables.now(), incarnation: config.incarnation, status: STATUS_ALIVE, ..Body::default() };
     if answer(frame, at, Kind::Notice, known, &body, tables).is_none() {
         return Verdict::WriteFailed;
     }
@@ -133,21 +115,8 @@ fn answer<T: Tables>(
     let asked = &known.header;
     let keys = tables.keys(known.entry.slot)?;
     let kind = kind as u8;
-    let tag = steering_tag(
-        keys.down,
-        asked.counter,
-        kind,
-        asked.epoch,
-        FLAG_DOWN,
-        known.entry.k,
-        Some(&words),
-    );
-    let header = Header {
-        kind,
-        flags: FLAG_DOWN,
-        tag,
-        ..*asked
-    };
+    let tag = steering_tag(keys.down, asked.counter, kind, asked.epoch, FLAG_DOWN, known.entry.k, Some(&words));
+    let header = Header { kind, flags: FLAG_DOWN, tag, ..*asked };
     frame.write(at, &header.to_bytes())?;
     // Word by word: an array of 48 bytes would not fit the kernel's stack beside the rest.
     for (i, word) in words.iter().enumerate() {
@@ -163,11 +132,7 @@ pub fn arrived(path: PathCounters, k: u16, sequence: u64) -> Option<PathCounters
     let mut path = of_transport(path, k);
     if sequence > path.highest {
         let ahead = sequence - path.highest;
-        path.window = if ahead < 64 {
-            path.window << ahead | 1
-        } else {
-            1
-        };
+        path.window = if ahead < 64 { path.window << ahead | 1 } else { 1 };
         path.highest = sequence;
     } else {
         let behind = path.highest - sequence;
@@ -184,14 +149,7 @@ pub fn arrived(path: PathCounters, k: u16, sequence: u64) -> Option<PathCounters
 #[must_use]
 #[inline(always)]
 pub fn of_transport(path: PathCounters, k: u16) -> PathCounters {
-    if path.k == k as u32 {
-        path
-    } else {
-        PathCounters {
-            k: k as u32,
-            ..PathCounters::default()
-        }
-    }
+    if path.k == u32::from(k) { path } else { PathCounters { k: u32::from(k), ..PathCounters::default() } }
 }
 
 #[inline(always)]
@@ -225,23 +183,8 @@ mod tests {
 
     #[test]
     fn another_transport_starts_its_record_anew() {
-        let path = PathCounters {
-            k: 3,
-            probes: 9,
-            highest: 50,
-            window: 1,
-            data: 8,
-        };
+        let path = PathCounters { k: 3, probes: 9, highest: 50, window: 1, data: 8 };
         let other = arrived(path, 7, 2).unwrap();
-        assert_eq!(
-            other,
-            PathCounters {
-                k: 7,
-                probes: 1,
-                highest: 2,
-                window: 1,
-                data: 0
-            }
-        );
+        assert_eq!(other, PathCounters { k: 7, probes: 1, highest: 2, window: 1, data: 0 });
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
 const SCHEMA: &str = "jvpn.check/1";
 
 /// A client's file has a table `[client]`; everything else is read as a gateway's, whose errors then say what is missing.
-fn role_of(file: &Path) -> Role {
+pub(super) fn role_of(file: &Path) -> Role {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let client = text.lines().any(|line| line.split('#').next().unwrap_or_default().trim() == "[client]");
     if client { Role::Client } else { Role::Gateway }

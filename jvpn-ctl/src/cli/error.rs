@@ -6,6 +6,7 @@ use crate::api::ClientError;
 use crate::audit::AuditError;
 use crate::config::Report;
 use crate::config::key::KeyError;
+use crate::dataplane::attach::AttachError;
 use crate::store::StoreError;
 
 /// What kind of failure it is; each has its exit code.
@@ -121,6 +122,26 @@ impl From<KeyError> for CliError {
     }
 }
 
+impl From<AttachError> for CliError {
+    fn from(error: AttachError) -> Self {
+        // A build without the program cannot do what only the program can: that is missing as a right would be.
+        let (kind, hint) = match &error {
+            AttachError::NoObject => (Kind::Privilege, "cargo xtask build"),
+            AttachError::Foreign { .. } => (Kind::Refused, "jvpn-ctl never replaces a program that is not its own"),
+            AttachError::ForeignPins(_) => (Kind::Refused, "or give another place with --pin-root"),
+            AttachError::NoInterface(_) => (Kind::NotFound, "`ip link` lists the interfaces"),
+            AttachError::Layout | AttachError::Size { .. } => (Kind::Refused, "`jvpn-ctl cleanup` ends nothing but what is loaded"),
+            AttachError::Map { .. } => (Kind::NotFound, "load first: jvpn-ctl load IFACE"),
+            AttachError::NoBpffs(_) => (Kind::Failed, "the message names the command"),
+            AttachError::Pins { .. } | AttachError::Load(_) | AttachError::Clock(_) | AttachError::Netlink(_) => {
+                (Kind::Failed, "this needs root, or CAP_BPF and CAP_NET_ADMIN")
+            }
+            AttachError::Attach { .. } => (Kind::Failed, "xdp = \"auto\" takes generic mode where the driver refuses"),
+        };
+        Self::new(kind, error.to_string()).hint(hint)
+    }
+}
+
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
         let text = error.to_string();
@@ -163,6 +184,10 @@ impl From<anyhow::Error> for CliError {
         };
         let error = match error.downcast::<KeyError>() {
             Ok(key) => return key.into(),
+            Err(error) => error,
+        };
+        let error = match error.downcast::<AttachError>() {
+            Ok(attach) => return attach.into(),
             Err(error) => error,
         };
         let denied = |cause: &(dyn std::error::Error + 'static)| {

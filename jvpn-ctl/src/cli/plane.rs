@@ -1,18 +1,20 @@
 //! What the verbs about the kernel program share.
 //!
-//! Owns the errors for a build, a user or a host that cannot load it. Must never load anything itself.
+//! Owns the errors for a build or a user that cannot load it. Must never load anything itself.
 
 use super::Context;
 use super::error::{CliError, Kind};
 use crate::config::{GatewayConfig, Paths, Role};
+use crate::dataplane::attach::AttachError;
+use crate::dataplane::object;
+use crate::store::{DirLock, LockError};
 
 /// Refuses where loading cannot work: a build without the program, or a user without the right.
 pub(super) fn ready() -> Result<(), CliError> {
-    if env!("JVPN_EBPF_EMBEDDED") != "1" {
-        let error = CliError::new(Kind::Privilege, "built without the kernel program");
-        return Err(error.hint("cargo xtask build"));
+    match object() {
+        Some(_) => privileged(),
+        None => Err(AttachError::NoObject.into()),
     }
-    privileged()
 }
 
 /// Refuses a user who is not root.
@@ -29,4 +31,12 @@ pub(super) fn gateway(context: &Context) -> Result<(GatewayConfig, Paths), CliEr
     let config = GatewayConfig::load(&context.places.config_of(Role::Gateway))?;
     let paths = context.places.resolve(Role::Gateway, &config.name, &config.paths);
     Ok((config, paths))
+}
+
+/// Refuses while a daemon lives on these places; holds its lock meanwhile, so that none starts.
+pub(super) fn unused(paths: &Paths) -> Result<DirLock, CliError> {
+    DirLock::take(&paths.state_dir).map_err(|error| match error {
+        LockError::Held { .. } => CliError::new(Kind::Refused, error.to_string()).hint("stop that process first"),
+        LockError::Io { .. } => CliError::failed(error.to_string()),
+    })
 }

@@ -1,11 +1,13 @@
 //! `unload`: take the kernel program off an interface.
 //!
-//! Owns the arguments, and refusing while a gateway lives.
+//! Owns refusing while a gateway lives.
 
-use super::error::CliError;
-use super::{Context, plane};
+use super::error::{CliError, Kind};
+use super::{Context, output, plane};
+use crate::dataplane::attach;
+use crate::dataplane::pins::Pins;
 
-/// Detach the kernel program from an interface and remove its pins
+/// Detach the kernel program from an interface; with the last one the maps go
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The interface
@@ -17,6 +19,19 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     plane::privileged()?;
-    let (_config, _paths) = plane::gateway(context)?;
-    Err(CliError::failed(format!("this build cannot unload from {} ({:?})", args.interface, args.force)))
+    let (_, paths) = plane::gateway(context)?;
+    let _lock = if args.force {
+        None
+    } else {
+        let held = plane::unused(&paths).map_err(|error| if error.kind == Kind::Refused { error.hint("or use --force") } else { error });
+        Some(held?)
+    };
+    let was = attach::unload(&args.interface, &Pins::below(&paths.pin_root))?;
+    if context.json {
+        return output::document("jvpn.unload/1", serde_json::json!({ "interface": args.interface, "was_loaded": was }));
+    }
+    if !was {
+        return Err(CliError::new(Kind::NotFound, format!("nothing of ours is loaded on {}", args.interface)));
+    }
+    output::data(&format!("{}: detached", args.interface))
 }

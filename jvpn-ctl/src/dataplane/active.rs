@@ -28,9 +28,8 @@ impl Mapping {
         let bytes = words * size_of::<AtomicU64>();
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours. The kernel
         // refuses lengths beyond the array (rounded up to pages) and keeps the array while it is mapped.
-        let start = unsafe {
-            mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, map, 0)
-        }?;
+        let start =
+            unsafe { mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, map, 0) }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
         Ok(Self { start, words })
     }

@@ -4,6 +4,7 @@
 //! through its pinned link in one step, so that no packet passes between the old and the new. Must never
 //! replace a program that is not ours, and never reuse maps of another layout or size.
 
+pub use super::attach_error::AttachError;
 use super::kernel::{capacity_of, data};
 use super::link::{self, Facts};
 use super::pins::Pins;
@@ -15,10 +16,9 @@ use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use jvpn_common::abi::{CONFIG_WORDS, Config, LAYOUT_HASH, PATHS_PER_SLOT, map};
 use jvpn_common::limits::LOCATORS_MAX;
+use jvpn_common::time::Duration;
 use std::fs;
-use std::io;
-use std::path::PathBuf;
-use thiserror::Error;
+use std::thread;
 
 /// Name of the program in the object.
 pub const PROGRAM: &str = "jvpn_wan";
@@ -26,79 +26,6 @@ const CLOCK: &str = "jvpn_clock";
 
 /// Largest MTU of a native program without fragments on common drivers: a page minus headroom and tail.
 const MTU_MAX: u32 = 3_498;
-
-/// Why the program could not be loaded, attached, opened or removed.
-#[derive(Debug, Error)]
-pub enum AttachError {
-    /// Built without it.
-    #[error("built without the kernel program: cargo xtask build")]
-    NoObject,
-    /// Not on bpffs.
-    #[error("{} is no bpffs: mount -t bpf bpf /sys/fs/bpf", .0.display())]
-    NoBpffs(PathBuf),
-    /// The pin directory belongs to somebody else.
-    #[error("{} is not root's own with mode 0700; it may be planted: rm -r {}", .0.display(), .0.display())]
-    ForeignPins(PathBuf),
-    /// The pin directory cannot be used.
-    #[error("{}: {error}", path.display())]
-    Pins {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// Nothing is loaded, or not all of it.
-    #[error("map {name}: {error}; is the program loaded? jvpn-ctl load IFACE")]
-    Map {
-        /// Map.
-        name: &'static str,
-        /// Why.
-        error: String,
-    },
-    /// Maps of another build.
-    #[error("the pinned maps were made by another version: jvpn-ctl cleanup, then load again")]
-    Layout,
-    /// Maps of another size.
-    #[error("the pinned maps hold {have} sessions and {wanted} are configured: jvpn-ctl cleanup, then load again")]
-    Size {
-        /// As loaded.
-        have: u32,
-        /// As configured.
-        wanted: u32,
-    },
-    /// There is none of that name.
-    #[error("there is no interface {0}")]
-    NoInterface(String),
-    /// Somebody else's program.
-    #[error("{interface} runs the XDP program {name} (id {id}) of somebody else; remove it first: ip link set dev {interface} xdp off")]
-    Foreign {
-        /// Interface.
-        interface: String,
-        /// Id of the program.
-        id: u32,
-        /// Name of the program.
-        name: String,
-    },
-    /// The object or its maps.
-    #[error("loading the kernel program: {0}")]
-    Load(String),
-    /// The interface refused.
-    #[error("attaching to {interface}: {error}{hint}")]
-    Attach {
-        /// Interface.
-        interface: String,
-        /// What the kernel said.
-        error: String,
-        /// What may be the reason.
-        hint: String,
-    },
-    /// The kernel's tick could not be learned.
-    #[error("learning the kernel's tick: {0}")]
-    Clock(String),
-    /// The kernel did not answer about its interfaces.
-    #[error("asking the kernel about its interfaces: {0}")]
-    Netlink(String),
-}
 
 /// How a program sits on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,12 +213,10 @@ impl Clock {
     /// The tick now.
     pub(super) fn jiffies(&self) -> Result<u64, AttachError> {
         let missing = || AttachError::Clock(format!("the object has no program {CLOCK}"));
-        let program: &Xdp =
-            self.0.program(CLOCK).ok_or_else(missing)?.try_into().map_err(|_| missing())?;
+        let program: &Xdp = self.0.program(CLOCK).ok_or_else(missing)?.try_into().map_err(|_| missing())?;
         let frame = [0; 64];
         let mut out = [0; 64];
-        let options =
-            TestRunOptions { data_in: Some(&frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let options = TestRunOptions { data_in: Some(&frame), data_out: Some(&mut out), ..TestRunOptions::default() };
         program.test_run(options).map_err(|error| AttachError::Clock(chain(&error)))?;
         let (tick, _) = out.split_first_chunk().ok_or_else(missing)?;
         Ok(u64::from_le_bytes(*tick))
@@ -352,7 +277,9 @@ pub fn unload(interface: &str, pins: &Pins) -> Result<bool, AttachError> {
     let pin = pins.link(interface);
     let was = pin.exists();
     if was {
+        let program = link::facts(interface).ok().and_then(|facts| facts.program);
         fs::remove_file(&pin).map_err(|error| AttachError::Pins { path: pin, error })?;
+        await_detach(interface, program);
     }
     if pins.interfaces().is_empty() {
         pins.remove_all()?;
@@ -363,8 +290,25 @@ pub fn unload(interface: &str, pins: &Pins) -> Result<bool, AttachError> {
 /// Takes the program off every interface and removes all pins.
 pub fn cleanup(pins: &Pins) -> Result<Vec<String>, AttachError> {
     let interfaces = pins.interfaces();
+    let program = |interface: &String| link::facts(interface).ok().and_then(|facts| facts.program);
+    let programs: Vec<_> = interfaces.iter().map(program).collect();
     pins.remove_all()?;
+    interfaces.iter().zip(programs).for_each(|(interface, program)| await_detach(interface, program));
     Ok(interfaces)
+}
+
+/// The kernel lets go of a link whose pin is gone in its own time (after a grace period, from a work queue).
+/// Waits for it, so that who asks next is told the truth; a kernel that takes longer is not waited for.
+fn await_detach(interface: &str, program: Option<u32>) {
+    const TRIES: usize = 200;
+    const BETWEEN: Duration = Duration::from_millis(10);
+    let still = || program.is_some() && link::program_on(interface) == program;
+    for _ in 0..TRIES {
+        if !still() {
+            return;
+        }
+        thread::sleep(BETWEEN);
+    }
 }
 
 fn config_map(pins: &Pins) -> Result<Array<aya::maps::MapData, [u64; CONFIG_WORDS]>, AttachError> {
@@ -376,16 +320,12 @@ fn config_map(pins: &Pins) -> Result<Array<aya::maps::MapData, [u64; CONFIG_WORD
 pub fn read_config(pins: &Pins) -> Result<Config, AttachError> {
     let name = map::CONFIG;
     let words = config_map(pins)?.get(&0, 0);
-    words
-        .map(|words| Config::from_words(&words))
-        .map_err(|error| AttachError::Map { name, error: error.to_string() })
+    words.map(|words| Config::from_words(&words)).map_err(|error| AttachError::Map { name, error: error.to_string() })
 }
 
 fn write_config(pins: &Pins, config: &Config) -> Result<(), AttachError> {
     let name = map::CONFIG;
-    config_map(pins)?
-        .set(0, config.to_words(), 0)
-        .map_err(|error| AttachError::Map { name, error: error.to_string() })
+    config_map(pins)?.set(0, config.to_words(), 0).map_err(|error| AttachError::Map { name, error: error.to_string() })
 }
 
 /// An error with its causes: the kernel's own word is the last.

@@ -3,6 +3,7 @@
 //! Owns opening the maps that [`super::attach`] made. The layout hash is compared before any other map is
 //! looked at. Must never create, size or remove a map.
 
+use super::DataPlaneError;
 use super::active::Mapping;
 use super::attach::{AttachError, Clock};
 use super::pins::Pins;
@@ -10,7 +11,6 @@ use super::plane::{Backing, Plane};
 use super::region::Region;
 use super::shared::{Regions, Shared};
 use super::ticks::{self, Ticks};
-use super::DataPlaneError;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use jvpn_common::abi::{
     CONFIG_WORDS, Config, Event, INFO_WORDS, LAYOUT_HASH, LocatorEntry, PATHS_PER_SLOT, SESSION_WORDS, SteeringKeys,

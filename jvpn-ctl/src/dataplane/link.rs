@@ -37,20 +37,27 @@ pub struct Facts {
 
 /// Asks the kernel about `interface`.
 pub fn facts(interface: &str) -> Result<Facts, AttachError> {
+    let message = message(interface)?.ok_or_else(|| AttachError::NoInterface(interface.to_owned()))?;
+    let mut facts = read(interface, &message);
+    ask_ethtool(&mut facts);
+    Ok(facts)
+}
+
+/// Id of the XDP program on an interface, if there is such an interface.
+pub(super) fn program_on(interface: &str) -> Option<u32> {
+    message(interface).ok()?.and_then(|message| read(interface, &message).program)
+}
+
+fn message(interface: &str) -> Result<Option<LinkMessage>, AttachError> {
     let name = interface.to_owned();
     // A thread of its own: the caller may be inside a runtime, where another must not be started. Threads
     // inherit the network namespace.
-    let message = thread::spawn(move || ask(&name))
-        .join()
-        .map_err(|_| AttachError::Netlink("the asking thread died".to_owned()))??;
-    let message = message.ok_or_else(|| AttachError::NoInterface(interface.to_owned()))?;
-    Ok(read(interface, &message))
+    thread::spawn(move || ask(&name)).join().map_err(|_| AttachError::Netlink("the asking thread died".to_owned()))?
 }
 
 fn ask(interface: &str) -> Result<Option<LinkMessage>, AttachError> {
     let failed = |error: &dyn std::fmt::Display| AttachError::Netlink(error.to_string());
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(|error| failed(&error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(|error| failed(&error))?;
     runtime.block_on(async {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| failed(&error))?;
         tokio::spawn(connection);
@@ -100,20 +107,22 @@ fn read(interface: &str, message: &LinkMessage) -> Facts {
             _ => {}
         }
     }
-    for (feature, value) in features(interface) {
+    facts
+}
+
+fn ask_ethtool(facts: &mut Facts) {
+    for (feature, value) in features(&facts.interface) {
         match feature.as_str() {
             "large-receive-offload" => facts.lro = Some(value),
             "generic-receive-offload" => facts.gro = Some(value),
-            "driver" => {}
             _ => {}
         }
     }
     if facts.kind == "unknown"
-        && let Some(driver) = driver(interface)
+        && let Some(driver) = driver(&facts.interface)
     {
         facts.kind = driver;
     }
-    facts
 }
 
 fn kind_name(kind: &InfoKind) -> String {

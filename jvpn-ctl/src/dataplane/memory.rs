@@ -29,10 +29,7 @@ impl Memory {
     /// An empty one with the given ticks.
     #[must_use]
     pub fn with_ticks(capacity: u32, ticks: Ticks) -> Self {
-        Self::over(
-            Arc::new(Shared::new(capacity, Regions::heap(capacity), ticks)),
-            Nothing,
-        )
+        Self::over(Arc::new(Shared::new(capacity, Regions::heap(capacity), ticks)), Nothing)
     }
 }
 

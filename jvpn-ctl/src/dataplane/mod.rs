@@ -10,6 +10,7 @@
 
 mod active;
 pub mod attach;
+mod attach_error;
 pub mod kernel;
 pub mod link;
 pub mod memory;
@@ -17,6 +18,7 @@ pub mod pins;
 mod plane;
 mod region;
 mod shared;
+mod slots;
 pub mod ticks;
 mod undo;
 mod worker;
@@ -37,9 +39,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum DataPlaneError {
     /// The slot is not below the capacity the maps were loaded with.
-    #[error(
-        "slot {slot} is beyond the {capacity} the maps were loaded for; raise max_sessions and load again"
-    )]
+    #[error("slot {slot} is beyond the {capacity} the maps were loaded for; raise max_sessions and load again")]
     SlotOutOfRange {
         /// Slot.
         slot: Slot,
@@ -91,19 +91,13 @@ impl Verdicts {
     /// Packets of the kernel program with this verdict.
     #[must_use]
     pub fn kernel(&self, verdict: Verdict) -> u64 {
-        self.kernel
-            .get(usize::from(verdict as u16))
-            .copied()
-            .unwrap_or(0)
+        self.kernel.get(usize::from(verdict as u16)).copied().unwrap_or(0)
     }
 
     /// Packets of the workers with this verdict.
     #[must_use]
     pub fn worker(&self, verdict: Verdict) -> u64 {
-        self.worker
-            .get(usize::from(verdict as u16))
-            .copied()
-            .unwrap_or(0)
+        self.worker.get(usize::from(verdict as u16)).copied().unwrap_or(0)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// A row of words.
 pub(super) struct Region(Box<dyn AsRef<[AtomicU64]> + Send + Sync>);
@@ -22,9 +22,7 @@ impl AsRef<[AtomicU64]> for Heap {
 impl Region {
     /// `words` zeros on the heap.
     pub(super) fn heap(words: usize) -> Self {
-        Self(Box::new(Heap(
-            (0..words).map(|_| AtomicU64::new(0)).collect(),
-        )))
+        Self(Box::new(Heap((0..words).map(|_| AtomicU64::new(0)).collect())))
     }
 
     /// A region over memory that somebody else provides.
@@ -45,25 +43,17 @@ impl Region {
     /// The `N` words at `at`, one load each; zeros where there are none.
     pub(super) fn load<const N: usize>(&self, at: usize) -> [u64; N] {
         let mut out = [0; N];
-        if let Some(words) = (*self.0)
-            .as_ref()
-            .get(at..)
-            .and_then(|rest| rest.first_chunk::<N>())
-        {
-            out.iter_mut()
-                .zip(words)
-                .for_each(|(out, word)| *out = word.load(Relaxed));
+        if let Some(words) = (*self.0).as_ref().get(at..).and_then(|rest| rest.first_chunk::<N>()) {
+            out.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Relaxed));
         }
         out
     }
 
-    /// Stores words from `at` on, one store each; none where there is no place.
+    /// Stores words from `at` on, one store each; none where there is no place. Each is a release: who sees
+    /// a part of a binding sees the word that was stored before it, and knows that it has moved on.
     pub(super) fn store(&self, at: usize, values: &[u64]) {
         let words = (*self.0).as_ref().get(at..).unwrap_or(&[]);
-        words
-            .iter()
-            .zip(values)
-            .for_each(|(word, value)| word.store(*value, Relaxed));
+        words.iter().zip(values).for_each(|(word, value)| word.store(*value, Release));
     }
 }
 

@@ -7,15 +7,14 @@
 use super::region::Region;
 use super::ticks::Ticks;
 use jvpn_common::abi::{
-    ActiveWord, BUCKET_LANES, BUCKET_SOURCES, Binding, CONFIG_WORDS, Config, INFO_WORDS,
-    LAYOUT_HASH, LocatorEntry, PATHS_PER_SLOT, PathCounters, ROLE_GATEWAY, SESSION_WORDS,
-    SessionInfo, SteeringKeys, TRAFFIC_WORDS, Traffic, WORD_ACTIVE, WORD_ALIVE, WORD_GENERATION,
-    WORD_ROLE, WORKERS_MAX, binding_place,
+    ActiveWord, BUCKET_LANES, BUCKET_SOURCES, Binding, CONFIG_WORDS, Config, INFO_WORDS, LAYOUT_HASH, LocatorEntry,
+    PATHS_PER_SLOT, PathCounters, ROLE_GATEWAY, SESSION_WORDS, SessionInfo, SteeringKeys, TRAFFIC_WORDS, Traffic,
+    WORD_ACTIVE, WORD_ALIVE, WORD_GENERATION, WORD_ROLE, WORKERS_MAX, binding_place,
 };
-use jvpn_common::ids::{Generation, Incarnation, OwnerEpoch, Slot, TransportIndex};
+use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, Slot, TransportIndex};
 use jvpn_common::time::Duration;
 use jvpn_common::verdict::VERDICTS_MAX;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::AtomicU64;
@@ -54,9 +53,7 @@ impl Hasher for AsItIs {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes
-            .iter()
-            .fold(self.0, |hash, &byte| hash.rotate_left(8) ^ u64::from(byte));
+        self.0 = bytes.iter().fold(self.0, |hash, &byte| hash.rotate_left(8) ^ u64::from(byte));
     }
 
     fn write_u64(&mut self, value: u64) {
@@ -71,6 +68,31 @@ pub(super) type Locators = HashMap<u64, LocatorEntry, BuildHasherDefault<AsItIs>
 pub(super) struct Mirror {
     pub(super) locators: Locators,
     pub(super) keys: Vec<SteeringKeys>,
+    /// Locators of each slot: freeing one must not look through all of them.
+    of_slot: BTreeMap<u32, Vec<Locator>>,
+}
+
+impl Mirror {
+    pub(super) fn insert(&mut self, locator: Locator, entry: LocatorEntry) {
+        self.locators.insert(locator.0, entry);
+        self.of_slot.entry(entry.slot).or_default().push(locator);
+    }
+
+    pub(super) fn remove(&mut self, locator: Locator) -> Option<LocatorEntry> {
+        let entry = self.locators.remove(&locator.0)?;
+        if let Some(locators) = self.of_slot.get_mut(&entry.slot) {
+            locators.retain(|other| *other != locator);
+            if locators.is_empty() {
+                self.of_slot.remove(&entry.slot);
+            }
+        }
+        Some(entry)
+    }
+
+    /// The locators of a slot.
+    pub(super) fn of_slot(&self, slot: Slot) -> Vec<Locator> {
+        self.of_slot.get(&slot.0).cloned().unwrap_or_default()
+    }
 }
 
 /// The arrays.
@@ -109,9 +131,7 @@ pub struct Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("capacity", &self.capacity)
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("capacity", &self.capacity).finish_non_exhaustive()
     }
 }
 
@@ -121,10 +141,7 @@ impl Shared {
         Self {
             capacity,
             regions,
-            mirror: RwLock::new(Mirror {
-                locators: Locators::default(),
-                keys,
-            }),
+            mirror: RwLock::new(Mirror { keys, ..Mirror::default() }),
             buckets: Region::heap((BUCKET_SOURCES + BUCKET_LANES) as usize * 2),
             ticks,
             counters: Mutex::default(),
@@ -148,14 +165,7 @@ impl Shared {
         if worker < WORKERS_MAX
             && let Some(word) = self.regions.config.word(WORD_ALIVE + worker)
         {
-            word.store(
-                if within.is_zero() {
-                    0
-                } else {
-                    self.ticks.after(within)
-                },
-                Release,
-            );
+            word.store(if within.is_zero() { 0 } else { self.ticks.after(within) }, Release);
         }
     }
 
@@ -183,9 +193,7 @@ impl Shared {
         for (at, value) in words.iter().enumerate().filter(|(at, _)| *at != WORD_ROLE) {
             self.regions.config.store(at, &[*value]);
         }
-        if let (Some(word), Some(value)) =
-            (self.regions.config.word(WORD_ROLE), words.get(WORD_ROLE))
-        {
+        if let (Some(word), Some(value)) = (self.regions.config.word(WORD_ROLE), words.get(WORD_ROLE)) {
             word.store(*value, Release);
         }
     }
@@ -197,26 +205,17 @@ impl Shared {
     }
 
     fn place(&self, slot: Slot, words: usize) -> usize {
-        if slot.0 < self.capacity {
-            slot.0 as usize * words
-        } else {
-            usize::MAX
-        }
+        if slot.0 < self.capacity { slot.0 as usize * words } else { usize::MAX }
     }
 
     pub(super) fn session_word(&self, slot: Slot, at: usize) -> Option<&AtomicU64> {
-        self.regions
-            .sessions
-            .word(self.place(slot, SESSION_WORDS).checked_add(at)?)
+        self.regions.sessions.word(self.place(slot, SESSION_WORDS).checked_add(at)?)
     }
 
     /// The active word of a slot; zero for one that does not exist.
     #[must_use]
     pub fn word(&self, slot: Slot) -> ActiveWord {
-        ActiveWord(
-            self.session_word(slot, WORD_ACTIVE)
-                .map_or(0, |word| word.load(Acquire)),
-        )
+        ActiveWord(self.session_word(slot, WORD_ACTIVE).map_or(0, |word| word.load(Acquire)))
     }
 
     /// Stores the active word after everything stored before it.
@@ -229,9 +228,7 @@ impl Shared {
     /// Generation and flags of a slot.
     #[must_use]
     pub fn generation(&self, slot: Slot) -> (Generation, u32) {
-        let word = self
-            .session_word(slot, WORD_GENERATION)
-            .map_or(0, |word| word.load(Acquire));
+        let word = self.session_word(slot, WORD_GENERATION).map_or(0, |word| word.load(Acquire));
         (Generation(word as u32), (word >> 32) as u32)
     }
 
@@ -244,17 +241,13 @@ impl Shared {
     /// A binding entry as it stands; packets read it through [`jvpn_common::steer::bind`] instead.
     #[must_use]
     pub fn binding(&self, slot: Slot, entry: u8) -> Binding {
-        let place =
-            binding_place(entry).and_then(|at| self.place(slot, SESSION_WORDS).checked_add(at));
+        let place = binding_place(entry).and_then(|at| self.place(slot, SESSION_WORDS).checked_add(at));
         Binding::from_words(self.regions.sessions.load(place.unwrap_or(usize::MAX)))
     }
 
     pub(super) fn set_binding(&self, slot: Slot, entry: u8, binding: &Binding) {
-        let place =
-            binding_place(entry).and_then(|at| self.place(slot, SESSION_WORDS).checked_add(at));
-        self.regions
-            .sessions
-            .store(place.unwrap_or(usize::MAX), &binding.to_words());
+        let place = binding_place(entry).and_then(|at| self.place(slot, SESSION_WORDS).checked_add(at));
+        self.regions.sessions.store(place.unwrap_or(usize::MAX), &binding.to_words());
     }
 
     /// Cold facts of a slot.
@@ -264,28 +257,18 @@ impl Shared {
     }
 
     pub(super) fn set_info(&self, slot: Slot, info: &SessionInfo) {
-        self.regions
-            .info
-            .store(self.place(slot, INFO_WORDS), &info.to_words());
+        self.regions.info.store(self.place(slot, INFO_WORDS), &info.to_words());
     }
 
     /// Counters of a transport of a slot; zero when the record is about another.
     #[must_use]
     pub fn path(&self, slot: Slot, k: TransportIndex) -> PathCounters {
         let path = self.path_record(slot, u32::from(k.0) % PATHS_PER_SLOT);
-        if path.k == u32::from(k.0) {
-            path
-        } else {
-            PathCounters {
-                k: u32::from(k.0),
-                ..PathCounters::default()
-            }
-        }
+        if path.k == u32::from(k.0) { path } else { PathCounters { k: u32::from(k.0), ..PathCounters::default() } }
     }
 
     fn path_place(&self, slot: Slot, place: u32) -> usize {
-        self.place(slot, PATHS_PER_SLOT as usize * 4)
-            .saturating_add((place % PATHS_PER_SLOT) as usize * 4)
+        self.place(slot, PATHS_PER_SLOT as usize * 4).saturating_add((place % PATHS_PER_SLOT) as usize * 4)
     }
 
     pub(super) fn path_record(&self, slot: Slot, place: u32) -> PathCounters {
@@ -293,9 +276,7 @@ impl Shared {
     }
 
     pub(super) fn set_path_record(&self, slot: Slot, place: u32, path: &PathCounters) {
-        self.regions
-            .paths
-            .store(self.path_place(slot, place), &path.to_words());
+        self.regions.paths.store(self.path_place(slot, place), &path.to_words());
     }
 
     /// Counters of a slot.
@@ -305,28 +286,19 @@ impl Shared {
     }
 
     pub(super) fn traffic_word(&self, slot: Slot, at: usize) -> Option<&AtomicU64> {
-        self.regions
-            .traffic
-            .word(self.place(slot, TRAFFIC_WORDS).checked_add(at)?)
+        self.regions.traffic.word(self.place(slot, TRAFFIC_WORDS).checked_add(at)?)
     }
 
     /// Forgets the counters of a slot's earlier session.
     pub(super) fn clear_counters(&self, slot: Slot) {
-        self.regions
-            .paths
-            .store(self.path_place(slot, 0), &[0; PATHS_PER_SLOT as usize * 4]);
-        self.regions
-            .traffic
-            .store(self.place(slot, TRAFFIC_WORDS), &[0; TRAFFIC_WORDS]);
+        self.regions.paths.store(self.path_place(slot, 0), &[0; PATHS_PER_SLOT as usize * 4]);
+        self.regions.traffic.store(self.place(slot, TRAFFIC_WORDS), &[0; TRAFFIC_WORDS]);
     }
 
     /// Counters for one more thread.
     pub(super) fn new_counters(&self) -> Arc<Counters> {
         let counters = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
-        self.counters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::clone(&counters));
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&counters));
         counters
     }
 
@@ -334,15 +306,8 @@ impl Shared {
     #[must_use]
     pub fn worker_verdicts(&self) -> [u64; VERDICTS_MAX as usize] {
         let mut sums = [0; VERDICTS_MAX as usize];
-        for counters in self
-            .counters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
-            sums.iter_mut()
-                .zip(counters.iter())
-                .for_each(|(sum, count)| *sum += count.load(Relaxed));
+        for counters in self.counters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            sums.iter_mut().zip(counters.iter()).for_each(|(sum, count)| *sum += count.load(Relaxed));
         }
         sums
     }

@@ -47,12 +47,7 @@ impl Ticks {
     #[must_use]
     pub fn aligned(jiffies: u64, at_ns: u64) -> Self {
         let period_ns = period_ns();
-        Self {
-            source: Source::Monotonic {
-                base: jiffies.wrapping_sub(at_ns / period_ns),
-            },
-            period_ns,
-        }
+        Self { source: Source::Monotonic { base: jiffies.wrapping_sub(at_ns / period_ns) }, period_ns }
     }
 
     /// Ticks of this process's own, where no kernel program reads them. They do not begin at zero: zero
@@ -65,10 +60,7 @@ impl Ticks {
     /// Ticks that only move when told, 250 a second.
     #[must_use]
     pub fn manual(tick: u64) -> Self {
-        Self {
-            source: Source::Manual(AtomicU64::new(tick)),
-            period_ns: PERIOD_FALLBACK_NS,
-        }
+        Self { source: Source::Manual(AtomicU64::new(tick)), period_ns: PERIOD_FALLBACK_NS }
     }
 
     /// The tick now.
@@ -90,8 +82,7 @@ impl Ticks {
     /// The first tick not before `within` from now.
     #[must_use]
     pub fn after(&self, within: Duration) -> u64 {
-        self.now()
-            .saturating_add(nanos(within).div_ceil(self.period_ns))
+        self.now().saturating_add(nanos(within).div_ceil(self.period_ns))
     }
 
     /// Ticks a second.

@@ -28,10 +28,7 @@ pub struct WorkerTables {
 
 impl fmt::Debug for WorkerTables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerTables")
-            .field("shared", &self.shared)
-            .field("lane", &self.lane)
-            .finish_non_exhaustive()
+        f.debug_struct("WorkerTables").field("shared", &self.shared).field("lane", &self.lane).finish_non_exhaustive()
     }
 }
 
@@ -39,31 +36,16 @@ impl WorkerTables {
     /// A handle for worker number `lane`. `clock` is boot time; `counts_arrivals` is false while the kernel
     /// program stands in front and has counted already.
     #[must_use]
-    pub fn new(
-        shared: Arc<Shared>,
-        clock: fn() -> Instant,
-        counts_arrivals: bool,
-        lane: u32,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, clock: fn() -> Instant, counts_arrivals: bool, lane: u32) -> Self {
         let counters = shared.new_counters();
-        Self {
-            shared,
-            counters,
-            clock,
-            counts_arrivals,
-            lane,
-        }
+        Self { shared, counters, clock, counts_arrivals, lane }
     }
 
     /// The view for one batch of packets.
     #[must_use]
     pub fn batch(&self) -> Batch<'_> {
         Batch {
-            mirror: self
-                .shared
-                .mirror
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
+            mirror: self.shared.mirror.read().unwrap_or_else(PoisonError::into_inner),
             config: self.shared.config(),
             tick: self.shared.ticks().now(),
             tables: self,
@@ -80,10 +62,7 @@ impl WorkerTables {
     /// the rare torn read: the packet is dropped, the next one reads anew.
     #[must_use]
     pub fn active(&self, slot: ids::Slot, generation: ids::Generation) -> Option<Binding> {
-        let session = Slot {
-            shared: &self.shared,
-            slot,
-        };
+        let session = Slot { shared: &self.shared, slot };
         let bound = bind::read(&session)?;
         let binding = bound.active().copied()?;
         (session.generation() == generation.0).then_some(binding)
@@ -100,9 +79,7 @@ pub struct Batch<'a> {
 
 impl fmt::Debug for Batch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
-            .field("tick", &self.tick)
-            .finish_non_exhaustive()
+        f.debug_struct("Batch").field("tick", &self.tick).finish_non_exhaustive()
     }
 }
 
@@ -115,9 +92,7 @@ pub struct Slot<'a> {
 
 impl Slot<'_> {
     fn load(&self, at: usize) -> u64 {
-        self.shared
-            .session_word(self.slot, at)
-            .map_or(0, |word| word.load(Acquire))
+        self.shared.session_word(self.slot, at).map_or(0, |word| word.load(Acquire))
     }
 }
 
@@ -156,10 +131,7 @@ impl<'a> Tables for Batch<'a> {
 
     fn session(&self, slot: u32) -> Option<Self::Session> {
         let shared = &*self.tables.shared;
-        (slot < shared.capacity()).then_some(Slot {
-            shared,
-            slot: ids::Slot(slot),
-        })
+        (slot < shared.capacity()).then_some(Slot { shared, slot: ids::Slot(slot) })
     }
 
     fn keys(&self, slot: u32) -> Option<&SteeringKeys> {
@@ -171,9 +143,7 @@ impl<'a> Tables for Batch<'a> {
     }
 
     fn set_path(&self, slot: u32, place: u32, path: &PathCounters) {
-        self.tables
-            .shared
-            .set_path_record(ids::Slot(slot), place, path);
+        self.tables.shared.set_path_record(ids::Slot(slot), place, path);
     }
 
     fn add(&self, slot: u32, field: TrafficField, amount: u64) {
@@ -202,10 +172,7 @@ impl<'a> Tables for Batch<'a> {
     }
 
     fn set_bucket(&self, index: u32, bucket: &Bucket) {
-        self.tables
-            .shared
-            .buckets
-            .store(index as usize * 2, &[bucket.at, bucket.tokens]);
+        self.tables.shared.buckets.store(index as usize * 2, &[bucket.at, bucket.tokens]);
     }
 
     fn lane(&self) -> u32 {

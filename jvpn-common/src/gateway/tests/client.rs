@@ -221,7 +221,9 @@ impl Client {
 
     pub(super) fn go_with(&mut self, world: &mut World, from: Origin, k: u16, request: Request) -> Control {
         match self.ask(world, from, k, Self::asking(request)).unwrap() {
-            challenge @ Control::Challenge { .. } => self.ask(world, from, k, Self::proof(request, &challenge)).unwrap(),
+            challenge @ Control::Challenge { .. } => {
+                self.ask(world, from, k, Self::proof(request, &challenge)).unwrap()
+            }
             other => other,
         }
     }

@@ -299,7 +299,7 @@ mod tests {
             private_key: crate::config::client::KeySource::File("k".into()),
             tun: "jvpn0".into(),
             routes: Vec::new(),
-            gateway_key: "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
+            gateway_key: "L+V9o0fNYkMVKNqsX7spBzD/9oSvxM/C7ZCZX1jLO3Q=".parse().unwrap(),
             preshared_key: None,
             endpoints: vec!["198.51.100.7:51821".parse().unwrap(), "[2001:db8::7]:51821".parse().unwrap()],
             transports,

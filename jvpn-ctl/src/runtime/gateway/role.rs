@@ -7,7 +7,7 @@ use super::sessions::{Entry, Shared as SessionsShared, Snapshot};
 use crate::dataplane::{Shared, WorkerTables};
 use crate::tunnel::{Inbound, Inner, Origin, Role, Route, SocketId};
 use jvpn_common::abi::mapped;
-use jvpn_common::ids::{SessionId, Slot};
+use jvpn_common::ids::{SessionId, Slot, TransportIndex};
 use jvpn_common::limits::ALIVE_FOR;
 use jvpn_common::steer::{self, Bytes, Source};
 use jvpn_common::time::Instant;
@@ -40,11 +40,13 @@ impl GatewayRole {
 
     fn route(&self, slot: Slot, entry: &Entry) -> Option<Destination> {
         let binding = self.tables.active(slot, entry.generation)?;
-        let locator = *entry.locators.get(&jvpn_common::ids::TransportIndex(binding.k))?;
+        let k = TransportIndex(binding.k);
+        let locator = *entry.locators.get(&k)?;
+        let path_mtu = entry.path_mtu.get(&k).copied().unwrap_or(binding.mtu);
         let local = self.snapshot.gateways.get(usize::from(binding.gateway)).map(std::net::SocketAddr::ip);
         let remote = binding.remote();
         let socket = if remote.is_ipv4() { SOCKET_V4 } else { SOCKET_V6 };
-        Some(Destination { locator, k: binding.k, socket, remote, local, path_mtu: binding.mtu })
+        Some(Destination { locator, k: binding.k, socket, remote, local, path_mtu })
     }
 
     fn to_slot(&self, slot: Slot) -> Option<Route<'_>> {

@@ -27,6 +27,8 @@ pub struct Entry {
     pub steering: SteeringKeys,
     /// Locator of each transport index.
     pub locators: BTreeMap<TransportIndex, Locator>,
+    /// Path MTU of transports that proved one since they were bound.
+    pub path_mtu: BTreeMap<TransportIndex, u16>,
 }
 
 /// What the worker reads.
@@ -145,11 +147,17 @@ impl Sessions {
                     let data = Arc::new(SessionData::new(session, prefixes.clone()));
                     data.change_keys(|set| set.current = Some(Arc::new(data_key(keys, now))));
                     let (steering, locators) = self.installed.remove(&slot).unwrap_or_default();
-                    self.slots.insert(slot, Entry { generation, data, prefixes, steering, locators });
+                    self.slots.insert(slot, Entry { generation, data, prefixes, steering, locators, path_mtu: BTreeMap::new() });
                 }
                 WorkerOp::Next { slot, keys } => {
                     if let Some(entry) = self.slots.get(&slot) {
                         entry.data.change_keys(|set| set.next = Some(Arc::new(data_key(keys, now))));
+                    }
+                }
+                WorkerOp::PathMtu { slot, k, mtu } => {
+                    if let Some(entry) = self.slots.get_mut(&slot) {
+                        entry.path_mtu.insert(k, mtu);
+                        entry.path_mtu.retain(|k, _| entry.locators.contains_key(k));
                     }
                 }
                 WorkerOp::Wipe { slot, epoch } => self.wipe(slot, |known| known == epoch),

@@ -1,0 +1,287 @@
+//! The active word under stress: a writer that jumps without pause, readers that must never see a mixture.
+//!
+//! Owns the race and its two sabotaged twins, which must be caught: without them a clean run would prove
+//! nothing. A run counts only when it saw enough changes and enough retries.
+
+// A test that unwraps fails at the right line, helpers included.
+#![allow(clippy::unwrap_used)]
+
+use jvpn_common::abi::{ActiveWord, Binding, SESSION_WORDS, WORD_ACTIVE, binding_place, mapped};
+use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex};
+use jvpn_common::mapop::MapOp;
+use jvpn_common::steer::{Session, Tables, bind};
+use jvpn_common::time::{Duration, Instant};
+use jvpn_common::verdict::Verdict;
+use jvpn_ctl::dataplane::kernel::Kernel;
+use jvpn_ctl::dataplane::{DataPlane, Settings, WorkerTables};
+use jvpn_tests::packet::{self, KEYS};
+use jvpn_tests::packet_kernel::Laboratory;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration as HostDuration, Instant as Clock};
+
+/// What a reader must have lived through.
+const CHANGES_MIN: u64 = 1_000_000;
+const RETRIES_MIN: u64 = 100_000;
+/// After this the machine was not able to make the race happen, which is a failure too.
+const PATIENCE: HostDuration = HostDuration::from_secs(120);
+
+/// The races need both processors for themselves.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn stay_on(processor: usize) {
+    let mut set = CpuSet::new();
+    set.set(processor);
+    sched_setaffinity(None, &set).expect("two processors: the race needs them");
+}
+
+/// One slot as the product lays it out and touches it.
+struct Words([AtomicU64; SESSION_WORDS]);
+
+impl Session for Words {
+    fn word(&self) -> u64 {
+        self.0[WORD_ACTIVE].load(Ordering::Acquire)
+    }
+    fn entry(&self, entry: u8) -> Binding {
+        match binding_place(entry) {
+            Some(at) => Binding::from_words(std::array::from_fn(|i| self.0[at + i].load(Ordering::Acquire))),
+            None => Binding::default(),
+        }
+    }
+    fn generation(&self) -> u32 {
+        1
+    }
+    fn flags(&self) -> u32 {
+        0
+    }
+}
+
+/// A binding every part of which tells its number.
+fn numbered(seq: u32) -> Binding {
+    let [a, b, ..] = seq.to_le_bytes();
+    let short = u16::from_le_bytes([a, b]);
+    Binding {
+        address: [seq.to_le_bytes(); 4].concat().try_into().expect("16 bytes"),
+        port: short,
+        gateway: short,
+        k: short,
+        mtu: short,
+        drain_until: u64::from(seq),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Sabotage {
+    None,
+    NoSecondLook,
+    ActiveAsSpare,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    changes: u64,
+    retries: u64,
+    dropped: u64,
+    torn: u64,
+}
+
+fn race(sabotage: Sabotage) -> Seen {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let slot = Words(std::array::from_fn(|_| AtomicU64::new(0)));
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            stay_on(0);
+            let mut word = ActiveWord::default();
+            while !done.load(Ordering::Relaxed) {
+                let seq = word.seq().wrapping_add(1);
+                let entry = match sabotage {
+                    Sabotage::ActiveAsSpare if word.active() != 0 => word.active(),
+                    _ => word.spare(),
+                };
+                let at = binding_place(entry).expect("1 to 3");
+                for (i, value) in numbered(seq).to_words().into_iter().enumerate() {
+                    slot.0[at + i].store(value, Ordering::Release);
+                }
+                word = word.successor(0, entry);
+                slot.0[WORD_ACTIVE].store(word.0, Ordering::Release);
+            }
+        });
+        stay_on(1);
+        let seen = read_on(&slot, sabotage);
+        done.store(true, Ordering::Relaxed);
+        seen
+    })
+}
+
+fn read_on(slot: &Words, sabotage: Sabotage) -> Seen {
+    let mut seen = Seen::default();
+    let mut last = 0;
+    let start = Clock::now();
+    loop {
+        let bound = if sabotage == Sabotage::NoSecondLook {
+            let word = ActiveWord(slot.word());
+            Some((word, slot.entry(word.active())))
+        } else {
+            // What `bind::read` does, with the retry counted.
+            let first = bind::read_once(slot);
+            seen.retries += u64::from(first.is_none());
+            first.or_else(|| bind::read_once(slot)).map(|bound| (bound.word, bound.active))
+        };
+        match bound {
+            None => seen.dropped += 1,
+            Some((word, binding)) if word.active() != 0 => {
+                seen.changes += u64::from(word.seq() != last);
+                last = word.seq();
+                seen.torn += u64::from(binding != numbered(word.seq()));
+            }
+            Some(_) => {}
+        }
+        let enough = match sabotage {
+            Sabotage::None => seen.changes >= CHANGES_MIN && seen.retries >= RETRIES_MIN,
+            _ => seen.torn > 0,
+        };
+        if enough || (seen.changes.is_multiple_of(1_024) && start.elapsed() > PATIENCE) {
+            return seen;
+        }
+    }
+}
+
+#[test]
+fn no_reader_sees_a_mixture_in_a_million_jumps() {
+    let seen = race(Sabotage::None);
+    println!("{seen:?}");
+    assert!(seen.changes >= CHANGES_MIN && seen.retries >= RETRIES_MIN, "no race happened: {seen:?}");
+    assert_eq!(seen.torn, 0, "{seen:?}");
+}
+
+#[test]
+fn without_the_second_look_a_mixture_is_seen() {
+    let seen = race(Sabotage::NoSecondLook);
+    assert!(seen.torn > 0, "the sabotage was not caught: {seen:?}");
+}
+
+#[test]
+fn with_the_active_entry_as_the_spare_one_a_mixture_is_seen() {
+    let seen = race(Sabotage::ActiveAsSpare);
+    assert!(seen.torn > 0, "the sabotage was not caught: {seen:?}");
+}
+
+/// A session that jumps between two clients for as long as `meanwhile` takes. How often it jumped.
+fn jumping<T: Send>(plane: &mut Kernel, meanwhile: impl FnOnce() -> T + Send) -> (T, u64) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let result = scope.spawn(|| {
+            stay_on(1);
+            let result = meanwhile();
+            done.store(true, Ordering::Relaxed);
+            result
+        });
+        stay_on(0);
+        let mut jumps = 0_u64;
+        let mut word = plane.word(SLOT);
+        while !done.load(Ordering::Relaxed) {
+            let entry = word.spare();
+            let binding = client(if jumps.is_multiple_of(2) { FIRST } else { SECOND });
+            word = word.successor(0, entry);
+            plane.apply(&MapOp::Binding { slot: SLOT, entry, binding }).expect("a spare entry");
+            plane.apply(&MapOp::Activate { slot: SLOT, word }).expect("a word");
+            jumps += 1;
+        }
+        (result.join().expect("the reader finished"), jumps)
+    })
+}
+
+const SLOT: Slot = Slot(2);
+const LOCATOR: u64 = 0xabcd_0000;
+const FIRST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1_111);
+const SECOND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)), 2_222);
+
+fn client(address: SocketAddr) -> Binding {
+    Binding { address: mapped(address.ip()), port: address.port(), ..Binding::default() }
+}
+
+fn plane(laboratory: &Laboratory) -> Kernel {
+    let mut plane = Kernel::open(laboratory.pins()).expect("the maps open");
+    plane.configure(&Settings {
+        port: packet::PORT,
+        incarnation: Incarnation(1),
+        owner_epoch: OwnerEpoch(1),
+        workers: 1,
+        bucket_seed: [1, 2],
+        handshake_rate: 0,
+        handshake_total_rate: 0,
+    });
+    plane.shared().set_alive(0, Duration::from_secs(3_600));
+    let install = MapOp::Install {
+        slot: SLOT,
+        generation: Generation(1),
+        keys: KEYS,
+        locators: vec![(TransportIndex(0), Locator(LOCATOR))],
+        pending: false,
+        session: SessionId([1; 16]),
+    };
+    plane.apply(&install).expect("an empty slot");
+    plane
+}
+
+#[test]
+fn the_kernel_program_never_accepts_one_clients_address_with_the_others_port() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let laboratory = Laboratory::new(0, 0);
+    let mut plane = plane(&laboratory);
+    let data = packet::data(LOCATOR, 0, 1, 40);
+    // Short of 72 bytes no notice is written, so the frame stays the same in every repetition.
+    let frame = |address: SocketAddr, port: SocketAddr| {
+        packet::frame(SocketAddr::new(address.ip(), port.port()), packet::GATEWAY_V4, false, &data)
+    };
+    let mixtures = [frame(FIRST, SECOND), frame(SECOND, FIRST)];
+    let ((), jumps) = jumping(&mut plane, || {
+        for frame in mixtures.iter().cycle().take(60) {
+            let _ = laboratory.time(frame, 50_000);
+        }
+    });
+    let mixed = plane.verdicts().expect("VERDICTS");
+    let ((), more) = jumping(&mut plane, || {
+        let _ = laboratory.time(&frame(FIRST, FIRST), 500_000);
+    });
+    let verdicts = plane.verdicts().expect("VERDICTS");
+    let whole = verdicts.kernel(Verdict::Data);
+    let torn = verdicts.kernel(Verdict::Torn);
+    println!("{jumps} + {more} jumps, 3500000 packets, {torn} torn, {whole} accepted from a whole client");
+    assert_eq!(mixed.kernel(Verdict::Data), 0, "a mixture was accepted");
+    assert_eq!(mixed.kernel(Verdict::NotBound) + mixed.kernel(Verdict::Torn), 3_000_000);
+    assert!(jumps > 100_000 && whole > 1_000 && verdicts.kernel(Verdict::NotBound) > mixed.kernel(Verdict::NotBound));
+}
+
+#[test]
+fn a_worker_reads_the_same_word_as_the_kernel() {
+    fn clock() -> Instant {
+        Instant(1)
+    }
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let laboratory = Laboratory::new(0, 0);
+    let mut plane = plane(&laboratory);
+    let tables = WorkerTables::new(plane.shared().clone(), clock, true, 0);
+    let (seen, jumps) = jumping(&mut plane, || {
+        let mut seen = [0_u64; 3];
+        for _ in 0..2_000_000 {
+            let batch = tables.batch();
+            let session = batch.session(SLOT.0).expect("a slot");
+            match bind::read(&session).and_then(|bound| bound.active().copied()) {
+                None => seen[2] += 1,
+                Some(binding) if binding == client(FIRST) => seen[0] += 1,
+                Some(binding) => {
+                    assert_eq!(binding, client(SECOND), "a mixture");
+                    seen[1] += 1;
+                }
+            }
+        }
+        seen
+    });
+    println!("{jumps} jumps, first {}, second {}, unread {}", seen[0], seen[1], seen[2]);
+    assert!(jumps > 100_000 && seen[0] > 1_000 && seen[1] > 1_000, "{jumps} jumps, {seen:?}");
+}
