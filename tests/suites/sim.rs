@@ -57,7 +57,9 @@ fn run_seeds(seeds: u64, bug: Bug) -> Result<Cover, (u64, String)> {
 fn explain(seed: u64, bug: Bug) -> String {
     match sim::run(seed, Size::CI, bug, true) {
         Ok(_) => format!("seed {seed} does not fail when replayed: the run depends on something else"),
-        Err(failure) => format!("{}\nseed {seed}: {}\nreplay: JVPN_SEED={seed}", failure.lines.join("\n"), failure.what),
+        Err(failure) => {
+            format!("{}\nseed {seed}: {}\nreplay: JVPN_SEED={seed}", failure.lines.join("\n"), failure.what)
+        }
     }
 }
 
@@ -130,10 +132,12 @@ const MESSAGES: [&str; 17] = [
 /// What a run must have seen and has not.
 fn unseen(cover: &Cover) -> Vec<String> {
     let excused = |row: &usize| UNREACHABLE_ROWS.iter().any(|(known, _)| known == row);
-    let rows = (0..TABLE.len()).filter(|row| !excused(row) && !cover.rows.contains_key(row)).map(|row| format!("row {row}"));
+    let rows =
+        (0..TABLE.len()).filter(|row| !excused(row) && !cover.rows.contains_key(row)).map(|row| format!("row {row}"));
     let reasons = REASONS.iter().filter(|code| !cover.reasons.contains_key(code.name())).map(ToString::to_string);
     let faults = KINDS.iter().filter(|kind| !cover.faults.contains_key(*kind)).map(|kind| format!("fault {kind}"));
-    let messages = MESSAGES.iter().filter(|kind| !cover.messages.contains_key(*kind)).map(|kind| format!("message {kind}"));
+    let messages =
+        MESSAGES.iter().filter(|kind| !cover.messages.contains_key(*kind)).map(|kind| format!("message {kind}"));
     rows.chain(reasons).chain(faults).chain(messages).collect()
 }
 
@@ -141,7 +145,13 @@ fn unseen(cover: &Cover) -> Vec<String> {
 fn no_seed_breaks_an_invariant_and_every_session_comes_back() {
     if let Some(seed) = number("JVPN_SEED") {
         return match sim::run(seed, Size::CI, Bug::None, true) {
-            Ok(cover) => println!("{}\n{}inputs {} trace {:016x}", Vec::from(cover.lines.clone()).join("\n"), cover.table(), cover.inputs, cover.trace),
+            Ok(cover) => println!(
+                "{}\n{}inputs {} trace {:016x}",
+                Vec::from(cover.lines.clone()).join("\n"),
+                cover.table(),
+                cover.inputs,
+                cover.trace
+            ),
             Err(_) => panic!("{}", explain(seed, Bug::None)),
         };
     }
@@ -161,7 +171,11 @@ fn no_seed_breaks_an_invariant_and_every_session_comes_back() {
 #[test]
 fn the_same_seed_is_the_same_run_byte_for_byte() {
     for seed in [3, 25, 77] {
-        let trace = || sim::run(seed, Size::CI, Bug::None, false).map(|cover| (cover.trace, cover.inputs)).map_err(|failure| failure.what);
+        let trace = || {
+            sim::run(seed, Size::CI, Bug::None, false)
+                .map(|cover| (cover.trace, cover.inputs))
+                .map_err(|failure| failure.what)
+        };
         assert_eq!(trace(), trace(), "seed {seed}");
         assert!(trace().is_ok_and(|(_, inputs)| inputs >= 2_000), "seed {seed} is too small");
     }

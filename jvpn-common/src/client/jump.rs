@@ -7,10 +7,10 @@
 //!             └─ quoting an echo, when the address is known to the gateway: ► ACK at once
 //! ```
 
+use super::Engine;
 use super::command::{EventKind, PathId};
 use super::paths::Path;
 use super::timing::{ANSWER_MAX, PROBE_LOST, REQUEST_TRIES, RESUME_AFTER, UNRESPONSIVE_TRY};
-use super::Engine;
 use crate::limits::COOKIE_LIFE;
 use crate::message::reattach::{Evidence, Purpose};
 use crate::message::{Control, Label, Message, Request as Wire};
@@ -145,7 +145,15 @@ impl Engine {
         let key = |path: &&Path| {
             let validated = path.link.as_ref().is_some_and(|link| link.validated);
             let carries = path.link.as_ref().is_some_and(|link| link.mtu.carries(session.v6_inside()));
-            (barred(path), !path.alive(self.now, within), !carries, path.info.class, !validated, path.score(), path.id())
+            (
+                barred(path),
+                !path.alive(self.now, within),
+                !carries,
+                path.info.class,
+                !validated,
+                path.score(),
+                path.id(),
+            )
         };
         self.paths.values().filter(fits).min_by_key(key).map(Path::id)
     }
@@ -192,7 +200,7 @@ impl Engine {
         };
         let (id, to) = (request.id, request.path);
         path.owe(now);
-        self.send_control(to, Message { id, body });
+        self.send_control(to, &Message { id, body });
     }
 
     pub(super) fn on_challenge(&mut self, path: PathId, nonce: u64, cookie: [u8; 16], cookie_time: u64) {

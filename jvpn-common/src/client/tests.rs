@@ -91,7 +91,7 @@ impl Pair {
     fn answer_initiation(&mut self, outcome: Outcome) {
         let place = self.sent.iter().position(|(_, bytes)| bytes[0] == 1).expect("a message 1");
         let (path, bytes) = self.sent.remove(place);
-        let ours = crate::crypto::cookie::MacKeys::new(&self.private.public());
+        let ours = MacKeys::new(&self.private.public());
         let framed = frame::unwrap(Kind::Initiation, &bytes, &ours).unwrap();
         let (peer, _, responder) = Responder::read1(&self.private, framed.noise, &mut Fixed::new(4)).unwrap();
         assert_eq!(peer, self.peer);
@@ -113,7 +113,7 @@ impl Pair {
         let keys = EpochKeys::derive(split);
         self.steering = keys.steering_words();
         self.channel = Some(Channel::new(Side::Gateway, Epoch(0), keys.control, self.steering));
-        let theirs = crate::crypto::cookie::MacKeys::new(&self.peer);
+        let theirs = MacKeys::new(&self.peer);
         let (mut datagram, _) = frame::wrap(Kind::Response, framed.index, &noise, &theirs, None);
         self.give(Input::Datagram { path, from: endpoint(), bytes: &mut datagram });
     }
@@ -140,7 +140,8 @@ impl Pair {
 
     /// Echoes every probe on the paths named.
     fn echo(&mut self, paths: &[PathId], status: u32) {
-        let (probes, rest): (Vec<_>, Vec<_>) = core::mem::take(&mut self.sent).into_iter().partition(|(_, bytes)| bytes[0] == 6);
+        let (probes, rest): (Vec<_>, Vec<_>) =
+            core::mem::take(&mut self.sent).into_iter().partition(|(_, bytes)| bytes[0] == 6);
         self.sent = rest;
         for (path, bytes) in probes.into_iter().filter(|(path, _)| paths.contains(path)) {
             let mut echo = self.echo_of(&bytes, status);

@@ -34,9 +34,10 @@ impl Engine {
             self.report_due(),
         ];
         let probes = self.paths.values().filter_map(|path| self.probe_due(path));
-        let expiries = self.paths.values().filter_map(|path| {
-            path.link.as_ref().and_then(|link| link.probes.expiry(path.probe_lost_after()))
-        });
+        let expiries = self
+            .paths
+            .values()
+            .filter_map(|path| path.link.as_ref().and_then(|link| link.probes.expiry(path.probe_lost_after())));
         let sizes = self
             .paths
             .values()

@@ -290,7 +290,8 @@ impl World {
         let now = self.now;
         let host = &mut self.clients[client];
         let Some(since) = host.asleep.take() else { return };
-        let due: Vec<usize> = (0..host.paths.len()).filter(|&path| host.paths[path].up_at.is_some_and(|at| at <= now)).collect();
+        let due: Vec<usize> =
+            (0..host.paths.len()).filter(|&path| host.paths[path].up_at.is_some_and(|at| at <= now)).collect();
         let out = host.handle(now, Input::Woke { suspended: now.since(since) }, &mut self.cover);
         self.from_client(client, out);
         due.into_iter().for_each(|path| self.path_back(client, path));

@@ -23,6 +23,7 @@ pub mod worker;
 
 use check::Checker;
 use client::ClientHost;
+use core::net::SocketAddr;
 use cover::Cover;
 use gateway::{GatewayHost, WALL};
 use jvpn_common::client::{Input, Phase};
@@ -31,7 +32,6 @@ use jvpn_common::secret::PrivateKey;
 use jvpn_common::session::policy::Policy;
 use jvpn_common::time::{Duration, Instant};
 use rng::Rng;
-use core::net::SocketAddr;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -255,7 +255,12 @@ impl World {
             spin = if next > self.now { 0 } else { spin + 1 };
             self.now = self.now.max(next);
             if spin > SPIN_MAX {
-                let who: Vec<u8> = self.clients.iter().filter(|host| host.wakeup().is_some_and(|at| at <= next)).map(|host| host.number).collect();
+                let who: Vec<u8> = self
+                    .clients
+                    .iter()
+                    .filter(|host| host.wakeup().is_some_and(|at| at <= next))
+                    .map(|host| host.number)
+                    .collect();
                 let gateway = self.gateway.wakeup().is_some_and(|at| at <= next);
                 let views: Vec<_> = self.clients.iter().map(|host| host.engine.view()).collect();
                 self.checker.wrong(next, || format!("spins: clients {who:?}, gateway {gateway} {views:?}"));
@@ -266,7 +271,11 @@ impl World {
             }
         }
         self.gateway.collect(&mut self.cover);
-        self.gateway.maps.verdicts().iter().for_each(|(verdict, n)| *self.cover.verdicts.entry(*verdict).or_default() += n);
+        self.gateway
+            .maps
+            .verdicts()
+            .iter()
+            .for_each(|(verdict, n)| *self.cover.verdicts.entry(*verdict).or_default() += n);
         self.finish()
     }
 
