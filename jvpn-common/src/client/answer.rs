@@ -3,10 +3,10 @@
 //! Owns the only place where the session moves. Must never believe an answer that is older than what is
 //! known, or one to a request that is not under way.
 
-use super::rtt::Loss;
-use super::command::{Command, EventKind, PathId, Transport};
-use super::timing::{COMMIT_PAUSE, REQUEST_TRIES};
 use super::Engine;
+use super::command::{Command, EventKind, PathId, Transport};
+use super::rtt::Loss;
+use super::timing::{COMMIT_PAUSE, REQUEST_TRIES};
 use crate::ids::{Locator, TransportIndex};
 use crate::message::reattach::Purpose;
 use crate::message::{Ack, Label, Reject};
