@@ -94,7 +94,8 @@ impl Executor {
     /// # Errors
     /// When the disk is full or broken.
     pub fn record(&self, mut record: Record) -> Result<u64> {
-        record.ts = jiff::Timestamp::from_nanosecond(i128::from(clock::wall())).map(|ts| ts.to_string()).unwrap_or_default();
+        record.ts =
+            jiff::Timestamp::from_nanosecond(i128::from(clock::wall())).map(|ts| ts.to_string()).unwrap_or_default();
         if record.input.is_some() {
             let micros = clock::boot().since(record.at).as_micros();
             record = record.with("commit_us", u64::try_from(micros).unwrap_or(u64::MAX).into());

@@ -32,7 +32,11 @@ impl Keeper {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start(store: Arc<Store>, boot_id: String, policies: BTreeMap<[u8; 32], Arc<Policy>>) -> std::io::Result<Self> {
+    pub fn start(
+        store: Arc<Store>,
+        boot_id: String,
+        policies: BTreeMap<[u8; 32], Arc<Policy>>,
+    ) -> std::io::Result<Self> {
         let queue = Queue::default();
         let weak = Arc::downgrade(&queue);
         let writer = Arc::clone(&store);
@@ -92,7 +96,8 @@ impl Keeper {
     fn row(&self, stored: &Stored) -> Result<StoredSession> {
         let core = Session::decode(&stored.core).ok_or_else(|| anyhow::anyhow!("a session that does not decode"))?;
         let policy = self.policies.get(stored.peer.as_bytes());
-        let loss = core.lost_at().and_then(|lost| policy.map(|policy| (lost + policy.transport_loss_ttl).since(stored.at)));
+        let loss =
+            core.lost_at().and_then(|lost| policy.map(|policy| (lost + policy.transport_loss_ttl).since(stored.at)));
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Ok(StoredSession {
             id: stored.session,

@@ -11,20 +11,19 @@ use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
 use super::sessions::Sessions;
 use super::{Gateway, setup};
 use crate::api;
+use crate::api::model::Xdp;
 use crate::audit::{self, Audit};
 use crate::config::{GatewayConfig, Paths, XdpMode};
-use crate::api::model::Xdp;
 use crate::dataplane::attach::{self, LoadOptions, Wanted};
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::{self, DataPlane, Settings, WorkerTables};
+use crate::runtime::clock;
 use crate::runtime::entropy::System;
 use crate::runtime::firewall::{self, Firewall};
-use crate::runtime::clock;
 use crate::store::Store;
 use crate::tunnel::{
-    ToController, Tun, TunOptions, TunnelAddresses, UdpOptions, UdpPort, Worker, WorkerOptions,
-    to_controller,
+    ToController, Tun, TunOptions, TunnelAddresses, UdpOptions, UdpPort, Worker, WorkerOptions, to_controller,
 };
 use anyhow::{Context, Result};
 use jvpn_common::crypto::Entropy;
@@ -66,7 +65,8 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let (mut plane, xdp) = plane(&config, &paths)?;
     let mut seed = [0; 16];
     System.fill(&mut seed);
-    let [low, high] = [0, 8].map(|at| seed.get(at..at + 8).and_then(|half| half.try_into().ok()).map_or(0, u64::from_le_bytes));
+    let [low, high] =
+        [0, 8].map(|at| seed.get(at..at + 8).and_then(|half| half.try_into().ok()).map_or(0, u64::from_le_bytes));
     plane.configure(&Settings {
         port: config.listen,
         incarnation,
@@ -91,7 +91,12 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     for orphan in orphans {
         plane.apply(&MapOp::Free { slot: orphan.slot })?;
     }
-    let tun = Tun::open(&TunOptions { name: config.tun.clone(), mtu: setup::inner_mtu(&config), addresses: config.addresses.clone() }).await?;
+    let tun = Tun::open(&TunOptions {
+        name: config.tun.clone(),
+        mtu: setup::inner_mtu(&config),
+        addresses: config.addresses.clone(),
+    })
+    .await?;
     firewall::enable_forwarding()?;
     let _firewall = config.masquerade.then(|| Firewall::apply(&config.tun, &config.addresses)).transpose()?;
     let sockets = sockets(config.listen)?;
@@ -131,7 +136,10 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     result
 }
 
-fn keeper(store: &Arc<Store>, policies: BTreeMap<[u8; 32], Arc<jvpn_common::session::Policy>>) -> Result<(String, Keeper)> {
+fn keeper(
+    store: &Arc<Store>,
+    policies: BTreeMap<[u8; 32], Arc<jvpn_common::session::Policy>>,
+) -> Result<(String, Keeper)> {
     let boot_id = clock::boot_id().context("/proc is needed")?;
     let keeper = Keeper::start(Arc::clone(store), boot_id.clone(), policies)?;
     Ok((boot_id, keeper))
@@ -211,8 +219,11 @@ fn worker(
 ) -> Result<(crate::tunnel::WorkerHandle, Arc<crate::tunnel::Counters>)> {
     let v4 = config.addresses.iter().find_map(|net| if let IpAddr::V4(v4) = net.addr() { Some(v4) } else { None });
     let v6 = config.addresses.iter().find_map(|net| if let IpAddr::V6(v6) = net.addr() { Some(v6) } else { None });
-    let options =
-        WorkerOptions { inner_mtu: setup::inner_mtu(&config), addresses: TunnelAddresses { v4, v6 }, ..WorkerOptions::default() };
+    let options = WorkerOptions {
+        inner_mtu: setup::inner_mtu(&config),
+        addresses: TunnelAddresses { v4, v6 },
+        ..WorkerOptions::default()
+    };
     let (worker, handle) = Worker::new(role, tun, sender, options)?;
     let counters = worker.counters();
     for (id, port) in [(SOCKET_V4, &sockets.v4), (SOCKET_V6, &sockets.v6)] {
