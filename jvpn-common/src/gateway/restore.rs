@@ -34,7 +34,7 @@ impl Engine {
         let gone: Vec<SessionId> =
             self.table.sessions.iter().filter(|(_, live)| gone(live)).map(|(&id, _)| id).collect();
         for id in gone {
-            self.terminate(id, crate::reason::Reason::PolicyTermination);
+            self.terminate(id, Reason::PolicyTermination);
         }
     }
 

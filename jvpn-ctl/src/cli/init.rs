@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use ipnet::IpNet;
 use jvpn_common::secret::{PrivateKey, PublicKey};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Write a commented configuration with a fresh key; existing files are left alone
 #[derive(Debug, clap::Args)]
@@ -157,7 +157,7 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), CliError> {
 }
 
 /// Writes a new file; one that the group may read is given to it.
-pub(super) fn write(path: &PathBuf, text: &str, mode: u32) -> Result<(), CliError> {
+pub(super) fn write(path: &Path, text: &str, mode: u32) -> Result<(), CliError> {
     key::write_new(path, text, mode).map_err(|error| CliError::io(&path.display().to_string(), &error))?;
     if mode & 0o040 != 0 {
         share(path);

@@ -101,7 +101,7 @@ fn contradictions(reader: &mut Reader<'_>, policy: &Policy, table: &Table) {
             policy.values().into_iter().find(|(key, _)| *key == name).map(|(_, value)| value).unwrap_or_default();
         match table.get_key_value(name) {
             Some((key, value)) => {
-                marks.push(reader.source.mark(key.span().start..value.span().end, format!("`{name}` is {shown}")))
+                marks.push(reader.source.mark(key.span().start..value.span().end, format!("`{name}` is {shown}")));
             }
             None => defaults.push(format!("`{name}` is {shown} unless you set it")),
         }

@@ -172,7 +172,7 @@ impl Client {
                 Command::Condition { reason, set } => tracing::warn!(condition = reason.name(), set, "condition"),
                 Command::Event(event) => self.record(&event),
                 Command::Ended { session, reason } => {
-                    tracing::warn!(%session, reason = reason.name(), "the session ended")
+                    tracing::warn!(%session, reason = reason.name(), "the session ended");
                 }
             }
         }

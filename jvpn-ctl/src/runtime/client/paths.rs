@@ -81,7 +81,7 @@ impl Networks {
                     }
                     // Seen again at the next change of networks: an address that is not usable yet.
                     Err(error) => {
-                        tracing::warn!(%error, interface = candidate.network.interface, "no socket for a path")
+                        tracing::warn!(%error, interface = candidate.network.interface, "no socket for a path");
                     }
                 },
             }

@@ -64,7 +64,7 @@ pub(super) async fn start(config: ClientConfig, paths: Paths) -> Result<()> {
         tun: index,
         session: None,
         received: (0, None),
-        started: crate::runtime::clock::text(clock::boot()),
+        started: clock::text(clock::boot()),
         jump: None,
         config,
     };

@@ -20,7 +20,7 @@ type Queue = Arc<Mutex<BTreeMap<SessionId, StoredSession>>>;
 
 /// The store and its queue.
 #[derive(Debug)]
-pub struct Keeper {
+pub(super) struct Keeper {
     store: Arc<Store>,
     queue: Queue,
     boot_id: String,
@@ -32,7 +32,7 @@ impl Keeper {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start(
+    pub(super) fn start(
         store: Arc<Store>,
         boot_id: String,
         policies: BTreeMap<[u8; 32], Arc<Policy>>,
@@ -52,12 +52,12 @@ impl Keeper {
 
     /// Policies by peer.
     #[must_use]
-    pub const fn policies(&self) -> &BTreeMap<[u8; 32], Arc<Policy>> {
+    pub(super) const fn policies(&self) -> &BTreeMap<[u8; 32], Arc<Policy>> {
         &self.policies
     }
 
     /// Takes the policies of peers that were read again.
-    pub fn set_policies(&mut self, peers: &BTreeMap<PublicKey, Peer>) {
+    pub(super) fn set_policies(&mut self, peers: &BTreeMap<PublicKey, Peer>) {
         self.policies = peers.iter().map(|(key, peer)| (*key.as_bytes(), Arc::clone(&peer.policy))).collect();
     }
 
@@ -65,7 +65,7 @@ impl Keeper {
     ///
     /// # Errors
     /// When a durable one could not be written.
-    pub fn apply(&self, ops: Vec<StoreOp>) -> Result<()> {
+    pub(super) fn apply(&self, ops: Vec<StoreOp>) -> Result<()> {
         let mut durable = Vec::new();
         for op in ops {
             match op {
