@@ -154,7 +154,7 @@ fn check_points_at_the_place_and_exits_with_2() {
     host.replace("etc/gateway.toml", "#listen", "lisen");
     let said = host.run(&["check"]);
     assert_eq!((said.code, said.out.as_str()), (2, ""));
-    says(&said.err, &["unknown key `lisen`", "etc/gateway.toml:11:1", "lisen = 51821", "did you mean `listen`?"]);
+    says(&said.err, &["unknown key `lisen`", "etc/gateway.toml:10:1", "lisen = 51821", "did you mean `listen`?"]);
 }
 
 #[test]
