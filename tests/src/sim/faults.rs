@@ -48,6 +48,10 @@ impl World {
         let kind = self.rng.below(KINDS.len() as u64) as usize;
         let client = self.rng.below(self.clients.len() as u64) as usize;
         let path = self.rng.below(self.clients[client].paths.len() as u64) as usize;
+        // A long seed is about keys that die of age: nothing may renew them.
+        if self.long && matches!(kind, 15..=18 | 22 | 24..=27) {
+            return;
+        }
         // The rare ones cost seconds: let them stay rare.
         if matches!(kind, 15..=18 | 22 | 24 | 26 | 27) && self.rng.chance(600) {
             return;

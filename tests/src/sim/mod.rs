@@ -102,6 +102,7 @@ enum What {
     Restart { power: bool },
     CommitsWork,
     StorageBack,
+    Sleep { client: usize },
     Wake { client: usize },
     ClientStarts { client: usize },
     Calm,
@@ -235,6 +236,11 @@ impl World {
         }
         let first = now + self.rng.millis(1_000, 4_000);
         self.put(first, What::Fault);
+        if self.long {
+            // One client is away for longer than keys live.
+            self.put(now + Duration::from_secs(6), What::Sleep { client: 0 });
+            self.put(now + Duration::from_secs(210), What::Wake { client: 0 });
+        }
         self.put(now + size.faulty, What::Calm);
         self.put(self.end.before(Duration::from_secs(8)), What::LastFlows);
     }
@@ -317,7 +323,8 @@ impl World {
             What::ToClient { outer, from, bytes } => self.to_client(outer, from, bytes),
             What::Fault if !self.calm => {
                 self.fault();
-                let next = now + self.rng.millis(50, 2_500);
+                let gap = if self.long { 20 } else { 1 };
+                let next = now + self.rng.millis(50, 2_500) * gap;
                 self.put(next, What::Fault);
             }
             What::Fault => {}
@@ -330,6 +337,7 @@ impl World {
             }
             What::CommitsWork => self.gateway.failing = 0,
             What::StorageBack => self.order(jvpn_common::gateway::command::Order::Storage { available: true }),
+            What::Sleep { client } => self.clients[client].asleep = Some(now),
             What::Wake { client } => self.wake_client(client),
             What::ClientStarts { client } => self.start_client(client),
             What::Calm => {
