@@ -510,6 +510,8 @@ impl GatewayHost {
                     slotted.epochs.clear();
                 }
             }
+            // The simulated network has no packets that are too large.
+            WorkerOp::PathMtu { .. } => {}
             WorkerOp::Free { slot } => drop(self.slots.remove(&slot)),
         }
     }

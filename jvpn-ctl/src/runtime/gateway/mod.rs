@@ -18,6 +18,8 @@ pub mod sessions;
 pub mod setup;
 mod start;
 
+pub use start::wanted;
+
 use crate::api::Request;
 use crate::api::model::Xdp;
 use crate::audit::Audit;

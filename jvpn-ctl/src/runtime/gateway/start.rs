@@ -67,7 +67,6 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let mut seed = [0; 16];
     System.fill(&mut seed);
     let [low, high] = [0, 8].map(|at| seed.get(at..at + 8).and_then(|half| half.try_into().ok()).map_or(0, u64::from_le_bytes));
-    let adopted = plane.adopt()?;
     plane.configure(&Settings {
         port: config.listen,
         incarnation,
@@ -77,6 +76,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         handshake_rate: HANDSHAKE_RATE,
         handshake_total_rate: HANDSHAKE_TOTAL_RATE,
     });
+    let adopted = plane.adopt()?;
     let (boot_id, keeper) = keeper(&store, policies)?;
     let known = Known {
         stored: store.load_all()?,
