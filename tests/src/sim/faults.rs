@@ -219,6 +219,11 @@ impl World {
             }
             (25, _) => {
                 let lasts = self.rng.millis(100, 9_000);
+                if self.rng.chance(300) {
+                    // And when they are back, the gateway cannot write.
+                    self.gateway.failing = 800;
+                    self.put(now + lasts + Duration::from_millis(1_500), What::CommitsWork);
+                }
                 for net in &mut self.clients[client].paths {
                     let until = now + lasts;
                     (net.to_gateway.silent_until, net.to_client.silent_until) = (until, until);

@@ -177,7 +177,7 @@ fn policy(long: bool, rng: &mut Rng) -> Policy {
     policy.volatile_max = secs(rng.between(4, 20));
     policy.degraded_stability_window = secs(rng.between(4, 15));
     policy.gateway_dead_after = secs(rng.between(2, 6));
-    policy.max_recovery_attempts = rng.between(1, 4) as u32;
+    policy.max_recovery_attempts = rng.between(1, 2) as u32;
     policy
 }
 
