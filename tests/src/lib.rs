@@ -4,5 +4,5 @@ pub mod lab;
 pub mod packet;
 pub mod packet_cases;
 pub mod packet_kernel;
-pub mod sim;
 pub mod packet_maps;
+pub mod sim;

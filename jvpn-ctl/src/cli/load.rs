@@ -56,7 +56,11 @@ fn say(plan: &Plan, config: &GatewayConfig) {
         known(facts.gro)
     ));
     let what = if plan.replaces { "replace our program, keeping its maps" } else { "attach the program" };
-    output::talk(&format!("will {what}; {} sessions take {}", config.max_sessions, output::bytes(attach::memory(config.max_sessions))));
+    output::talk(&format!(
+        "will {what}; {} sessions take {}",
+        config.max_sessions,
+        output::bytes(attach::memory(config.max_sessions))
+    ));
     for warning in &plan.warnings {
         output::talk(&format!("{}: {warning}", output::styled(output::MIDDLING, "warning")));
     }
