@@ -182,43 +182,43 @@ fn the_same_seed_is_the_same_run_byte_for_byte() {
 }
 
 /// A bug must be noticed within [`BUG_SEEDS`], and by the check that is about it.
-fn found(bug: Bug, by: &str) {
+fn found(bug: Bug, by: &[&str]) {
     let _one_at_a_time = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     match run_seeds(BUG_SEEDS, bug) {
         Ok(_) => panic!("{bug:?} was not found within {BUG_SEEDS} seeds"),
         Err((seed, what)) => {
             println!("{bug:?}: seed {seed}: {what}");
-            assert!(what.contains(by), "{bug:?} was noticed by another check: {what}");
+            assert!(by.iter().any(|by| what.contains(by)), "{bug:?} was noticed by another check: {what}");
         }
     }
 }
 
 #[test]
 fn a_skipped_challenge_is_found() {
-    found(Bug::Engine(sabotage::Bug::SkipsChallenge), "where no client is");
+    found(Bug::Engine(sabotage::Bug::SkipsChallenge), &["where no client is"]);
 }
 
 #[test]
 fn an_accepted_lower_nonce_is_found() {
-    found(Bug::Engine(sabotage::Bug::AcceptsLowerNonce), "invariant 11: nonce");
+    found(Bug::Engine(sabotage::Bug::AcceptsLowerNonce), &["invariant 11: nonce"]);
 }
 
 #[test]
 fn two_active_bindings_are_found() {
-    found(Bug::TwoActive, "invariant 3");
+    found(Bug::TwoActive, &["invariant 3"]);
 }
 
 #[test]
 fn a_version_that_is_not_persisted_is_found() {
-    found(Bug::VersionNotPersisted, "invariant 7/10");
+    found(Bug::VersionNotPersisted, &["invariant 7/10", "believes v"]);
 }
 
 #[test]
 fn data_sent_to_a_draining_binding_is_found() {
-    found(Bug::DrainSends, "data of");
+    found(Bug::DrainSends, &["data of"]);
 }
 
 #[test]
 fn a_counter_reused_after_a_rekey_is_found() {
-    found(Bug::Engine(sabotage::Bug::RekeyReusesCounter), "sealed twice");
+    found(Bug::Engine(sabotage::Bug::RekeyReusesCounter), &["sealed twice"]);
 }

@@ -177,6 +177,9 @@ impl ClientHost {
                     EventKind::GoingAway => "client GoingAway",
                 };
                 cover.client_event(kind);
+                if event.acknowledged {
+                    *cover.reasons.entry(event.reason.name()).or_default() += 1;
+                }
                 cover.note(now, || {
                     format!(
                         "client {} {kind} {} {:?} state {} v{} {:?}→{:?} ack {}",

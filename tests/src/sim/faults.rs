@@ -48,6 +48,10 @@ impl World {
         let kind = self.rng.below(KINDS.len() as u64) as usize;
         let client = self.rng.below(self.clients.len() as u64) as usize;
         let path = self.rng.below(self.clients[client].paths.len() as u64) as usize;
+        // A long seed is about keys that die of age: nothing may renew them.
+        if self.long && matches!(kind, 15..=18 | 22 | 24..=27) {
+            return;
+        }
         // The rare ones cost seconds: let them stay rare.
         if matches!(kind, 15..=18 | 22 | 24 | 26 | 27) && self.rng.chance(600) {
             return;
@@ -215,6 +219,11 @@ impl World {
             }
             (25, _) => {
                 let lasts = self.rng.millis(100, 9_000);
+                if self.rng.chance(300) {
+                    // And when they are back, the gateway cannot write.
+                    self.gateway.failing = 800;
+                    self.put(now + lasts + Duration::from_millis(1_500), What::CommitsWork);
+                }
                 for net in &mut self.clients[client].paths {
                     let until = now + lasts;
                     (net.to_gateway.silent_until, net.to_client.silent_until) = (until, until);

@@ -13,7 +13,7 @@ use super::worker::EpochKeys;
 use core::net::SocketAddr;
 use jvpn_common::abi::mapped;
 use jvpn_common::crypto::Suite;
-use jvpn_common::event::Record;
+use jvpn_common::event::{Event, Record};
 use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
 use jvpn_common::gateway::handshake::JobResult;
 use jvpn_common::gateway::{Commit, Config, Engine, Peer, Restored, StoreOp, Stored, WorkerOp};
@@ -87,6 +87,8 @@ pub struct GatewayHost {
     store: BTreeMap<SessionId, Stored>,
     disk: BTreeMap<SessionId, Stored>,
     recorded: BTreeMap<SessionId, Vec<(Instant, Session)>>,
+    /// Last number each GAP in the record names, and when it was written.
+    gaps: BTreeMap<SessionId, (Instant, Version)>,
     backlog: VecDeque<(Origin, Vec<u8>)>,
     rng: Rng,
     sequence: u64,
@@ -122,6 +124,7 @@ impl GatewayHost {
             store: BTreeMap::new(),
             disk: BTreeMap::new(),
             recorded: BTreeMap::new(),
+            gaps: BTreeMap::new(),
             backlog: VecDeque::new(),
             rng: rng.fork(),
             sequence: 0,
@@ -186,6 +189,7 @@ impl GatewayHost {
             for versions in self.recorded.values_mut() {
                 versions.retain(|(at, _)| *at + GROUP < now);
             }
+            self.gaps.retain(|_, (at, _)| *at + GROUP < now);
         }
     }
 
@@ -223,7 +227,8 @@ impl GatewayHost {
             return None;
         }
         let whole = !power || self.bug == Bug::VersionNotPersisted;
-        let (version, gap) = continued(newest.version(), stored.ceiling, whole);
+        let skipped = self.gaps.get(&stored.session).map_or(Version(0), |(_, last)| *last);
+        let (version, gap) = continued(newest.version().max(skipped), stored.ceiling, whole);
         let elapsed = Elapsed { then: now, now, between: Duration::ZERO };
         let slots = self.maps.infos().filter(|(_, info, _)| info.session_id == stored.session.0);
         let slots = slots.map(|(slot, info, _)| (slot, Generation(info.generation))).collect();
@@ -544,6 +549,11 @@ impl GatewayHost {
                 record.details
             )
         });
+        if let (Event::Gap, Some(id)) = (record.event, record.session_id)
+            && let Some(last) = record.details.get("last").and_then(|last| last.as_str()?.parse().ok())
+        {
+            self.gaps.insert(id, (now, Version(last)));
+        }
         let policy = self.policy_of(&record.peer);
         if let Some(after) = checker.record(record, policy.as_deref(), now, cover) {
             let versions = self.recorded.entry(after.id()).or_default();

@@ -102,6 +102,7 @@ enum What {
     Restart { power: bool },
     CommitsWork,
     StorageBack,
+    Sleep { client: usize },
     Wake { client: usize },
     ClientStarts { client: usize },
     Calm,
@@ -176,7 +177,7 @@ fn policy(long: bool, rng: &mut Rng) -> Policy {
     policy.volatile_max = secs(rng.between(4, 20));
     policy.degraded_stability_window = secs(rng.between(4, 15));
     policy.gateway_dead_after = secs(rng.between(2, 6));
-    policy.max_recovery_attempts = rng.between(1, 4) as u32;
+    policy.max_recovery_attempts = rng.between(1, 2) as u32;
     policy
 }
 
@@ -235,6 +236,11 @@ impl World {
         }
         let first = now + self.rng.millis(1_000, 4_000);
         self.put(first, What::Fault);
+        if self.long {
+            // One client is away for longer than keys live.
+            self.put(now + Duration::from_secs(6), What::Sleep { client: 0 });
+            self.put(now + Duration::from_secs(210), What::Wake { client: 0 });
+        }
         self.put(now + size.faulty, What::Calm);
         self.put(self.end.before(Duration::from_secs(8)), What::LastFlows);
     }
@@ -317,7 +323,8 @@ impl World {
             What::ToClient { outer, from, bytes } => self.to_client(outer, from, bytes),
             What::Fault if !self.calm => {
                 self.fault();
-                let next = now + self.rng.millis(50, 2_500);
+                let gap = if self.long { 20 } else { 1 };
+                let next = now + self.rng.millis(50, 2_500) * gap;
                 self.put(next, What::Fault);
             }
             What::Fault => {}
@@ -330,6 +337,7 @@ impl World {
             }
             What::CommitsWork => self.gateway.failing = 0,
             What::StorageBack => self.order(jvpn_common::gateway::command::Order::Storage { available: true }),
+            What::Sleep { client } => self.clients[client].asleep = Some(now),
             What::Wake { client } => self.wake_client(client),
             What::ClientStarts { client } => self.start_client(client),
             What::Calm => {
