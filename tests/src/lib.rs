@@ -1,8 +1,9 @@
 //! Tests of Jumping VPN as a library: owns the modules that suites and lab tools share. Never part of the product.
 
+pub mod bench;
 pub mod lab;
 pub mod packet;
 pub mod packet_cases;
 pub mod packet_kernel;
-pub mod sim;
 pub mod packet_maps;
+pub mod sim;
