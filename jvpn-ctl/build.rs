@@ -43,10 +43,7 @@ fn main() {
         }
     };
     fs::write(out.join("ebpf_object.rs"), code).expect("OUT_DIR is writable");
-    println!(
-        "cargo::rustc-env=JVPN_EBPF_EMBEDDED={}",
-        u8::from(object.is_some())
-    );
+    println!("cargo::rustc-env=JVPN_EBPF_EMBEDDED={}", u8::from(object.is_some()));
     println!("cargo::rustc-env=JVPN_EBPF_HASH={hash}");
 }
 
@@ -76,23 +73,14 @@ fn built(out: &Path) -> Option<Vec<u8>> {
 
 /// `OUT_DIR` is TARGET[/TRIPLE]/PROFILE/build/PACKAGE/out.
 fn target_dir(out: &Path) -> Option<PathBuf> {
-    let profile = out
-        .ancestors()
-        .find(|dir| dir.ends_with("build"))?
-        .parent()?;
+    let profile = out.ancestors().find(|dir| dir.ends_with("build"))?.parent()?;
     let dir = profile.parent()?;
     let triple = env::var_os("TARGET")?;
-    let dir = if dir.ends_with(&triple) {
-        dir.parent()?
-    } else {
-        dir
-    };
+    let dir = if dir.ends_with(&triple) { dir.parent()? } else { dir };
     Some(dir.to_path_buf())
 }
 
 /// Identifies the object in `--version`; it protects against nothing.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -66,7 +66,10 @@ mod tests {
         alarms.set('c', Some(Instant(9)));
         assert_eq!(alarms.next(), Some(Instant(5)));
         assert_eq!(alarms.due(Instant(4)), None);
-        assert_eq!((alarms.due(Instant(5)), alarms.due(Instant(5)), alarms.due(Instant(5))), (Some('a'), Some('b'), None));
+        assert_eq!(
+            (alarms.due(Instant(5)), alarms.due(Instant(5)), alarms.due(Instant(5))),
+            (Some('a'), Some('b'), None)
+        );
         alarms.set('c', None);
         assert_eq!(alarms.next(), None);
     }

@@ -139,8 +139,7 @@ mod text {
             if text.len() != 32 || !text.is_ascii() {
                 return Err("a session id is 32 hexadecimal digits");
             }
-            let value = u128::from_str_radix(text, 16)
-                .map_err(|_| "a session id is 32 hexadecimal digits")?;
+            let value = u128::from_str_radix(text, 16).map_err(|_| "a session id is 32 hexadecimal digits")?;
             Ok(Self(value.to_be_bytes()))
         }
     }

@@ -22,10 +22,10 @@ pub mod client;
 pub mod crypto;
 #[cfg(feature = "engine")]
 pub mod event;
-pub mod ids;
-pub mod limits;
 #[cfg(feature = "engine")]
 pub mod gateway;
+pub mod ids;
+pub mod limits;
 #[cfg(feature = "engine")]
 pub mod mapop;
 #[cfg(feature = "engine")]

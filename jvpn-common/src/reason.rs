@@ -147,11 +147,7 @@ impl core::str::FromStr for Reason {
     type Err = &'static str;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|code| code.name() == name)
-            .ok_or("no such reason code")
+        Self::ALL.iter().copied().find(|code| code.name() == name).ok_or("no such reason code")
     }
 }
 
@@ -165,9 +161,7 @@ impl serde::Serialize for Reason {
 #[cfg(feature = "engine")]
 impl<'de> serde::Deserialize<'de> for Reason {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <String as serde::Deserialize>::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        <String as serde::Deserialize>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -180,10 +174,7 @@ mod tests {
         for &code in Reason::ALL {
             assert_eq!(Reason::from_number(code as u16), Some(code));
             assert_eq!(code.name().parse(), Ok(code));
-            assert!(
-                code.meaning().ends_with('.') && code.advice().ends_with('.'),
-                "{code}"
-            );
+            assert!(code.meaning().ends_with('.') && code.advice().ends_with('.'), "{code}");
         }
     }
 

@@ -40,10 +40,7 @@ pub struct ReplayWindow {
 
 impl Default for ReplayWindow {
     fn default() -> Self {
-        Self {
-            next: 0,
-            bits: [0; WORDS],
-        }
+        Self { next: 0, bits: [0; WORDS] }
     }
 }
 
@@ -64,11 +61,7 @@ impl ReplayWindow {
             return Err(ReplayError::TooOld);
         }
         let word = self.bits.get(place(counter)).copied().unwrap_or(u64::MAX);
-        if word & bit(counter) != 0 {
-            Err(ReplayError::Replayed)
-        } else {
-            Ok(())
-        }
+        if word & bit(counter) != 0 { Err(ReplayError::Replayed) } else { Ok(()) }
     }
 
     /// Marks `counter` as seen, after it has been authenticated.
@@ -80,11 +73,7 @@ impl ReplayWindow {
         if counter >= self.next {
             // Words strictly after the one holding the highest seen, up to the new one, start empty.
             let newest = counter / 64;
-            let first = if self.next == 0 {
-                0
-            } else {
-                (self.next - 1) / 64 + 1
-            };
+            let first = if self.next == 0 { 0 } else { (self.next - 1) / 64 + 1 };
             let first = first.max(newest.saturating_sub(WORDS as u64 - 1));
             for word in first..=newest {
                 if let Some(bits) = self.bits.get_mut((word % WORDS as u64) as usize) {

@@ -90,18 +90,12 @@ pub enum KeyError {
     #[error("this public key is not a canonical X25519 key: its number is 2^255 - 19 or more")]
     NonCanonical,
     /// A point of low order: everybody knows every shared secret made with it.
-    #[error(
-        "this public key is a point of low order: a secret shared with it is known to everybody"
-    )]
+    #[error("this public key is a point of low order: a secret shared with it is known to everybody")]
     LowOrder,
 }
 
 fn decode(text: &str) -> Result<Secret<32>, KeyError> {
-    let bytes = Zeroizing::new(
-        STANDARD
-            .decode(text.trim())
-            .map_err(|_| KeyError::NotBase64)?,
-    );
+    let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| KeyError::NotBase64)?);
     let mut secret = Secret::zeroed();
     if bytes.len() != 32 {
         return Err(KeyError::Length(bytes.len()));
@@ -132,14 +126,12 @@ const LOW_ORDER: [[u8; 32]; 5] = {
         [0; 32],
         one,
         [
-            0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f,
-            0xc4, 0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16,
-            0x5f, 0x49, 0xb8, 0x00,
+            0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda, 0x09,
+            0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
         ],
         [
-            0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83,
-            0xef, 0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd,
-            0xd0, 0x9f, 0x11, 0x57,
+            0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04, 0x44,
+            0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
         ],
         minus_one,
     ]
@@ -196,9 +188,7 @@ impl serde::Serialize for PublicKey {
 
 impl<'de> serde::Deserialize<'de> for PublicKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -235,10 +225,7 @@ impl PrivateKey {
     #[must_use]
     pub fn public(&self) -> PublicKey {
         // A clamped scalar is a multiple of 8 below the order of the base point: never of low order.
-        PublicKey(x25519_dalek::x25519(
-            *self.0.expose(),
-            x25519_dalek::X25519_BASEPOINT_BYTES,
-        ))
+        PublicKey(x25519_dalek::x25519(*self.0.expose(), x25519_dalek::X25519_BASEPOINT_BYTES))
     }
 
     /// The secret shared with the owner of `public`.
@@ -247,11 +234,7 @@ impl PrivateKey {
     /// [`KeyError::LowOrder`] when the secret would be all zeros, whatever the list of points says.
     pub fn agree(&self, public: &PublicKey) -> Result<Secret<32>, KeyError> {
         let shared = Secret::take(&mut x25519_dalek::x25519(*self.0.expose(), public.0));
-        if shared.same(&Secret::zeroed()) {
-            Err(KeyError::LowOrder)
-        } else {
-            Ok(shared)
-        }
+        if shared.same(&Secret::zeroed()) { Err(KeyError::LowOrder) } else { Ok(shared) }
     }
 
     /// The base64 text, for the one file it is kept in; wiped on drop.
@@ -330,11 +313,7 @@ impl FromStr for PresharedKey {
     /// Reads a configured key; zeros mean "none" and are therefore refused as a configured one.
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let bytes = decode(text)?;
-        if bytes.same(&Secret::zeroed()) {
-            Err(KeyError::Zero)
-        } else {
-            Ok(Self(bytes))
-        }
+        if bytes.same(&Secret::zeroed()) { Err(KeyError::Zero) } else { Ok(Self(bytes)) }
     }
 }
 

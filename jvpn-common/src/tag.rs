@@ -87,15 +87,7 @@ mod tests {
     use proptest::prelude::*;
     use siphasher::sip::SipHasher13;
 
-    fn oracle(
-        key: [u64; 2],
-        counter: u64,
-        kind: u8,
-        epoch: u8,
-        flags: u16,
-        k: u16,
-        body: Option<&[u64; 6]>,
-    ) -> u32 {
+    fn oracle(key: [u64; 2], counter: u64, kind: u8, epoch: u8, flags: u16, k: u16, body: Option<&[u64; 6]>) -> u32 {
         let mut hasher = SipHasher13::new_with_keys(key[0], key[1]);
         for word in body.into_iter().flatten() {
             hasher.write(&word.to_le_bytes());
@@ -120,29 +112,12 @@ mod tests {
     #[cfg(feature = "engine")]
     #[test]
     fn the_tag_is_the_one_of_the_second_implementation() {
-        for case in crate::crypto::vectors::cases(include_str!("../../tests/vectors/steering.json"))
-        {
+        for case in crate::crypto::vectors::cases(include_str!("../../tests/vectors/steering.json")) {
             let key = u128::from_le_bytes(case.array("key"));
-            let body = case
-                .bytes("body")
-                .try_into()
-                .ok()
-                .map(|bytes| crate::wire::probe::words(&bytes));
-            let (counter, kind, epoch) = (
-                case.number("counter"),
-                case.number("kind"),
-                case.number("epoch"),
-            );
+            let body = case.bytes("body").try_into().ok().map(|bytes| crate::wire::probe::words(&bytes));
+            let (counter, kind, epoch) = (case.number("counter"), case.number("kind"), case.number("epoch"));
             let key = [key as u64, (key >> 64) as u64];
-            let ours = steering_tag(
-                key,
-                counter,
-                kind,
-                epoch,
-                case.number("flags"),
-                case.number("k"),
-                body.as_ref(),
-            );
+            let ours = steering_tag(key, counter, kind, epoch, case.number("flags"), case.number("k"), body.as_ref());
             assert_eq!(ours, case.number::<u32>("tag"));
         }
     }
@@ -167,9 +142,7 @@ mod tests {
 
     #[test]
     fn equal_counters_on_two_transports_have_different_tags() {
-        let tags: std::collections::BTreeSet<u32> = (0..6)
-            .map(|k| steering_tag([3, 4], 0, 4, 0, 0, k, None))
-            .collect();
+        let tags: std::collections::BTreeSet<u32> = (0..6).map(|k| steering_tag([3, 4], 0, 4, 0, 0, k, None)).collect();
         assert_eq!(tags.len(), 6);
     }
 }

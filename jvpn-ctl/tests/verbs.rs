@@ -97,10 +97,18 @@ fn peer_add_hands_out_one_private_file_and_rm_takes_the_peer_away() {
     let add = host.run(&["peer", "add", "till-17", "--psk", "--endpoint", "198.51.100.7:51821", "--out", "till.toml"]);
     assert_eq!(add.code, 0, "{}", add.err);
     let client = std::fs::read_to_string(host.at("till.toml")).expect("there");
-    says(&client, &["name = \"till-17\"", "\nprivate_key = \"", "\npreshared_key = \"", "endpoints = [\"198.51.100.7:51821\"]"]);
+    says(
+        &client,
+        &["name = \"till-17\"", "\nprivate_key = \"", "\npreshared_key = \"", "endpoints = [\"198.51.100.7:51821\"]"],
+    );
     assert_eq!(mode(&host.at("till.toml")), 0o600);
     assert_eq!(mode(&host.at("etc/peers.d/till-17.psk")), 0o600);
-    let secret = client.lines().find_map(|line| line.strip_prefix("private_key = ")).expect("a key").trim_matches('"').to_owned();
+    let secret = client
+        .lines()
+        .find_map(|line| line.strip_prefix("private_key = "))
+        .expect("a key")
+        .trim_matches('"')
+        .to_owned();
     for text in [&add.out, &add.err, &std::fs::read_to_string(host.at("etc/peers.d/till-17.toml")).expect("there")] {
         assert!(!text.contains(&secret), "the client's key stands nowhere else");
     }
@@ -120,7 +128,17 @@ fn peer_add_hands_out_one_private_file_and_rm_takes_the_peer_away() {
 fn a_peer_that_would_break_the_configuration_leaves_nothing() {
     let host = Host::new();
     host.gateway();
-    let add = host.run(&["peer", "add", "a", "--address", "10.99.0.1/32", "--psk", "--endpoint", "198.51.100.7:1", "--stdout"]);
+    let add = host.run(&[
+        "peer",
+        "add",
+        "a",
+        "--address",
+        "10.99.0.1/32",
+        "--psk",
+        "--endpoint",
+        "198.51.100.7:1",
+        "--stdout",
+    ]);
     assert_eq!(add.code, 2);
     says(&add.err, &["lies outside the gateway's `addresses`"]);
     assert_eq!(add.out, "", "no key was handed out");
@@ -185,7 +203,9 @@ fn a_torn_store_is_an_error_that_names_the_file() {
 #[test]
 fn without_a_daemon_every_asking_verb_exits_with_3_and_says_how_to_start_it() {
     let host = Host::new();
-    for verb in [&["status"][..], &["sessions"], &["paths"], &["events"], &["jump", "--to", "wifi"], &["terminate", "a1"]] {
+    for verb in
+        [&["status"][..], &["sessions"], &["paths"], &["events"], &["jump", "--to", "wifi"], &["terminate", "a1"]]
+    {
         let said = host.run(verb);
         assert_eq!((said.code, said.out.as_str()), (3, ""), "{verb:?}");
         says(&said.err, &["no jvpn-ctl is running", "jvpn-ctl serve"]);

@@ -201,7 +201,8 @@ fn a_sender_is_told_what_a_narrow_path_carries() {
                 std::thread::park_timeout(Duration::from_millis(20));
             }
         });
-        assert_eq!(receiver.join().unwrap().unwrap().expect(&rig.dump()), 1_350, "{address}");
+        let received = receiver.join().unwrap().unwrap();
+        assert_eq!(received.unwrap_or_else(|_| panic!("{}", rig.dump())), 1_350, "{address}");
         sender.join().unwrap().unwrap();
     }
     until(&rig, "told about both", |rig| rig.counter(0, Counter::IcmpSent) >= 2);

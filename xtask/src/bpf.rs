@@ -26,9 +26,7 @@ fn command(route: Route, verb: &str) -> Command {
         Route::Debian => {
             let mut command = run::cargo(&words);
             // Debian's stable compiler, with the unstable features aya-ebpf asks for.
-            command
-                .env("RUSTC", tool::DEBIAN_RUSTC)
-                .env("RUSTC_BOOTSTRAP", "1");
+            command.env("RUSTC", tool::DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
             command
         }
         Route::Nightly => {
@@ -37,21 +35,15 @@ fn command(route: Route, verb: &str) -> Command {
             command
         }
     };
-    command
-        .env("CARGO_ENCODED_RUSTFLAGS", flags())
-        .env_remove("RUSTFLAGS");
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags()).env_remove("RUSTFLAGS");
     command
 }
 
 /// Builds the object at `paths::object()`.
 pub(crate) fn build(ready: &Ready) -> anyhow::Result<()> {
     let mut cargo = command(ready.route, "build");
-    cargo
-        .args(["--profile", "ebpf", "--target-dir"])
-        .arg(paths::ebpf());
-    let (ok, text) = progress::run("building the kernel program", 25, Output::Inherited, || {
-        run::run_reading(cargo)
-    })?;
+    cargo.args(["--profile", "ebpf", "--target-dir"]).arg(paths::ebpf());
+    let (ok, text) = progress::run("building the kernel program", 25, Output::Inherited, || run::run_reading(cargo))?;
     if !ok {
         match tool::explain(&text, ready.compiler) {
             Some(fix) => bail!("{fix}"),
@@ -75,16 +67,9 @@ pub(crate) fn clippy(ready: &Ready) -> anyhow::Result<()> {
     };
     // The build's own profile and directory: its proc macros are compiled there already, and cargo
     // keeps what a wrapper made apart from what it did not.
-    cargo
-        .args(["--profile", "ebpf", "--target-dir"])
-        .arg(paths::ebpf());
+    cargo.args(["--profile", "ebpf", "--target-dir"]).arg(paths::ebpf());
     if ready.route == Route::Nightly {
         cargo.args(["--", "-Dwarnings"]);
     }
-    progress::run(
-        "clippy on the kernel program",
-        20,
-        Output::Inherited,
-        || run::run(cargo),
-    )
+    progress::run("clippy on the kernel program", 20, Output::Inherited, || run::run(cargo))
 }

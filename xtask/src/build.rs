@@ -8,11 +8,7 @@ use crate::{Args, bpf, no_args, paths, run};
 pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
     no_args("build", args)?;
     everything()?;
-    eprintln!(
-        "built: {} and {}",
-        paths::object().display(),
-        paths::binary("jvpn-ctl").display()
-    );
+    eprintln!("built: {} and {}", paths::object().display(), paths::binary("jvpn-ctl").display());
     Ok(())
 }
 
@@ -20,18 +16,9 @@ pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
 pub(crate) fn everything() -> anyhow::Result<Ready> {
     let ready = setup::ensure()?;
     bpf::build(&ready)?;
-    let mut cargo = run::cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "jvpn-ctl",
-        "--package",
-        "jvpn-tests",
-    ]);
+    let mut cargo = run::cargo(&["build", "--release", "--package", "jvpn-ctl", "--package", "jvpn-tests"]);
     // The object may have been named by hand for another build; this one takes what was just built.
     cargo.env_remove("JVPN_EBPF_OBJECT");
-    progress::run("building the binaries", 240, Output::Inherited, || {
-        run::run(cargo)
-    })?;
+    progress::run("building the binaries", 240, Output::Inherited, || run::run(cargo))?;
     Ok(ready)
 }

@@ -16,15 +16,8 @@ pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
     let objdump: PathBuf = beside_llvm
         .filter(|file| file.is_file())
         .or_else(|| paths::program("llvm-objdump"))
-        .ok_or_else(|| {
-            Exit::because(
-                exit::MISSING,
-                format!("no llvm-objdump; install llvm-{major}"),
-            )
-        })?;
+        .ok_or_else(|| Exit::because(exit::MISSING, format!("no llvm-objdump; install llvm-{major}")))?;
     let mut command = Command::new(objdump);
-    command
-        .args(["--disassemble", "--source", "--no-show-raw-insn"])
-        .arg(paths::object());
+    command.args(["--disassemble", "--source", "--no-show-raw-insn"]).arg(paths::object());
     run::run(command)
 }

@@ -7,10 +7,7 @@ use crate::{Args, no_args, paths, run};
 pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
     no_args("docs", args)?;
     build()?;
-    println!(
-        "{}",
-        paths::target().join("doc/jvpn_common/index.html").display()
-    );
+    println!("{}", paths::target().join("doc/jvpn_common/index.html").display());
     Ok(())
 }
 
@@ -18,7 +15,5 @@ pub(crate) fn build() -> anyhow::Result<()> {
     let mut cargo = run::cargo(&["doc", "--no-deps"]);
     // A link to nothing is a lie the compiler can see.
     cargo.env("RUSTDOCFLAGS", "-D warnings");
-    progress::run("building the documentation", 60, Output::Inherited, || {
-        run::run(cargo)
-    })
+    progress::run("building the documentation", 60, Output::Inherited, || run::run(cargo))
 }

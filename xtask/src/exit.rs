@@ -20,11 +20,7 @@ pub(crate) struct Exit {
 
 impl Exit {
     pub(crate) fn because(code: u8, message: impl Into<String>) -> anyhow::Error {
-        Self {
-            code,
-            message: message.into(),
-        }
-        .into()
+        Self { code, message: message.into() }.into()
     }
 
     /// For when everything has been said already.
@@ -42,9 +38,7 @@ impl fmt::Display for Exit {
 impl std::error::Error for Exit {}
 
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
-    error
-        .downcast_ref::<Exit>()
-        .map_or(FAILED, |exit| exit.code)
+    error.downcast_ref::<Exit>().map_or(FAILED, |exit| exit.code)
 }
 
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {

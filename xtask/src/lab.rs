@@ -30,15 +30,8 @@ pub(crate) fn clean(args: Args<'_>) -> anyhow::Result<()> {
 fn hand_over(verb: &[&str], args: Args<'_>) -> anyhow::Result<()> {
     build::everything()?;
     if !run::binary_exists(LAB) {
-        return Err(Exit::because(
-            exit::FAILED,
-            format!("the build made no {}", paths::binary(LAB).display()),
-        ));
+        return Err(Exit::because(exit::FAILED, format!("the build made no {}", paths::binary(LAB).display())));
     }
-    let words: Vec<String> = verb
-        .iter()
-        .map(|&word| word.to_owned())
-        .chain(args.iter().cloned())
-        .collect();
+    let words: Vec<String> = verb.iter().map(|&word| word.to_owned()).chain(args.iter().cloned()).collect();
     run::become_root(&paths::binary(LAB), &words)
 }

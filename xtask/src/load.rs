@@ -14,14 +14,9 @@ pub(crate) fn unload(args: Args<'_>) -> anyhow::Result<()> {
 
 fn pass_on(verb: &str, args: Args<'_>) -> anyhow::Result<()> {
     if args.is_empty() {
-        return Err(Exit::because(
-            exit::USAGE,
-            format!("`{verb}` needs an interface: cargo xtask {verb} IFACE"),
-        ));
+        return Err(Exit::because(exit::USAGE, format!("`{verb}` needs an interface: cargo xtask {verb} IFACE")));
     }
     build::everything()?;
-    let words: Vec<String> = std::iter::once(verb.to_owned())
-        .chain(args.iter().cloned())
-        .collect();
+    let words: Vec<String> = std::iter::once(verb.to_owned()).chain(args.iter().cloned()).collect();
     run::become_root(&paths::binary("jvpn-ctl"), &words)
 }

@@ -40,66 +40,31 @@ const VERBS: &[Verb] = &[
         help: "install what is missing (root), or say how; --check changes nothing",
         run: setup::run,
     },
-    Verb {
-        name: "build",
-        args: "",
-        help: "kernel program first, then the binaries with it embedded",
-        run: build::run,
-    },
-    Verb {
-        name: "load",
-        args: "IFACE [ARGS]",
-        help: "build, then `jvpn-ctl load`",
-        run: load::load,
-    },
-    Verb {
-        name: "unload",
-        args: "IFACE [ARGS]",
-        help: "build, then `jvpn-ctl unload`",
-        run: load::unload,
-    },
+    Verb { name: "build", args: "", help: "kernel program first, then the binaries with it embedded", run: build::run },
+    Verb { name: "load", args: "IFACE [ARGS]", help: "build, then `jvpn-ctl load`", run: load::load },
+    Verb { name: "unload", args: "IFACE [ARGS]", help: "build, then `jvpn-ctl unload`", run: load::unload },
     Verb {
         name: "demo",
         args: "[ARGS]",
         help: "two networks, one session, five faults: shows the main job (root)",
         run: lab::demo,
     },
-    Verb {
-        name: "clean-lab",
-        args: "",
-        help: "remove what `demo --keep` left (root)",
-        run: lab::clean,
-    },
+    Verb { name: "clean-lab", args: "", help: "remove what `demo --keep` left (root)", run: lab::clean },
     Verb {
         name: "test",
         args: "[--long] [--only NAME]",
         help: "every test, with a table of seconds; --only lists the names when wrong",
         run: test::run,
     },
-    Verb {
-        name: "bench",
-        args: "[ARGS]",
-        help: "measure, interleaved with rivals (root)",
-        run: lab::bench,
-    },
+    Verb { name: "bench", args: "[ARGS]", help: "measure, interleaved with rivals (root)", run: lab::bench },
     Verb {
         name: "lab",
         args: "[ARGS]",
         help: "single experiments in the lab, such as `lab ping` (root)",
         run: lab::lab,
     },
-    Verb {
-        name: "tidy",
-        args: "",
-        help: "check the house rules of docs/style.md",
-        run: tidy::run,
-    },
-    Verb {
-        name: "docs",
-        args: "",
-        help: "build the API documentation, warnings are errors",
-        run: docs::run,
-    },
+    Verb { name: "tidy", args: "", help: "check the house rules of docs/style.md", run: tidy::run },
+    Verb { name: "docs", args: "", help: "build the API documentation, warnings are errors", run: docs::run },
     Verb {
         name: "disasm",
         args: "",
@@ -126,12 +91,8 @@ fn dispatch(args: &[String]) -> anyhow::Result<()> {
         return Ok(());
     }
     let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
-        let hint =
-            nearest(name).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-        return Err(Exit::because(
-            exit::USAGE,
-            format!("no verb `{name}`{hint}\nall verbs: cargo xtask --help"),
-        ));
+        let hint = nearest(name).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        return Err(Exit::because(exit::USAGE, format!("no verb `{name}`{hint}\nall verbs: cargo xtask --help")));
     };
     // Verbs that pass their words on have their own help behind them; set-up must not run first to show it.
     let passes_on = matches!(verb.name, "lab" | "demo" | "bench") && run::binary_exists("jvpn-lab");
@@ -146,16 +107,14 @@ fn dispatch(args: &[String]) -> anyhow::Result<()> {
 fn no_args(verb: &str, args: Args<'_>) -> anyhow::Result<()> {
     match args.first() {
         None => Ok(()),
-        Some(word) => Err(Exit::because(
-            exit::USAGE,
-            format!("`{verb}` takes no `{word}`; see cargo xtask {verb} --help"),
-        )),
+        Some(word) => {
+            Err(Exit::because(exit::USAGE, format!("`{verb}` takes no `{word}`; see cargo xtask {verb} --help")))
+        }
     }
 }
 
 fn help() -> String {
-    let mut text =
-        String::from("cargo xtask VERB: set-up, build, demo and tests of Jumping VPN\n\n");
+    let mut text = String::from("cargo xtask VERB: set-up, build, demo and tests of Jumping VPN\n\n");
     for verb in VERBS {
         let head = format!("{} {}", verb.name, verb.args);
         text.push_str(&format!("  {head:<30} {}\n", verb.help));
@@ -169,10 +128,7 @@ fn help() -> String {
 
 /// The verb a mistyped word was probably meant to be.
 fn nearest(word: &str) -> Option<&'static str> {
-    let (distance, name) = VERBS
-        .iter()
-        .map(|verb| (edits(word, verb.name), verb.name))
-        .min()?;
+    let (distance, name) = VERBS.iter().map(|verb| (edits(word, verb.name), verb.name)).min()?;
     // Beyond a third of the word, a guess is noise.
     (distance <= word.len().max(3) / 3 + 1).then_some(name)
 }

@@ -41,23 +41,11 @@ pub(crate) struct Names {
 
 /// Debian 12 has its current compiler under another name, beside the one it was released with.
 pub(crate) fn names(os_release: &str) -> Names {
-    let has = |line: &str| {
-        os_release
-            .lines()
-            .any(|found| found.replace('"', "") == line)
-    };
+    let has = |line: &str| os_release.lines().any(|found| found.replace('"', "") == line);
     if has("ID=debian") && has("VERSION_ID=12") {
-        Names {
-            rustc: "rustc-web",
-            core: "libstd-rust-web-dev-bpf",
-            clippy: "rust-web-clippy",
-        }
+        Names { rustc: "rustc-web", core: "libstd-rust-web-dev-bpf", clippy: "rust-web-clippy" }
     } else {
-        Names {
-            rustc: "rustc",
-            core: "libstd-rust-dev-bpf",
-            clippy: "rust-clippy",
-        }
+        Names { rustc: "rustc", core: "libstd-rust-dev-bpf", clippy: "rust-clippy" }
     }
 }
 
@@ -66,74 +54,28 @@ pub(crate) fn names_here() -> Names {
 }
 
 /// Everything, in the order it is told. `rustc` and `core` say whether Debian's are usable.
-pub(crate) fn all(
-    route: Route,
-    llvm_major: u32,
-    names: Names,
-    rustc: bool,
-    core: bool,
-) -> Vec<Need> {
-    let need = |package: &str, what, sign| Need {
-        package: package.to_owned(),
-        what,
-        sign,
-    };
+pub(crate) fn all(route: Route, llvm_major: u32, names: Names, rustc: bool, core: bool) -> Vec<Need> {
+    let need = |package: &str, what, sign| Need { package: package.to_owned(), what, sign };
     let mut needs = Vec::new();
     if route == Route::Debian {
-        needs.push(need(
-            names.rustc,
-            "the compiler of the kernel program",
-            Sign::Known(rustc),
-        ));
-        needs.push(need(
-            names.core,
-            "core for bpfel-unknown-none",
-            Sign::Known(core),
-        ));
-        needs.push(need(
-            names.clippy,
-            "clippy of that compiler",
-            Sign::File("/usr/bin/clippy-driver".to_owned()),
-        ));
+        needs.push(need(names.rustc, "the compiler of the kernel program", Sign::Known(rustc)));
+        needs.push(need(names.core, "core for bpfel-unknown-none", Sign::Known(core)));
+        needs.push(need(names.clippy, "clippy of that compiler", Sign::File("/usr/bin/clippy-driver".to_owned())));
     }
     let llvm = format!("/usr/lib/llvm-{llvm_major}");
     needs.extend([
-        need(
-            "gcc",
-            "C compiler, for the cryptography",
-            Sign::Program("cc"),
-        ),
+        need("gcc", "C compiler, for the cryptography", Sign::Program("cc")),
         need("g++", "C++ library, for the linker", Sign::Program("c++")),
-        need(
-            "libc6-dev",
-            "C headers",
-            Sign::File("/usr/include/stdlib.h".to_owned()),
-        ),
-        need(
-            &format!("llvm-{llvm_major}-dev"),
-            "LLVM, for the linker",
-            Sign::File(format!("{llvm}/bin/llvm-config")),
-        ),
+        need("libc6-dev", "C headers", Sign::File("/usr/include/stdlib.h".to_owned())),
+        need(&format!("llvm-{llvm_major}-dev"), "LLVM, for the linker", Sign::File(format!("{llvm}/bin/llvm-config"))),
         need(
             &format!("libpolly-{llvm_major}-dev"),
             "LLVM, for the linker",
             Sign::File(format!("{llvm}/lib/libPolly.a")),
         ),
-        need(
-            "zlib1g-dev",
-            "for the linker",
-            Sign::File("/usr/include/zlib.h".to_owned()),
-        ),
-        need(
-            "libzstd-dev",
-            "for the linker",
-            Sign::File("/usr/include/zstd.h".to_owned()),
-        ),
-        need(
-            "libxml2-dev",
-            "for the linker",
-            Sign::File("/usr/include/libxml2".to_owned()),
-        ),
+        need("zlib1g-dev", "for the linker", Sign::File("/usr/include/zlib.h".to_owned())),
+        need("libzstd-dev", "for the linker", Sign::File("/usr/include/zstd.h".to_owned())),
+        need("libxml2-dev", "for the linker", Sign::File("/usr/include/libxml2".to_owned())),
         need("bpftool", "look into maps", Sign::Program("bpftool")),
         need("iproute2", "networks of the lab", Sign::Program("ip")),
         need("nftables", "NAT", Sign::Program("nft")),
@@ -158,8 +100,7 @@ mod tests {
 
     #[test]
     fn the_compilers_package_has_another_name_on_debian_12() {
-        let bookworm =
-            "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_ID=\"12\"\nID=debian\n";
+        let bookworm = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_ID=\"12\"\nID=debian\n";
         let trixie = "VERSION_ID=\"13\"\nID=debian\n";
         let ubuntu = "ID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"26.04\"\n";
         assert_eq!(names(bookworm).rustc, "rustc-web");

@@ -6,19 +6,15 @@ use std::path::{Path, PathBuf};
 
 /// The workspace. Cargo says at run time where the package is; the compiled-in value serves a binary started by hand.
 pub(crate) fn root() -> PathBuf {
-    let package = env::var_os("CARGO_MANIFEST_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-    package
-        .parent()
-        .map_or_else(|| package.clone(), Path::to_path_buf)
+    let package =
+        env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.parent().map_or_else(|| package.clone(), Path::to_path_buf)
 }
 
 pub(crate) fn target() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
         // A relative value means relative to where cargo was started.
-        Some(dir) if Path::new(&dir).is_relative() => {
-            env::current_dir().unwrap_or_else(|_| root()).join(dir)
-        }
+        Some(dir) if Path::new(&dir).is_relative() => env::current_dir().unwrap_or_else(|_| root()).join(dir),
         Some(dir) => PathBuf::from(dir),
         None => root().join("target"),
     }

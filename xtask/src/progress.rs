@@ -43,11 +43,7 @@ pub(crate) fn run<T>(
     let took = started.elapsed();
     if spoke {
         let verb = if result.is_ok() { "done" } else { "failed" };
-        eprintln!(
-            "{}   {name}: {verb} in {:.1} s",
-            clear(output),
-            took.as_secs_f64()
-        );
+        eprintln!("{}   {name}: {verb} in {:.1} s", clear(output), took.as_secs_f64());
     }
     // A run that found nothing to do says nothing about the next one that does.
     if result.is_ok() && took > Duration::from_secs(2) {
@@ -57,13 +53,7 @@ pub(crate) fn run<T>(
 }
 
 /// Returns whether anything was printed.
-fn tick(
-    name: &str,
-    estimate: u64,
-    output: Output,
-    started: Instant,
-    stopped: &mpsc::Receiver<()>,
-) -> bool {
+fn tick(name: &str, estimate: u64, output: Output, started: Instant, stopped: &mpsc::Receiver<()>) -> bool {
     if stopped.recv_timeout(QUIET) != Err(RecvTimeoutError::Timeout) {
         return false;
     }
@@ -74,11 +64,7 @@ fn tick(
         let elapsed = started.elapsed().as_secs();
         match (terminal, output) {
             (true, Output::Captured) => {
-                eprint!(
-                    "\r   {name}: {} of about {} ",
-                    human(elapsed),
-                    human(estimate)
-                );
+                eprint!("\r   {name}: {} of about {} ", human(elapsed), human(estimate));
                 // A counter that cannot be written is no reason to stop the work.
                 let _ = std::io::stderr().flush();
             }
@@ -90,11 +76,7 @@ fn tick(
 }
 
 fn clear(output: Output) -> &'static str {
-    if output == Output::Captured && std::io::stderr().is_terminal() {
-        "\r\x1b[K"
-    } else {
-        ""
-    }
+    if output == Output::Captured && std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" }
 }
 
 fn human(seconds: u64) -> String {
@@ -113,18 +95,11 @@ fn remembered(name: &str) -> Option<u64> {
 }
 
 fn lookup(text: &str, name: &str) -> Option<u64> {
-    text.lines()
-        .filter_map(|line| line.split_once('\t'))
-        .find(|(key, _)| *key == name)?
-        .1
-        .parse()
-        .ok()
+    text.lines().filter_map(|line| line.split_once('\t')).find(|(key, _)| *key == name)?.1.parse().ok()
 }
 
 fn updated(text: &str, name: &str, seconds: u64) -> String {
-    let others = text
-        .lines()
-        .filter(|line| line.split_once('\t').is_some_and(|(key, _)| key != name));
+    let others = text.lines().filter(|line| line.split_once('\t').is_some_and(|(key, _)| key != name));
     let mut lines: Vec<String> = others.map(str::to_owned).collect();
     lines.push(format!("{name}\t{seconds}\n"));
     lines.join("\n")

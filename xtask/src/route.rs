@@ -10,16 +10,11 @@ pub(crate) struct Version(pub u32, pub u32, pub u32);
 impl Version {
     /// The first `a.b[.c]` in a text.
     pub(crate) fn find(text: &str) -> Option<Self> {
-        text.split(|c: char| !(c.is_ascii_digit() || c == '.'))
-            .find_map(|word| {
-                let mut parts = word.split('.').map(str::parse);
-                let (major, minor) = (parts.next()?.ok()?, parts.next()?.ok()?);
-                Some(Self(
-                    major,
-                    minor,
-                    parts.next().and_then(Result::ok).unwrap_or(0),
-                ))
-            })
+        text.split(|c: char| !(c.is_ascii_digit() || c == '.')).find_map(|word| {
+            let mut parts = word.split('.').map(str::parse);
+            let (major, minor) = (parts.next()?.ok()?, parts.next()?.ok()?);
+            Some(Self(major, minor, parts.next().and_then(Result::ok).unwrap_or(0)))
+        })
     }
 }
 
@@ -99,10 +94,7 @@ mod tests {
 
     /// a: apt, d: Debian's rustc, o: an old one, c: its core, n: nightly, s: rust-src.
     fn machine(found: &str) -> Tools {
-        let compiler = |minor, llvm| Compiler {
-            release: Version(1, minor, 0),
-            llvm: Version(llvm, 1, 8),
-        };
+        let compiler = |minor, llvm| Compiler { release: Version(1, minor, 0), llvm: Version(llvm, 1, 8) };
         let has = |letter| found.contains(letter);
         let old = has('o').then(|| compiler(85, 19));
         Tools {
@@ -139,14 +131,8 @@ mod tests {
 
     #[test]
     fn versions_compare_down_to_the_patch_level() {
-        assert_eq!(
-            Version::find("LLVM version: 22.1.2"),
-            Some(Version(22, 1, 2))
-        );
-        assert_eq!(
-            Version::find("rustc 1.97.0-nightly (abc 2026-05-25)"),
-            Some(Version(1, 97, 0))
-        );
+        assert_eq!(Version::find("LLVM version: 22.1.2"), Some(Version(22, 1, 2)));
+        assert_eq!(Version::find("rustc 1.97.0-nightly (abc 2026-05-25)"), Some(Version(1, 97, 0)));
         assert_eq!(Version::find("no number"), None);
         assert!(Version(22, 1, 2) < Version(22, 1, 8));
     }

@@ -34,8 +34,7 @@ fn clean(command: &mut Command) {
     command.current_dir(paths::root());
     for (name, _) in std::env::vars_os() {
         let Some(text) = name.to_str() else { continue };
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text == "CARGO"
-        {
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text == "CARGO" {
             command.env_remove(&name);
         }
     }
@@ -49,10 +48,7 @@ pub(crate) fn shown(command: &Command) -> String {
         _ => program,
     };
     let words = std::iter::once(program).chain(command.get_args());
-    words
-        .map(|word| quoted(&word.to_string_lossy()))
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
 pub(crate) fn quoted(word: &str) -> String {
@@ -66,9 +62,7 @@ pub(crate) fn quoted(word: &str) -> String {
 
 /// Runs to the end; failure names the command.
 pub(crate) fn run(mut command: Command) -> anyhow::Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{}`", shown(&command)))?;
+    let status = command.status().with_context(|| format!("cannot start `{}`", shown(&command)))?;
     if !status.success() {
         bail!("`{}` failed: {status}", shown(&command));
     }
@@ -77,15 +71,9 @@ pub(crate) fn run(mut command: Command) -> anyhow::Result<()> {
 
 /// Runs to the end with nothing shown; on failure all of it is.
 pub(crate) fn run_quietly(mut command: Command) -> anyhow::Result<()> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start `{}`", shown(&command)))?;
+    let output = command.output().with_context(|| format!("cannot start `{}`", shown(&command)))?;
     if !output.status.success() {
-        eprint!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        eprint!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         bail!("`{}` failed: {}", shown(&command), output.status);
     }
     Ok(())
@@ -96,10 +84,8 @@ pub(crate) fn run_reading(mut command: Command) -> anyhow::Result<(bool, String)
     if std::io::stderr().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
     }
-    let mut child = command
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start `{}`", shown(&command)))?;
+    let mut child =
+        command.stderr(Stdio::piped()).spawn().with_context(|| format!("cannot start `{}`", shown(&command)))?;
     let mut text = String::new();
     if let Some(stderr) = child.stderr.take() {
         for line in BufReader::new(stderr).lines() {
@@ -114,15 +100,8 @@ pub(crate) fn run_reading(mut command: Command) -> anyhow::Result<(bool, String)
 
 /// stdout of a program that should succeed, or nothing.
 pub(crate) fn ask(program: impl AsRef<OsStr>, args: &[&str]) -> Option<String> {
-    let output = Command::new(program)
-        .args(args)
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let output = Command::new(program).args(args).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 pub(crate) fn is_root() -> bool {
@@ -150,20 +129,15 @@ pub(crate) fn elevation(wanted: &str) -> anyhow::Result<Vec<String>> {
     let can_ask = std::io::stdin().is_terminal();
     // Without a terminal nobody can type a password: then only a sudo that needs none counts.
     let sudo = sudo && (can_ask || ask("sudo", &["-n", "true"]).is_some());
-    let doas =
-        paths::program("doas").is_some() && (can_ask || ask("doas", &["-n", "true"]).is_some());
+    let doas = paths::program("doas").is_some() && (can_ask || ask("doas", &["-n", "true"]).is_some());
     let Some(prefix) = elevator(is_root(), sudo, doas) else {
-        return Err(Exit::because(
-            exit::MISSING,
-            format!("this needs root; run as root:\n  {wanted}"),
-        ));
+        return Err(Exit::because(exit::MISSING, format!("this needs root; run as root:\n  {wanted}")));
     };
     let mut words: Vec<String> = prefix.iter().map(|&word| word.to_owned()).collect();
     if !words.is_empty() {
         words.push("env".to_owned());
         // Neither sudo nor doas passes these on by itself.
-        let kept =
-            std::env::vars().filter(|(name, _)| name.starts_with("JVPN_") || name == "NO_COLOR");
+        let kept = std::env::vars().filter(|(name, _)| name.starts_with("JVPN_") || name == "NO_COLOR");
         words.extend(kept.map(|(name, value)| format!("{name}={value}")));
     }
     Ok(words)

@@ -64,27 +64,15 @@ fn nightly_fix() -> String {
 fn missing_packages(tools: &Tools) -> Vec<Need> {
     let route = route::choose(tools);
     let compiler = route::compiler(tools, route);
-    let rustc = tools
-        .debian
-        .is_some_and(|found| found.release >= route::OLDEST);
-    let needs = need::all(
-        route,
-        tool::llvm_major(compiler),
-        need::names_here(),
-        rustc,
-        tools.debian_core,
-    );
+    let rustc = tools.debian.is_some_and(|found| found.release >= route::OLDEST);
+    let needs = need::all(route, tool::llvm_major(compiler), need::names_here(), rustc, tools.debian_core);
     needs.into_iter().filter(|need| !need.is_met()).collect()
 }
 
 fn command_for(missing: &[Need], root: bool) -> String {
     let packages: Vec<&str> = missing.iter().map(|need| need.package.as_str()).collect();
     let command = need::apt_command(&packages);
-    if root {
-        command
-    } else {
-        format!("sudo sh -c {}", run::quoted(&command))
-    }
+    if root { command } else { format!("sudo sh -c {}", run::quoted(&command)) }
 }
 
 fn install(missing: &[Need], apt: bool) -> anyhow::Result<()> {
@@ -98,17 +86,12 @@ fn install(missing: &[Need], apt: bool) -> anyhow::Result<()> {
     if !run::is_root() {
         return Err(Exit::because(
             exit::MISSING,
-            format!(
-                "packages are missing; run:\n  {}",
-                command_for(missing, false)
-            ),
+            format!("packages are missing; run:\n  {}", command_for(missing, false)),
         ));
     }
     let mut command = Command::new("sh");
     command.args(["-c", &command_for(missing, true)]);
-    progress::run("installing packages", 60, Output::Captured, || {
-        run::run_quietly(command)
-    })
+    progress::run("installing packages", 60, Output::Captured, || run::run_quietly(command))
 }
 
 fn tell(missing: &[Need]) {
@@ -136,11 +119,7 @@ fn check() -> anyhow::Result<()> {
         commands.push("rustup toolchain install nightly --component rust-src clippy".to_owned());
     }
     if !compiler.is_some_and(tool::linker_ready) {
-        println!(
-            "missing: {} {} (built into target/tools)",
-            tool::LINKER.name,
-            tool::LINKER.version
-        );
+        println!("missing: {} {} (built into target/tools)", tool::LINKER.name, tool::LINKER.version);
         commands.push(tool::linker_command(tool::llvm_major(compiler)));
     }
     if commands.is_empty() {
@@ -149,11 +128,7 @@ fn check() -> anyhow::Result<()> {
     }
     println!(
         "to get all of it: cargo xtask setup{}; it runs:",
-        if run::is_root() {
-            ""
-        } else {
-            " (packages need root)"
-        }
+        if run::is_root() { "" } else { " (packages need root)" }
     );
     for command in commands {
         println!("  {command}");

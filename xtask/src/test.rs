@@ -27,8 +27,7 @@ struct Outcome {
 
 pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
     let (size, only) = parse(args)?;
-    let manifest = fs::read_to_string(paths::root().join("tests/Cargo.toml"))
-        .context("reading tests/Cargo.toml")?;
+    let manifest = fs::read_to_string(paths::root().join("tests/Cargo.toml")).context("reading tests/Cargo.toml")?;
     let jobs = plan::chosen(plan::all(&plan::declared(&manifest)), only.as_deref())?;
     let mut outcomes = Vec::new();
     let mut ready = None;
@@ -42,12 +41,7 @@ pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
             eprintln!("xtask: {}: {error}", job.name());
         }
         let stop = error.is_some() && job.name() == "build";
-        outcomes.push(Outcome {
-            name: job.name().to_owned(),
-            size: size_shown,
-            took: started.elapsed(),
-            error,
-        });
+        outcomes.push(Outcome { name: job.name().to_owned(), size: size_shown, took: started.elapsed(), error });
         if stop {
             break;
         }
@@ -62,16 +56,11 @@ fn parse(args: Args<'_>) -> anyhow::Result<(Size, Option<String>)> {
         match word.as_str() {
             "--long" => size = Size::Long,
             "--only" => {
-                let name = words
-                    .next()
-                    .ok_or_else(|| Exit::because(exit::USAGE, "--only needs the name of a step"))?;
+                let name = words.next().ok_or_else(|| Exit::because(exit::USAGE, "--only needs the name of a step"))?;
                 only = Some(name.clone());
             }
             other => {
-                return Err(Exit::because(
-                    exit::USAGE,
-                    format!("test takes --long and --only NAME, not `{other}`"),
-                ));
+                return Err(Exit::because(exit::USAGE, format!("test takes --long and --only NAME, not `{other}`")));
             }
         }
     }
@@ -84,15 +73,9 @@ fn perform(job: &Job, size: Size, ready: &mut Option<Ready>) -> anyhow::Result<(
         *ready = Some(build::everything()?);
     }
     match job {
-        Job::Suite {
-            name,
-            guess_s,
-            elevated,
-        } => {
+        Job::Suite { name, guess_s, elevated } => {
             let words = ["test", "--test", name];
-            progress::run(name, *guess_s, Output::Inherited, || {
-                test_command(&words, size, *elevated)
-            })
+            progress::run(name, *guess_s, Output::Inherited, || test_command(&words, size, *elevated))
         }
         Job::Step(step) => match (&step.action, ready) {
             (Action::Build, _) => Ok(()),
@@ -101,13 +84,9 @@ fn perform(job: &Job, size: Size, ready: &mut Option<Ready>) -> anyhow::Result<(
             (Action::Deny, _) => deny(),
             (Action::ClippyEbpf, Some(ready)) => bpf::clippy(ready),
             (Action::ClippyEbpf, None) => bpf::clippy(&build::everything()?),
-            (Action::Cargo(commands), _) => {
-                progress::run(step.name, step.guess_s, Output::Inherited, || {
-                    commands
-                        .iter()
-                        .try_for_each(|words| test_command(words, size, false))
-                })
-            }
+            (Action::Cargo(commands), _) => progress::run(step.name, step.guess_s, Output::Inherited, || {
+                commands.iter().try_for_each(|words| test_command(words, size, false))
+            }),
         },
     }
 }
@@ -115,16 +94,11 @@ fn perform(job: &Job, size: Size, ready: &mut Option<Ready>) -> anyhow::Result<(
 /// The runner's own lines pass through: they name each test and end with `test result:`.
 fn test_command(words: &[&str], size: Size, elevated: bool) -> anyhow::Result<()> {
     let mut cargo = run::cargo(words);
-    cargo
-        .env("JVPN_TEST_SIZE", size.name())
-        .env("JVPN_BIN_DIR", paths::target().join("release"));
+    cargo.env("JVPN_TEST_SIZE", size.name()).env("JVPN_BIN_DIR", paths::target().join("release"));
     if elevated && !run::is_root() {
         let shown = run::shown(&cargo);
         // Cargo builds as the caller and starts the test through the runner.
-        let runner = format!(
-            "CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER",
-            std::env::consts::ARCH.to_uppercase()
-        );
+        let runner = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", std::env::consts::ARCH.to_uppercase());
         let mut prefix = run::elevation(&shown)?;
         prefix.extend([
             format!("JVPN_TEST_SIZE={}", size.name()),
@@ -139,66 +113,27 @@ fn test_command(words: &[&str], size: Size, elevated: bool) -> anyhow::Result<()
 fn deny() -> anyhow::Result<()> {
     tool::ensure_deny()?;
     let mut command = std::process::Command::new(paths::tool(tool::DENY.name));
-    command.current_dir(paths::root()).args([
-        "check",
-        "--hide-inclusion-graph",
-        "licenses",
-        "bans",
-        "sources",
-    ]);
+    command.current_dir(paths::root()).args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]);
     run::run(command)
 }
 
 fn report(outcomes: &[Outcome], planned: usize) -> anyhow::Result<()> {
-    println!(
-        "\n{:<14} {:<5} {:<7} {:>8}",
-        "step", "size", "result", "seconds"
-    );
+    println!("\n{:<14} {:<5} {:<7} {:>8}", "step", "size", "result", "seconds");
     for outcome in outcomes {
-        let result = if outcome.error.is_none() {
-            "ok"
-        } else {
-            "FAILED"
-        };
-        println!(
-            "{:<14} {:<5} {result:<7} {:>8.1}",
-            outcome.name,
-            outcome.size,
-            outcome.took.as_secs_f64()
-        );
+        let result = if outcome.error.is_none() { "ok" } else { "FAILED" };
+        println!("{:<14} {:<5} {result:<7} {:>8.1}", outcome.name, outcome.size, outcome.took.as_secs_f64());
     }
     let total: Duration = outcomes.iter().map(|outcome| outcome.took).sum();
-    println!(
-        "{:<14} {:<5} {:<7} {:>8.1}",
-        "total",
-        "",
-        "",
-        total.as_secs_f64()
-    );
-    let failed: Vec<&str> = outcomes
-        .iter()
-        .filter(|o| o.error.is_some())
-        .map(|o| o.name.as_str())
-        .collect();
+    println!("{:<14} {:<5} {:<7} {:>8.1}", "total", "", "", total.as_secs_f64());
+    let failed: Vec<&str> = outcomes.iter().filter(|o| o.error.is_some()).map(|o| o.name.as_str()).collect();
     if let Some(first) = failed.first() {
         let unrun = planned - outcomes.len();
-        let rest = if unrun > 0 {
-            format!(", {unrun} not run")
-        } else {
-            String::new()
-        };
-        println!(
-            "failed: {}{rest}; one again: cargo xtask test --only {first}",
-            failed.join(", ")
-        );
+        let rest = if unrun > 0 { format!(", {unrun} not run") } else { String::new() };
+        println!("failed: {}{rest}; one again: cargo xtask test --only {first}", failed.join(", "));
         return Err(Exit::silent(exit::FAILED));
     }
     if total > BUDGET {
-        println!(
-            "failed: {} s is over the budget of {} s",
-            total.as_secs(),
-            BUDGET.as_secs()
-        );
+        println!("failed: {} s is over the budget of {} s", total.as_secs(), BUDGET.as_secs());
         return Err(Exit::silent(exit::FAILED));
     }
     println!("all {} steps passed", outcomes.len());
@@ -219,27 +154,10 @@ mod tests {
 
     #[test]
     fn one_failure_fails_the_run() {
-        let ok = || Outcome {
-            name: "a".to_owned(),
-            size: "-",
-            took: Duration::ZERO,
-            error: None,
-        };
-        let bad = Outcome {
-            error: Some("x".to_owned()),
-            ..ok()
-        };
+        let ok = || Outcome { name: "a".to_owned(), size: "-", took: Duration::ZERO, error: None };
+        let bad = Outcome { error: Some("x".to_owned()), ..ok() };
         assert!(report(&[ok(), ok()], 2).is_ok());
         assert!(report(&[ok(), bad], 2).is_err());
-        assert!(
-            report(
-                &[Outcome {
-                    took: BUDGET + Duration::from_secs(1),
-                    ..ok()
-                }],
-                1
-            )
-            .is_err()
-        );
+        assert!(report(&[Outcome { took: BUDGET + Duration::from_secs(1), ..ok() }], 1).is_err());
     }
 }

@@ -43,17 +43,11 @@ pub(crate) fn check() -> anyhow::Result<()> {
     for line in &broken {
         eprintln!("{line}");
     }
-    bail!(
-        "{} house rules are broken; what they are for: docs/style.md",
-        broken.len()
-    )
+    bail!("{} house rules are broken; what they are for: docs/style.md", broken.len())
 }
 
 fn violations(files: &[File], house: &House) -> Vec<String> {
-    files
-        .iter()
-        .flat_map(|file| rules::check(file, house))
-        .collect()
+    files.iter().flat_map(|file| rules::check(file, house)).collect()
 }
 
 fn read(root: &Path) -> anyhow::Result<(Vec<File>, House)> {
@@ -61,13 +55,7 @@ fn read(root: &Path) -> anyhow::Result<(Vec<File>, House)> {
     walk(root, root, &mut files)?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let paths = files.iter().map(|file| file.path.clone()).collect();
-    Ok((
-        files,
-        House {
-            paths,
-            verbs: VERBS.iter().map(|verb| verb.name).collect(),
-        },
-    ))
+    Ok((files, House { paths, verbs: VERBS.iter().map(|verb| verb.name).collect() }))
 }
 
 /// Hidden directories with project files; all others belong to tools.
@@ -85,19 +73,11 @@ fn walk(root: &Path, dir: &Path, files: &mut Vec<File>) -> anyhow::Result<()> {
                 walk(root, &path, files)?;
             }
         } else if kind.is_file() && name != ".git" {
-            let relative = path
-                .strip_prefix(root)
-                .unwrap_or(&path)
-                .to_string_lossy()
-                .into_owned();
+            let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
             let executable = entry.metadata()?.permissions().mode() & 0o111 != 0;
             // Pictures and captures have no text to check, but they count as existing.
             let text = String::from_utf8(fs::read(&path)?).unwrap_or_default();
-            files.push(File {
-                path: relative,
-                text,
-                executable,
-            });
+            files.push(File { path: relative, text, executable });
         }
     }
     Ok(())

@@ -23,16 +23,8 @@ pub(crate) struct Pinned {
     pub guess_s: u64,
 }
 
-pub(crate) const LINKER: Pinned = Pinned {
-    name: "bpf-linker",
-    version: "0.13.0",
-    guess_s: 60,
-};
-pub(crate) const DENY: Pinned = Pinned {
-    name: "cargo-deny",
-    version: "0.20.2",
-    guess_s: 200,
-};
+pub(crate) const LINKER: Pinned = Pinned { name: "bpf-linker", version: "0.13.0", guess_s: 60 };
+pub(crate) const DENY: Pinned = Pinned { name: "cargo-deny", version: "0.20.2", guess_s: 200 };
 
 /// The LLVM majors the pinned linker can be built against, by its features.
 const LINKER_LLVM: &[u32] = &[21, 22, 23];
@@ -41,53 +33,33 @@ const LLVM_BEFORE_RUSTC: u32 = 22;
 
 pub(crate) fn probe() -> Tools {
     let sysroot = run::ask(DEBIAN_RUSTC, &["--print", "sysroot"]).unwrap_or_default();
-    let nightly_root =
-        run::ask("rustup", &["run", "nightly", "rustc", "--print", "sysroot"]).unwrap_or_default();
+    let nightly_root = run::ask("rustup", &["run", "nightly", "rustc", "--print", "sysroot"]).unwrap_or_default();
     Tools {
         apt: Path::new("/usr/bin/apt-get").is_file(),
         debian: compiler(run::ask(DEBIAN_RUSTC, &["-vV"])),
-        debian_core: has_core(
-            &Path::new(&sysroot)
-                .join("lib/rustlib")
-                .join(BPF)
-                .join("lib"),
-        ),
+        debian_core: has_core(&Path::new(&sysroot).join("lib/rustlib").join(BPF).join("lib")),
         nightly: compiler(run::ask("rustup", &["run", "nightly", "rustc", "-vV"])),
-        rust_src: Path::new(&nightly_root)
-            .join("lib/rustlib/src/rust/library/core/src/lib.rs")
-            .is_file(),
+        rust_src: Path::new(&nightly_root).join("lib/rustlib/src/rust/library/core/src/lib.rs").is_file(),
     }
 }
 
 fn compiler(text: Option<String>) -> Option<Compiler> {
     let text = text?;
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|line| Version::find(line.strip_prefix(name)?))
-    };
-    Some(Compiler {
-        release: field("release:")?,
-        llvm: field("LLVM version:")?,
-    })
+    let field = |name: &str| text.lines().find_map(|line| Version::find(line.strip_prefix(name)?));
+    Some(Compiler { release: field("release:")?, llvm: field("LLVM version:")? })
 }
 
 fn has_core(dir: &Path) -> bool {
     let Ok(entries) = fs::read_dir(dir) else {
         return false;
     };
-    entries
-        .flatten()
-        .any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
+    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
 }
 
 /// The LLVM major the linker should be built against for this compiler.
 pub(crate) fn llvm_major(compiler: Option<Compiler>) -> u32 {
     let wanted = compiler.map_or(LLVM_BEFORE_RUSTC, |compiler| compiler.llvm.0);
-    LINKER_LLVM
-        .iter()
-        .copied()
-        .find(|&major| major >= wanted)
-        .unwrap_or(wanted)
+    LINKER_LLVM.iter().copied().find(|&major| major >= wanted).unwrap_or(wanted)
 }
 
 /// Where that LLVM lives, and its exact version.
@@ -113,9 +85,7 @@ fn record_text(llvm: Version) -> String {
 
 /// The linker fits when it is the pinned one and its LLVM is not older than the compiler's.
 pub(crate) fn linker_fits(record: &str, rustc_llvm: Version) -> bool {
-    let built = record
-        .lines()
-        .find_map(|line| Version::find(line.strip_prefix("LLVM ")?));
+    let built = record.lines().find_map(|line| Version::find(line.strip_prefix("LLVM ")?));
     let head = format!("{} {}", LINKER.name, LINKER.version);
     record.lines().next() == Some(head.as_str()) && built.is_some_and(|llvm| llvm >= rustc_llvm)
 }
@@ -138,10 +108,7 @@ pub(crate) fn ensure_linker(compiler: Compiler) -> anyhow::Result<()> {
         ));
     };
     if version < compiler.llvm {
-        return Err(Exit::because(
-            exit::MISSING,
-            older(version, compiler.llvm, major),
-        ));
+        return Err(Exit::because(exit::MISSING, older(version, compiler.llvm, major)));
     }
     let feature = format!("llvm-{major}");
     let mut command = install(&LINKER, &["--no-default-features", "--features", &feature]);
@@ -189,14 +156,7 @@ pub(crate) fn ensure_deny() -> anyhow::Result<()> {
 
 fn install(tool: &Pinned, extra: &[&str]) -> std::process::Command {
     let version = format!("={}", tool.version);
-    let mut command = run::cargo(&[
-        "install",
-        tool.name,
-        "--version",
-        &version,
-        "--locked",
-        "--force",
-    ]);
+    let mut command = run::cargo(&["install", tool.name, "--version", &version, "--locked", "--force"]);
     command.args(extra).arg("--root").arg(paths::tools());
     command.env("CARGO_TARGET_DIR", paths::tools().join("build"));
     command
@@ -204,9 +164,7 @@ fn install(tool: &Pinned, extra: &[&str]) -> std::process::Command {
 
 fn build(tool: &Pinned, command: std::process::Command) -> anyhow::Result<()> {
     let title = format!("building {} {}", tool.name, tool.version);
-    progress::run(&title, tool.guess_s, Output::Captured, || {
-        run::run_quietly(command)
-    })?;
+    progress::run(&title, tool.guess_s, Output::Captured, || run::run_quietly(command))?;
     // Hundreds of megabytes nobody needs again.
     let _ = fs::remove_dir_all(paths::tools().join("build"));
     Ok(())
@@ -214,17 +172,10 @@ fn build(tool: &Pinned, command: std::process::Command) -> anyhow::Result<()> {
 
 /// The command a user would type for the linker, for `setup --check`.
 pub(crate) fn linker_command(major: u32) -> String {
-    let prefix = llvm(major).map_or_else(
-        || PathBuf::from(format!("/usr/lib/llvm-{major}")),
-        |(prefix, _)| prefix,
-    );
+    let prefix = llvm(major).map_or_else(|| PathBuf::from(format!("/usr/lib/llvm-{major}")), |(prefix, _)| prefix);
     let feature = format!("llvm-{major}");
     let command = install(&LINKER, &["--no-default-features", "--features", &feature]);
-    format!(
-        "LLVM_PREFIX={} {}",
-        run::quoted(&prefix.to_string_lossy()),
-        run::shown(&command)
-    )
+    format!("LLVM_PREFIX={} {}", run::quoted(&prefix.to_string_lossy()), run::shown(&command))
 }
 
 #[cfg(test)]
@@ -237,36 +188,21 @@ mod tests {
         assert!(linker_fits(&record_text(built), built));
         assert!(linker_fits(&record_text(built), Version(22, 1, 2)));
         assert!(!linker_fits(&record_text(Version(22, 1, 2)), built));
-        assert!(
-            !linker_fits("bpf-linker 0.12.9\nLLVM 22.1.8\n", built),
-            "another version of the linker"
-        );
+        assert!(!linker_fits("bpf-linker 0.12.9\nLLVM 22.1.8\n", built), "another version of the linker");
         assert!(!linker_fits("", built));
     }
 
     #[test]
     fn unreadable_bitcode_is_explained_and_other_errors_are_not() {
-        let compiler = Compiler {
-            release: Version(1, 96, 0),
-            llvm: Version(22, 1, 8),
-        };
-        let told =
-            explain("error: Invalid record (Producer: LLVM22.1.8)", compiler).expect("explained");
-        assert!(
-            told.contains("cargo xtask setup") && told.contains("22.1.8"),
-            "{told}"
-        );
+        let compiler = Compiler { release: Version(1, 96, 0), llvm: Version(22, 1, 8) };
+        let told = explain("error: Invalid record (Producer: LLVM22.1.8)", compiler).expect("explained");
+        assert!(told.contains("cargo xtask setup") && told.contains("22.1.8"), "{told}");
         assert_eq!(explain("error: expected `;`", compiler), None);
     }
 
     #[test]
     fn the_linker_is_built_against_the_first_llvm_that_is_new_enough() {
-        let with = |major| {
-            Some(Compiler {
-                release: Version(1, 96, 0),
-                llvm: Version(major, 0, 0),
-            })
-        };
+        let with = |major| Some(Compiler { release: Version(1, 96, 0), llvm: Version(major, 0, 0) });
         assert_eq!(llvm_major(with(22)), 22);
         assert_eq!(llvm_major(with(20)), 21);
         assert_eq!(llvm_major(None), 22);

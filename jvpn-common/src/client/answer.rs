@@ -3,9 +3,10 @@
 //! Owns the only place where the session moves. Must never believe an answer that is older than what is
 //! known, or one to a request that is not under way.
 
-use super::command::{Command, EventKind, PathId, Transport};
-use super::timing::{COMMIT_PAUSE, REQUEST_TRIES};
 use super::Engine;
+use super::command::{Command, EventKind, PathId, Transport};
+use super::rtt::Loss;
+use super::timing::{COMMIT_PAUSE, REQUEST_TRIES};
 use crate::ids::{Locator, TransportIndex};
 use crate::message::reattach::Purpose;
 use crate::message::{Ack, Label, Reject};
@@ -74,6 +75,10 @@ impl Engine {
         self.counters.clear();
         for path in self.paths.values_mut() {
             path.streak = 0;
+        }
+        if let Some(path) = self.paths.get_mut(&path) {
+            // What the path lost before it was bound says nothing about the session on it.
+            path.loss = Loss::default();
         }
         self.use_active();
         let primary = if purpose == Purpose::Lost { Reason::ReattachAccept } else { Reason::TransportSwitchOk };

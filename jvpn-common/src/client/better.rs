@@ -3,9 +3,9 @@
 //! Owns the comparison and its patience. Must never call a path better that has not carried a full packet
 //! and been proven: a planned jump loses nothing, so there is time.
 
+use super::Engine;
 use super::command::PathId;
 use super::timing::{BETTER_FLOOR, BETTER_STREAK};
-use super::Engine;
 use crate::message::reattach::Purpose;
 use crate::reason::Reason;
 use crate::time::nanos;
@@ -26,15 +26,14 @@ impl Engine {
         let Some(session) = &self.session else { return };
         let Some(active) = self.paths.get(&session.active) else { return };
         let Some(path) = self.paths.get(&id) else { return };
-        let proven =
-            path.link.as_ref().is_some_and(|link| link.validated && link.mtu.carries(session.v6_inside()));
+        let proven = path.link.as_ref().is_some_and(|link| link.validated && link.mtu.carries(session.v6_inside()));
         let gain = active.score().saturating_sub(path.score());
         let large = gain * 1_000 >= nanos(BETTER_FLOOR) || path.info.class < active.info.class;
         let better = id != session.active
             && proven
             && large
             && improvement >= session.timing.improvement_permille.max(1)
-            && !path.barred.is_some_and(|until| until > now);
+            && path.barred.is_none_or(|until| until <= now);
         let free = session.request.is_none()
             && session.suspicion.is_none()
             && self.handshake.is_none()

@@ -3,6 +3,7 @@
 //! Owns the key set that is not confirmed yet and the moment it becomes the session's. Must never tell the
 //! worker to seal under it before the gateway acknowledged the CONFIRM.
 
+use super::Engine;
 use super::command::{Command, EventKind, PathId, SetId};
 use super::handshake::Goal;
 use super::keys::KeySet;
@@ -10,7 +11,6 @@ use super::paths::Link;
 use super::probes::MtuSearch;
 use super::session::Session;
 use super::timing::{COMMIT_PAUSE, ENDED_PAUSE};
-use super::Engine;
 use crate::crypto::noise::Split;
 use crate::crypto::{EpochKeys, Suite};
 use crate::ids::{Locator, TransportIndex};
@@ -46,7 +46,8 @@ impl Engine {
         }
         let id = SetId(self.next_set);
         self.next_set += 1;
-        let (mut keys, data) = KeySet::new(id, accepted.epoch, suite, EpochKeys::derive(split), self.sabotage, self.now);
+        let (mut keys, data) =
+            KeySet::new(id, accepted.epoch, suite, EpochKeys::derive(split), self.sabotage, self.now);
         let add = keys.add_locators(&accepted.locators);
         let Some((k, locator)) = keys.take_locator() else { return };
         self.commands.push_back(Command::Locators { set: id, steering: keys.steering(), add, remove: Vec::new() });
@@ -72,8 +73,7 @@ impl Engine {
         let Some(path) = self.paths.get(&confirm.path) else { return };
         confirm.next = now + path.answer_wait() * (1 << confirm.tries.min(2));
         confirm.tries += 1;
-        let body =
-            Control::Confirm { label: path.info.label, class: path.info.class as u8, mtu: PATH_MTU_UNPROVEN };
+        let body = Control::Confirm { label: path.info.label, class: path.info.class as u8, mtu: PATH_MTU_UNPROVEN };
         let message = Message { id: CONFIRM_ID, body };
         if let Some(bytes) = confirm.keys.seal(confirm.k, confirm.locator, &message) {
             self.commands.push_back(Command::Send { path: confirm.path, to: confirm.to, bytes });

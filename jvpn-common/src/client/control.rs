@@ -3,9 +3,9 @@
 //! Owns who gets what, and the acknowledgement of the gateway's own messages. Must never act on a message
 //! that did not open under one of our key sets.
 
+use super::Engine;
 use super::command::{Command, EventKind, PathId};
 use super::timing::Timing;
-use super::Engine;
 use crate::message::{Control, Message};
 use crate::reason::Reason;
 use crate::wire::Header;
@@ -48,7 +48,7 @@ impl Engine {
             | Control::GoingAway
             | Control::Terminate { .. }
             | Control::RekeyWanted) => {
-                self.send_control(path, Message { id: message.id, body: Control::Done });
+                self.send_control(path, &Message { id: message.id, body: Control::Done });
                 if self.session.as_mut().is_some_and(|session| session.first_time(message.id)) {
                     self.on_wish(body);
                 }
@@ -91,13 +91,13 @@ impl Engine {
     }
 
     /// Seals a message and sends it on a path; `false` when there is no way to.
-    pub(super) fn send_control(&mut self, path: PathId, message: Message) -> bool {
+    pub(super) fn send_control(&mut self, path: PathId, message: &Message) -> bool {
         let (Some(session), Some(target)) = (&self.session, self.paths.get(&path)) else { return false };
         let (Some(link), Some(to)) = (&target.link, target.endpoint) else { return false };
         if !target.up {
             return false;
         }
-        let Some(bytes) = session.keys.seal(link.k, link.locator, &message) else { return false };
+        let Some(bytes) = session.keys.seal(link.k, link.locator, message) else { return false };
         self.commands.push_back(Command::Send { path, to, bytes });
         true
     }

@@ -9,12 +9,12 @@
 //!                                                 └─ nobody, for 4 × threshold ───► outage: stay, probe all
 //! ```
 
+use super::Engine;
 use super::command::{Command, EventKind, PathId};
 use super::handshake::Goal;
 use super::paths::Path;
 use super::session::{Lost, Suspicion};
 use super::timing::{ALONE_FACTOR, BURST, BURST_GAP, BURST_WAIT_MIN, PROBE_LOST, SILENCE_RESUME};
-use super::Engine;
 use crate::reason::Reason;
 use crate::time::{Duration, Instant};
 
@@ -57,8 +57,7 @@ impl Engine {
         let now = self.now;
         let Some(session) = &mut self.session else { return };
         let tried = rival.into_iter().collect();
-        session.suspicion =
-            Some(Suspicion { first, rival, tried, sent: 0, last: now, answered: false });
+        session.suspicion = Some(Suspicion { first, rival, tried, sent: 0, last: now, answered: false });
         self.burst();
     }
 

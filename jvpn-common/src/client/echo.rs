@@ -3,9 +3,9 @@
 //! Owns the reading of hints. Must never move anything by itself: a hint starts a sealed exchange. Each echo
 //! is accepted once, for a probe under way; each notice once, for a counter of the last two seconds.
 
+use super::Engine;
 use super::command::{Command, EventKind, PathId};
 use super::timing::NOTICE_WINDOW;
-use super::Engine;
 use crate::ids::TransportIndex;
 use crate::message::reattach::Purpose;
 use crate::reason::Reason;

@@ -3,11 +3,11 @@
 //! Owns the attempts under way and their pace. Must never touch the running session: an answered handshake
 //! is a key set beside it until its CONFIRM is acknowledged.
 
+use super::Engine;
 use super::command::{Command, EventKind, PathId};
 use super::confirm::Confirm;
 use super::paths::Path;
 use super::timing::{ATTEMPTS_MAX, HANDSHAKE_TRY, HANDSHAKE_TRY_MAX, REFUSED_PAUSE};
-use super::Engine;
 use crate::crypto::cookie::{COOKIE_USE, MAC_LEN};
 use crate::crypto::frame;
 use crate::crypto::noise::{Initiator, Split};

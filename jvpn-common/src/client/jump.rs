@@ -7,10 +7,10 @@
 //!             └─ quoting an echo, when the address is known to the gateway: ► ACK at once
 //! ```
 
+use super::Engine;
 use super::command::{EventKind, PathId};
 use super::paths::Path;
 use super::timing::{ANSWER_MAX, PROBE_LOST, REQUEST_TRIES, RESUME_AFTER, UNRESPONSIVE_TRY};
-use super::Engine;
 use crate::limits::COOKIE_LIFE;
 use crate::message::reattach::{Evidence, Purpose};
 use crate::message::{Control, Label, Message, Request as Wire};
@@ -110,7 +110,7 @@ impl Engine {
     pub(super) fn seek(&mut self) {
         let Some(session) = &self.session else { return };
         let Some(lost) = session.lost else { return };
-        let moving = session.request.as_ref().filter(|request| request.purpose != Purpose::Validate);
+        let moving = session.request.as_ref().filter(|request| request.purpose == Purpose::Lost);
         let current = moving.map(|request| request.path);
         let Some(best) = self.best_candidate() else { return };
         let better = match current {
@@ -145,7 +145,15 @@ impl Engine {
         let key = |path: &&Path| {
             let validated = path.link.as_ref().is_some_and(|link| link.validated);
             let carries = path.link.as_ref().is_some_and(|link| link.mtu.carries(session.v6_inside()));
-            (barred(path), !path.alive(self.now, within), !carries, path.info.class, !validated, path.score(), path.id())
+            (
+                barred(path),
+                !path.alive(self.now, within),
+                !carries,
+                path.info.class,
+                !validated,
+                path.score(),
+                path.id(),
+            )
         };
         self.paths.values().filter(fits).min_by_key(key).map(Path::id)
     }
@@ -192,7 +200,7 @@ impl Engine {
         };
         let (id, to) = (request.id, request.path);
         path.owe(now);
-        self.send_control(to, Message { id, body });
+        self.send_control(to, &Message { id, body });
     }
 
     pub(super) fn on_challenge(&mut self, path: PathId, nonce: u64, cookie: [u8; 16], cookie_time: u64) {
@@ -209,6 +217,7 @@ impl Engine {
 
     pub(super) fn drive_request(&mut self) {
         let now = self.now;
+        self.drive_lost();
         let Some(session) = &self.session else { return };
         let Some(request) = &session.request else { return };
         if request.next > now {
@@ -232,6 +241,18 @@ impl Engine {
                 self.tell(event);
             }
             Purpose::Rebind | Purpose::Lost => self.start_resume(Reason::NoDelivery, None),
+        }
+    }
+
+    /// A lost session is never without something under way, as long as there is a path.
+    fn drive_lost(&mut self) {
+        let idle = |session: &super::session::Session| session.lost.is_some() && session.request.is_none();
+        if !self.session.as_ref().is_some_and(idle) || self.handshake.is_some() {
+            return;
+        }
+        self.seek();
+        if self.session.as_ref().is_some_and(idle) && self.paths.values().any(Path::usable) {
+            self.start_resume(Reason::NoDelivery, None);
         }
     }
 

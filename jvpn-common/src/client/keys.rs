@@ -3,8 +3,8 @@
 //! Owns the control keys, the steering keys and the locators of a set. Must never keep a data key: those go
 //! to the worker at once. Everything it opens has passed tag, window and AEAD, in this order.
 
-use crate::abi::SteeringKeys;
 use super::command::{DataKeys, SetId};
+use crate::abi::SteeringKeys;
 use crate::channel::{Channel, Side};
 use crate::crypto::{Directions, EpochKeys, Suite};
 use crate::ids::{Epoch, Locator, TransportIndex};
@@ -46,10 +46,9 @@ impl KeySet {
         now: Instant,
     ) -> (Self, DataKeys) {
         let steering = keys.steering_words();
-        let twin = sabotage.is(Bug::RekeyReusesCounter).then(|| Directions {
-            up: keys.control.up.duplicate(),
-            down: keys.control.down.duplicate(),
-        });
+        let twin = sabotage
+            .is(Bug::RekeyReusesCounter)
+            .then(|| Directions { up: keys.control.up.duplicate(), down: keys.control.down.duplicate() });
         let channel = Channel::new(Side::Client, epoch, keys.control, steering);
         let data = DataKeys { set: id, epoch, suite, up: keys.data.up, down: keys.data.down };
         let (locators, spare) = (BTreeMap::new(), BTreeMap::new());

@@ -163,7 +163,7 @@ impl Engine {
     /// Everything that is due, whatever the input was.
     fn turn(&mut self) {
         self.drive_close();
-        if self.closed {
+        if self.closed || self.closing.is_some() {
             return;
         }
         self.expire_probes();

@@ -162,11 +162,7 @@ impl Path {
 
     /// First wait for an answer to a sealed request.
     pub(super) fn answer_wait(&self) -> Duration {
-        if self.rtt.measured() {
-            (self.rtt.bound(2) * 2).clamp(ANSWER_MIN, ANSWER_MAX)
-        } else {
-            ANSWER_UNKNOWN
-        }
+        if self.rtt.measured() { (self.rtt.bound(2) * 2).clamp(ANSWER_MIN, ANSWER_MAX) } else { ANSWER_UNKNOWN }
     }
 
     /// How bad it is, in microseconds that are weighted by loss and class: lower is better.

@@ -3,8 +3,8 @@
 //! Owns the one rekey under way. Must never seal under a key whose answer has not opened, nor start a second
 //! rekey: one outstanding, idempotent by id.
 
-use super::command::{Command, EventKind};
 use super::Engine;
+use super::command::{Command, EventKind};
 use crate::crypto::noise::Initiator;
 use crate::crypto::suite::REJECT_AFTER;
 use crate::crypto::{EpochKeys, Suite};
@@ -102,7 +102,7 @@ impl Engine {
         rekey.tries += 1;
         rekey.next = now + wait.min(WAIT_MAX);
         let message = Message { id: rekey.id, body: Control::Rekey(rekey.message.clone()) };
-        self.send_control(active, message);
+        self.send_control(active, &message);
     }
 
     pub(super) fn on_rekey_answer(&mut self, id: u64, bytes: &[u8]) {

@@ -153,7 +153,13 @@ impl Session {
 
     /// Takes what the gateway says of version, state and owner; `false`, and nothing changes, when it is
     /// older than what is known already.
-    pub(super) fn acknowledge(&mut self, version: Version, state: u8, owner_epoch: OwnerEpoch, believe_all: bool) -> bool {
+    pub(super) fn acknowledge(
+        &mut self,
+        version: Version,
+        state: u8,
+        owner_epoch: OwnerEpoch,
+        believe_all: bool,
+    ) -> bool {
         if !believe_all && (version < self.version || owner_epoch < self.owner_epoch) {
             return false;
         }

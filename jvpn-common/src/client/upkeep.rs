@@ -6,9 +6,7 @@
 use super::command::{Activity, Command, EventKind};
 use super::paths::Path;
 use super::session::DataSilence;
-use super::timing::{
-    DATA_SILENCE, ENDED_PAUSE_MAX, PING_WAIT, PINGS_MAX, REPORT_EVERY, SUPERSEDED_PAUSE,
-};
+use super::timing::{DATA_SILENCE, ENDED_PAUSE_MAX, PING_WAIT, PINGS_MAX, REPORT_EVERY, SUPERSEDED_PAUSE};
 use super::{Engine, jump::micros};
 use crate::limits::PATHS_MAX;
 use crate::message::control::PathQuality;
@@ -70,7 +68,7 @@ impl Engine {
     }
 
     pub(super) fn drive_silence(&mut self) {
-        if !self.silence_due().is_some_and(|at| at <= self.now) {
+        if self.silence_due().is_none_or(|at| at > self.now) {
             return;
         }
         let transport = self.transport();
@@ -100,7 +98,7 @@ impl Engine {
 
     pub(super) fn drive_report(&mut self) {
         let now = self.now;
-        if !self.report_due().is_some_and(|at| at <= now) {
+        if self.report_due().is_none_or(|at| at > now) {
             return;
         }
         let Some(session) = &mut self.session else { return };
@@ -119,7 +117,7 @@ impl Engine {
             })
         };
         let paths = linked.into_iter().filter_map(quality).take(PATHS_MAX).collect();
-        if self.send_control(active, Message { id, body: Control::PathReport(paths) })
+        if self.send_control(active, &Message { id, body: Control::PathReport(paths) })
             && let Some(path) = self.paths.get_mut(&active)
         {
             path.owe(now);
@@ -187,7 +185,7 @@ impl Engine {
         ways.sort_by_key(|path| (Some(path.id()) != active, path.id()));
         let way = ways.first().map(|path| path.id());
         if let Some(way) = way {
-            self.send_control(way, Message { id, body: Control::Close });
+            self.send_control(way, &Message { id, body: Control::Close });
         }
     }
 

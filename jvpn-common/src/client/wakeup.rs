@@ -13,12 +13,14 @@ impl Engine {
         if self.closed {
             return None;
         }
+        if let Some(closing) = &self.closing {
+            return Some(closing.next);
+        }
         let session = self.session.as_ref();
         let handshake = self.handshake.as_ref();
         let confirm = handshake.and_then(|handshake| handshake.confirm.as_ref());
         let attempt = handshake.filter(|handshake| handshake.confirm.is_none() && !handshake.waiting_for_path);
         let wanted = [
-            self.closing.as_ref().map(|closing| closing.next),
             attempt.map(|handshake| handshake.next),
             confirm.map(|confirm| confirm.next.min(confirm.until)),
             session.and_then(|session| session.request.as_ref()).map(|request| request.next),
@@ -32,9 +34,10 @@ impl Engine {
             self.report_due(),
         ];
         let probes = self.paths.values().filter_map(|path| self.probe_due(path));
-        let expiries = self.paths.values().filter_map(|path| {
-            path.link.as_ref().and_then(|link| link.probes.expiry(path.probe_lost_after()))
-        });
+        let expiries = self
+            .paths
+            .values()
+            .filter_map(|path| path.link.as_ref().and_then(|link| link.probes.expiry(path.probe_lost_after())));
         let sizes = self
             .paths
             .values()

@@ -82,12 +82,7 @@ impl ChallengeSecret {
     ///
     /// # Errors
     /// [`ChallengeError`].
-    pub fn verify(
-        &self,
-        challenge: &Challenge,
-        cookie: &[u8; MAC_LEN],
-        now: Instant,
-    ) -> Result<(), ChallengeError> {
+    pub fn verify(&self, challenge: &Challenge, cookie: &[u8; MAC_LEN], now: Instant) -> Result<(), ChallengeError> {
         if !bool::from(self.cookie(challenge).ct_eq(cookie)) {
             return Err(ChallengeError::Wrong);
         }

@@ -91,10 +91,7 @@ impl MacKeys {
     /// The keys for messages to the owner of `receiver`.
     #[must_use]
     pub fn new(receiver: &PublicKey) -> Self {
-        Self {
-            mac1: hash(LABEL_MAC1, receiver),
-            cookie: hash(LABEL_COOKIE, receiver),
-        }
+        Self { mac1: hash(LABEL_MAC1, receiver), cookie: hash(LABEL_COOKIE, receiver) }
     }
 
     /// Fills the last 32 bytes of a message; mac2 is zeros without a cookie. Gives mac1, with which the
@@ -118,11 +115,7 @@ impl MacKeys {
     ///
     /// # Errors
     /// [`CookieError`]; the sender then goes on as if nothing had come.
-    pub fn open_reply(
-        &self,
-        reply: &[u8],
-        mac1: &[u8; MAC_LEN],
-    ) -> Result<(u32, Cookie), CookieError> {
+    pub fn open_reply(&self, reply: &[u8], mac1: &[u8; MAC_LEN]) -> Result<(u32, Cookie), CookieError> {
         let reply: &[u8; REPLY_LEN] = reply.try_into().map_err(|_| CookieError::Format)?;
         let (head, rest) = reply.split_first_chunk::<8>().ok_or(CookieError::Format)?;
         let (nonce, sealed) = rest.split_first_chunk::<24>().ok_or(CookieError::Format)?;
@@ -159,10 +152,7 @@ impl CookieSecret {
     /// A fresh secret.
     #[must_use]
     pub fn new(entropy: &mut dyn Entropy) -> Self {
-        Self {
-            current: Secret::generate(entropy),
-            previous: None,
-        }
+        Self { current: Secret::generate(entropy), previous: None }
     }
 
     /// Makes a new secret; cookies of the one before are still taken, older ones no more. The caller does
@@ -182,13 +172,10 @@ impl CookieSecret {
         let Some((rest, mac2)) = message.split_last_chunk::<MAC_LEN>() else {
             return false;
         };
-        [Some(&self.current), self.previous.as_ref()]
-            .into_iter()
-            .flatten()
-            .any(|secret| {
-                let cookie = Self::cookie(secret, source);
-                mac(&cookie.0, &[rest]).ct_eq(mac2).into()
-            })
+        [Some(&self.current), self.previous.as_ref()].into_iter().flatten().any(|secret| {
+            let cookie = Self::cookie(secret, source);
+            mac(&cookie.0, &[rest]).ct_eq(mac2).into()
+        })
     }
 
     /// The reply to a message whose mac1 has been verified; `ours` are the gateway's own keys, `receiver` is
@@ -210,15 +197,8 @@ impl CookieSecret {
             .encrypt_in_place_detached((&nonce).into(), mac1, &mut cookie)
             .ok()?;
         let mut reply = [0; REPLY_LEN];
-        let head = [
-            &[Kind::CookieReply as u8, VERSION, 0, 0][..],
-            &receiver.to_le_bytes(),
-        ]
-        .concat();
-        for (place, byte) in reply
-            .iter_mut()
-            .zip([&head[..], &nonce, &cookie, &tag].concat())
-        {
+        let head = [&[Kind::CookieReply as u8, VERSION, 0, 0][..], &receiver.to_le_bytes()].concat();
+        for (place, byte) in reply.iter_mut().zip([&head[..], &nonce, &cookie, &tag].concat()) {
             *place = byte;
         }
         Some(reply)

@@ -42,21 +42,13 @@ pub enum FrameError {
 /// The datagram (type 1 or 2) around `noise`, for the owner of `keys`; and its mac1, which opens a cookie
 /// reply to it.
 #[must_use]
-pub fn wrap(
-    kind: Kind,
-    index: u32,
-    noise: &[u8],
-    keys: &MacKeys,
-    cookie: Option<&Cookie>,
-) -> (Vec<u8>, [u8; MAC_LEN]) {
+pub fn wrap(kind: Kind, index: u32, noise: &[u8], keys: &MacKeys, cookie: Option<&Cookie>) -> (Vec<u8>, [u8; MAC_LEN]) {
     let mut datagram = Vec::with_capacity(FRAME_LEN + noise.len() + MACS_LEN);
     datagram.extend_from_slice(&[kind as u8, VERSION, 0, 0]);
     datagram.extend_from_slice(&index.to_le_bytes());
     datagram.extend_from_slice(noise);
     datagram.resize(datagram.len() + MACS_LEN, 0);
-    let mac1 = keys
-        .fill(&mut datagram, cookie)
-        .expect("room for both MACs was made in the line above");
+    let mac1 = keys.fill(&mut datagram, cookie).expect("room for both MACs was made in the line above");
     (datagram, mac1)
 }
 
@@ -68,17 +60,11 @@ pub fn wrap(
 pub fn unwrap<'a>(kind: Kind, datagram: &'a [u8], keys: &MacKeys) -> Result<Frame<'a>, FrameError> {
     let length_fits = match kind {
         Kind::Initiation => datagram.len() == HANDSHAKE_LEN,
-        Kind::Response => {
-            (FRAME_LEN + OVERHEAD_2 + MACS_LEN..=HANDSHAKE_LEN).contains(&datagram.len())
-        }
+        Kind::Response => (FRAME_LEN + OVERHEAD_2 + MACS_LEN..=HANDSHAKE_LEN).contains(&datagram.len()),
         _ => false,
     };
-    let (head, rest) = datagram
-        .split_first_chunk::<FRAME_LEN>()
-        .ok_or(FrameError::Format)?;
-    let (noise, _) = rest
-        .split_last_chunk::<MACS_LEN>()
-        .ok_or(FrameError::Format)?;
+    let (head, rest) = datagram.split_first_chunk::<FRAME_LEN>().ok_or(FrameError::Format)?;
+    let (noise, _) = rest.split_last_chunk::<MACS_LEN>().ok_or(FrameError::Format)?;
     let [byte, VERSION, 0, 0, i0, i1, i2, i3] = *head else {
         return Err(FrameError::Format);
     };
@@ -88,10 +74,7 @@ pub fn unwrap<'a>(kind: Kind, datagram: &'a [u8], keys: &MacKeys) -> Result<Fram
     if !keys.verify_mac1(datagram) {
         return Err(FrameError::Mac1);
     }
-    Ok(Frame {
-        index: u32::from_le_bytes([i0, i1, i2, i3]),
-        noise,
-    })
+    Ok(Frame { index: u32::from_le_bytes([i0, i1, i2, i3]), noise })
 }
 
 const _: () = assert!(FRAME_LEN + OVERHEAD_1 + MACS_LEN <= HANDSHAKE_LEN);
@@ -108,30 +91,17 @@ mod tests {
 
     #[test]
     fn a_frame_reads_back_what_it_wrapped() {
-        for (kind, len) in [
-            (Kind::Initiation, 1_160),
-            (Kind::Response, 48),
-            (Kind::Response, 1_160),
-        ] {
+        for (kind, len) in [(Kind::Initiation, 1_160), (Kind::Response, 48), (Kind::Response, 1_160)] {
             let noise = vec![7; len];
             let (datagram, _) = wrap(kind, 0x0102_0304, &noise, &keys(1), None);
-            assert_eq!(
-                unwrap(kind, &datagram, &keys(1)),
-                Ok(Frame {
-                    index: 0x0102_0304,
-                    noise: &noise
-                })
-            );
+            assert_eq!(unwrap(kind, &datagram, &keys(1)), Ok(Frame { index: 0x0102_0304, noise: &noise }));
         }
     }
 
     #[test]
     fn a_frame_for_another_receiver_is_refused() {
         let (datagram, _) = wrap(Kind::Initiation, 1, &[7; 1_160], &keys(1), None);
-        assert_eq!(
-            unwrap(Kind::Initiation, &datagram, &keys(2)),
-            Err(FrameError::Mac1)
-        );
+        assert_eq!(unwrap(Kind::Initiation, &datagram, &keys(2)), Err(FrameError::Mac1));
     }
 
     #[test]
@@ -144,16 +114,9 @@ mod tests {
             (Kind::Data, 1_160),
         ] {
             let (datagram, _) = wrap(kind, 1, &vec![7; len], &keys(1), None);
-            assert_eq!(
-                unwrap(kind, &datagram, &keys(1)),
-                Err(FrameError::Format),
-                "{kind:?} {len}"
-            );
+            assert_eq!(unwrap(kind, &datagram, &keys(1)), Err(FrameError::Format), "{kind:?} {len}");
         }
-        assert_eq!(
-            unwrap(Kind::Response, &[], &keys(1)),
-            Err(FrameError::Format)
-        );
+        assert_eq!(unwrap(Kind::Response, &[], &keys(1)), Err(FrameError::Format));
     }
 
     #[test]
@@ -162,11 +125,7 @@ mod tests {
             let (mut datagram, _) = wrap(Kind::Initiation, 1, &[7; 1_160], &keys(1), None);
             datagram[at] ^= 2;
             keys(1).fill(&mut datagram, None);
-            assert_eq!(
-                unwrap(Kind::Initiation, &datagram, &keys(1)),
-                Err(FrameError::Format),
-                "byte {at}"
-            );
+            assert_eq!(unwrap(Kind::Initiation, &datagram, &keys(1)), Err(FrameError::Format), "byte {at}");
         }
     }
 
@@ -176,11 +135,7 @@ mod tests {
         for at in 0..datagram.len() {
             let mut bad = datagram.clone();
             bad[at] ^= 1;
-            assert_eq!(
-                unwrap(Kind::Initiation, &bad, &keys(1)).is_err(),
-                at < datagram.len() - 16,
-                "byte {at}"
-            );
+            assert_eq!(unwrap(Kind::Initiation, &bad, &keys(1)).is_err(), at < datagram.len() - 16, "byte {at}");
         }
     }
 }

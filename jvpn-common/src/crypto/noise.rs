@@ -74,16 +74,9 @@ pub struct Split {
 
 impl Split {
     fn of(state: &mut HandshakeState) -> Result<Self, NoiseError> {
-        let hash = state
-            .get_handshake_hash()
-            .try_into()
-            .map_err(|_| NoiseError::Order)?;
+        let hash = state.get_handshake_hash().try_into().map_err(|_| NoiseError::Order)?;
         let (mut k1, mut k2) = state.dangerously_get_raw_split();
-        Ok(Self {
-            hash,
-            k1: Secret::take(&mut k1),
-            k2: Secret::take(&mut k2),
-        })
+        Ok(Self { hash, k1: Secret::take(&mut k1), k2: Secret::take(&mut k2) })
     }
 }
 
@@ -150,15 +143,10 @@ impl Responder {
         message: &[u8],
         entropy: &mut dyn Entropy,
     ) -> Result<(PublicKey, Vec<u8>, Self), NoiseError> {
-        let mut state = builder(entropy)?
-            .local_private_key(private.expose())?
-            .prologue(PROLOGUE)?
-            .build_responder()?;
+        let mut state = builder(entropy)?.local_private_key(private.expose())?.prologue(PROLOGUE)?.build_responder()?;
         let payload = read(&mut state, message, OVERHEAD_1)?;
-        let remote: [u8; 32] = state
-            .get_remote_static()
-            .and_then(|key| key.try_into().ok())
-            .ok_or(NoiseError::Order)?;
+        let remote: [u8; 32] =
+            state.get_remote_static().and_then(|key| key.try_into().ok()).ok_or(NoiseError::Order)?;
         let remote = PublicKey::from_bytes(remote).map_err(|_| NoiseError::WeakKey)?;
         Ok((remote, payload, Self(state)))
     }
@@ -167,11 +155,7 @@ impl Responder {
     ///
     /// # Errors
     /// [`NoiseError::Length`] for a payload no datagram holds.
-    pub fn answer(
-        mut self,
-        psk: &PresharedKey,
-        payload: &[u8],
-    ) -> Result<(Vec<u8>, Split), NoiseError> {
+    pub fn answer(mut self, psk: &PresharedKey, payload: &[u8]) -> Result<(Vec<u8>, Split), NoiseError> {
         self.0.set_psk(PSK_AT, psk.expose())?;
         let message = write(&mut self.0, payload, OVERHEAD_2)?;
         let split = Split::of(&mut self.0)?;
@@ -185,11 +169,7 @@ fn builder<'a>(entropy: &mut dyn Entropy) -> Result<Builder<'a>, NoiseError> {
     Ok(Builder::with_resolver(params, Box::new(Resolver { seed })))
 }
 
-fn write(
-    state: &mut HandshakeState,
-    payload: &[u8],
-    overhead: usize,
-) -> Result<Vec<u8>, NoiseError> {
+fn write(state: &mut HandshakeState, payload: &[u8], overhead: usize) -> Result<Vec<u8>, NoiseError> {
     if payload.len() + overhead > MESSAGE_MAX {
         return Err(NoiseError::Length);
     }
@@ -199,18 +179,11 @@ fn write(
     Ok(message)
 }
 
-fn read(
-    state: &mut HandshakeState,
-    message: &[u8],
-    overhead: usize,
-) -> Result<Vec<u8>, NoiseError> {
+fn read(state: &mut HandshakeState, message: &[u8], overhead: usize) -> Result<Vec<u8>, NoiseError> {
     if message.len() > MESSAGE_MAX {
         return Err(NoiseError::Length);
     }
-    let len = message
-        .len()
-        .checked_sub(overhead)
-        .ok_or(NoiseError::Length)?;
+    let len = message.len().checked_sub(overhead).ok_or(NoiseError::Length)?;
     let mut payload = vec![0; len];
     let len = state.read_message(message, &mut payload)?;
     payload.truncate(len);
@@ -236,8 +209,7 @@ impl CryptoResolver for Resolver {
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        matches!(choice, CipherChoice::ChaChaPoly)
-            .then(|| Box::new(ChaChaPoly(Secret::zeroed())) as Box<dyn Cipher>)
+        matches!(choice, CipherChoice::ChaChaPoly).then(|| Box::new(ChaChaPoly(Secret::zeroed())) as Box<dyn Cipher>)
     }
 }
 
@@ -263,10 +235,7 @@ struct X25519 {
 
 impl Default for X25519 {
     fn default() -> Self {
-        Self {
-            private: Secret::zeroed(),
-            public: [0; 32],
-        }
+        Self { private: Secret::zeroed(), public: [0; 32] }
     }
 }
 
@@ -318,12 +287,9 @@ impl Dh for X25519 {
     fn dh(&self, public: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
         let public = public.first_chunk::<32>().ok_or(snow::Error::Dh)?;
         let public = PublicKey::from_bytes(*public).map_err(|_| snow::Error::Dh)?;
-        let private =
-            PrivateKey::from_secret(self.private.duplicate()).map_err(|_| snow::Error::Dh)?;
+        let private = PrivateKey::from_secret(self.private.duplicate()).map_err(|_| snow::Error::Dh)?;
         let shared = private.agree(&public).map_err(|_| snow::Error::Dh)?;
-        out.first_chunk_mut::<32>()
-            .ok_or(snow::Error::Dh)?
-            .copy_from_slice(shared.expose());
+        out.first_chunk_mut::<32>().ok_or(snow::Error::Dh)?.copy_from_slice(shared.expose());
         Ok(())
     }
 }
@@ -333,9 +299,7 @@ struct ChaChaPoly(Secret<32>);
 
 impl ChaChaPoly {
     fn nonce(n: u64) -> [u8; 12] {
-        (u128::from(n) << 32).to_le_bytes()[..12]
-            .try_into()
-            .unwrap_or([0; 12])
+        (u128::from(n) << 32).to_le_bytes()[..12].try_into().unwrap_or([0; 12])
     }
 }
 
@@ -358,16 +322,8 @@ impl Cipher for ChaChaPoly {
         plaintext.len() + 16
     }
 
-    fn decrypt(
-        &self,
-        nonce: u64,
-        authtext: &[u8],
-        ciphertext: &[u8],
-        out: &mut [u8],
-    ) -> Result<usize, snow::Error> {
-        let (text, tag) = ciphertext
-            .split_last_chunk::<16>()
-            .ok_or(snow::Error::Decrypt)?;
+    fn decrypt(&self, nonce: u64, authtext: &[u8], ciphertext: &[u8], out: &mut [u8]) -> Result<usize, snow::Error> {
+        let (text, tag) = ciphertext.split_last_chunk::<16>().ok_or(snow::Error::Decrypt)?;
         let out = out.get_mut(..text.len()).ok_or(snow::Error::Decrypt)?;
         out.copy_from_slice(text);
         let opened = ChaCha20Poly1305::new(self.0.expose().into()).decrypt_in_place_detached(

@@ -44,10 +44,7 @@ pub struct EpochKeys {
 impl EpochKeys {
     /// The keys of this handshake; the split is used up.
     #[must_use]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a split gives its keys once and is wiped here"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "a split gives its keys once and is wiped here")]
     pub fn derive(split: Split) -> Self {
         let mut ikm = Secret::<64>::zeroed();
         let (first, second) = ikm.expose_mut().split_at_mut(32);
@@ -55,35 +52,22 @@ impl EpochKeys {
         second.copy_from_slice(split.k2.expose());
         let prk = SimpleHkdf::<Blake2s256>::new(Some(&split.hash), ikm.expose());
         Self {
-            data: Directions {
-                up: expand(&prk, "jvp/1 data up"),
-                down: expand(&prk, "jvp/1 data down"),
-            },
-            control: Directions {
-                up: expand(&prk, "jvp/1 control up"),
-                down: expand(&prk, "jvp/1 control down"),
-            },
-            steering: Directions {
-                up: expand(&prk, "jvp/1 steering up"),
-                down: expand(&prk, "jvp/1 steering down"),
-            },
+            data: Directions { up: expand(&prk, "jvp/1 data up"), down: expand(&prk, "jvp/1 data down") },
+            control: Directions { up: expand(&prk, "jvp/1 control up"), down: expand(&prk, "jvp/1 control down") },
+            steering: Directions { up: expand(&prk, "jvp/1 steering up"), down: expand(&prk, "jvp/1 steering down") },
         }
     }
 
     /// The steering keys as the map holds them: two little-endian words each.
     #[must_use]
     pub fn steering_words(&self) -> SteeringKeys {
-        SteeringKeys {
-            up: words(&self.steering.up),
-            down: words(&self.steering.down),
-        }
+        SteeringKeys { up: words(&self.steering.up), down: words(&self.steering.down) }
     }
 }
 
 fn expand<const N: usize>(prk: &SimpleHkdf<Blake2s256>, label: &str) -> Secret<N> {
     let mut key = Secret::zeroed();
-    prk.expand(label.as_bytes(), key.expose_mut())
-        .expect("HKDF gives up to 255 × 32 bytes; a key is at most 32");
+    prk.expand(label.as_bytes(), key.expose_mut()).expect("HKDF gives up to 255 × 32 bytes; a key is at most 32");
     key
 }
 

@@ -45,10 +45,7 @@ pub struct ChaCha(ChaCha20Poly1305);
 impl ChaCha {
     /// Takes the key over.
     #[must_use]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the key is used up: its bytes are wiped here"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "the key is used up: its bytes are wiped here")]
     pub fn new(key: Secret<32>) -> Self {
         Self(ChaCha20Poly1305::new(key.expose().into()))
     }
@@ -64,9 +61,7 @@ impl Aead for ChaCha {
 
     fn open_in_place(&self, nonce: &NonceBytes, aad: &[u8], sealed: &mut [u8]) -> Option<usize> {
         let (text, tag) = sealed.split_last_chunk_mut::<TAG_LEN>()?;
-        self.0
-            .decrypt_in_place_detached(nonce.into(), aad, text, (&*tag).into())
-            .ok()?;
+        self.0.decrypt_in_place_detached(nonce.into(), aad, text, (&*tag).into()).ok()?;
         Some(text.len())
     }
 }

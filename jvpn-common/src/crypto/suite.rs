@@ -6,9 +6,7 @@
 use crate::time::Duration;
 
 /// AEAD of the data keys. Control is always ChaCha20-Poly1305.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Suite {
@@ -53,9 +51,7 @@ impl Suite {
     /// The first suite of `ours` that the client offers. Unknown numbers are passed over.
     #[must_use]
     pub fn choose(ours: &[Self], offered: &[u8]) -> Option<Self> {
-        ours.iter()
-            .copied()
-            .find(|suite| offered.contains(&(*suite as u8)))
+        ours.iter().copied().find(|suite| offered.contains(&(*suite as u8)))
     }
 
     /// What a key of this suite may do.
@@ -65,16 +61,8 @@ impl Suite {
     #[must_use]
     pub const fn limits(self) -> Limits {
         match self {
-            Self::Aes256Gcm => Limits {
-                rekey_after: 1 << 27,
-                reject_after: 1 << 28,
-                failures: 1 << 51,
-            },
-            Self::ChaCha20Poly1305 => Limits {
-                rekey_after: 1 << 60,
-                reject_after: 1 << 61,
-                failures: 1 << 35,
-            },
+            Self::Aes256Gcm => Limits { rekey_after: 1 << 27, reject_after: 1 << 28, failures: 1 << 51 },
+            Self::ChaCha20Poly1305 => Limits { rekey_after: 1 << 60, reject_after: 1 << 61, failures: 1 << 35 },
         }
     }
 }
@@ -95,18 +83,9 @@ mod tests {
 
     #[test]
     fn the_gateways_order_decides_whatever_the_clients_is() {
-        assert_eq!(
-            Suite::choose(&[ChaCha20Poly1305, Aes256Gcm], &[1, 2]),
-            Some(ChaCha20Poly1305)
-        );
-        assert_eq!(
-            Suite::choose(&[Aes256Gcm, ChaCha20Poly1305], &[2, 1]),
-            Some(Aes256Gcm)
-        );
-        assert_eq!(
-            Suite::choose(&[Aes256Gcm, ChaCha20Poly1305], &[9, 2]),
-            Some(ChaCha20Poly1305)
-        );
+        assert_eq!(Suite::choose(&[ChaCha20Poly1305, Aes256Gcm], &[1, 2]), Some(ChaCha20Poly1305));
+        assert_eq!(Suite::choose(&[Aes256Gcm, ChaCha20Poly1305], &[2, 1]), Some(Aes256Gcm));
+        assert_eq!(Suite::choose(&[Aes256Gcm, ChaCha20Poly1305], &[9, 2]), Some(ChaCha20Poly1305));
     }
 
     #[test]
@@ -114,17 +93,13 @@ mod tests {
         assert_eq!(Suite::choose(&[Aes256Gcm], &[2]), None);
         assert_eq!(Suite::choose(&[Aes256Gcm], &[]), None);
         assert_eq!(Suite::choose(&[], &[1, 2]), None);
-        assert_eq!(
-            Suite::choose(&[Aes256Gcm, ChaCha20Poly1305], &[SUITE_RESERVED_HYBRID, 0]),
-            None
-        );
+        assert_eq!(Suite::choose(&[Aes256Gcm, ChaCha20Poly1305], &[SUITE_RESERVED_HYBRID, 0]), None);
     }
 
     #[test]
     fn only_two_numbers_are_suites_and_each_reads_back() {
-        let known: Vec<u8> = (0..=255)
-            .filter(|&byte| Suite::from_byte(byte).is_some_and(|s| s as u8 == byte))
-            .collect();
+        let known: Vec<u8> =
+            (0..=255).filter(|&byte| Suite::from_byte(byte).is_some_and(|s| s as u8 == byte)).collect();
         assert_eq!(known, [1, 2]);
     }
 

@@ -7,7 +7,7 @@ use crate::abi::ActiveWord;
 use crate::channel::Channel;
 use crate::crypto::Suite;
 use crate::ids::{Epoch, Generation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex, Version};
-use crate::limits::{PATH_MTU_UNPROVEN, LOCATORS_MAX, TRANSPORT_INDEX_MAX};
+use crate::limits::{LOCATORS_MAX, PATH_MTU_UNPROVEN, TRANSPORT_INDEX_MAX};
 use crate::secret::PublicKey;
 use crate::session::flap::Meter;
 use crate::session::{Path, Session};

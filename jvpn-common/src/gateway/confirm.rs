@@ -227,7 +227,15 @@ impl Engine {
         // An order to end it stands; what else waited went with the old keys.
         let end = self.table.sessions.get(&id).and_then(|live| live.waiting.end);
         let waiting = Waiting { end, ..Waiting::default() };
-        let live = Live { core: stepped.core.clone(), peer, slot: Some(slot), ceiling: stepped.ceiling, reason: None, busy: None, waiting };
+        let live = Live {
+            core: stepped.core.clone(),
+            peer,
+            slot: Some(slot),
+            ceiling: stepped.ceiling,
+            reason: None,
+            busy: None,
+            waiting,
+        };
         self.table.enlist(id, live);
         self.keep(stepped);
     }

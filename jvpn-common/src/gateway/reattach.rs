@@ -84,7 +84,8 @@ impl Engine {
             Some(proof) => self.proven(asked, transport, proof),
             None => self.known(came.slot, transport, &policy, request.quoted_echo),
         };
-        let validated = if self.sabotage.is(Bug::SkipsChallenge) { Validated::answered(transport, path) } else { validated };
+        let validated =
+            if self.sabotage.is(Bug::SkipsChallenge) { Validated::answered(transport, path) } else { validated };
         match validated {
             Ok(_) if self.is_busy(session) => self.drop(Drop::Busy),
             Ok(validated) => self.on_proven(asked, validated, transport, &policy),

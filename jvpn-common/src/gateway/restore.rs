@@ -31,9 +31,10 @@ impl Engine {
     pub fn set_peers(&mut self, peers: std::collections::BTreeMap<PublicKey, super::Peer>) {
         self.config.peers = peers;
         let gone = |live: &Live| !self.config.peers.contains_key(&live.peer);
-        let gone: Vec<SessionId> = self.table.sessions.iter().filter(|(_, live)| gone(live)).map(|(&id, _)| id).collect();
+        let gone: Vec<SessionId> =
+            self.table.sessions.iter().filter(|(_, live)| gone(live)).map(|(&id, _)| id).collect();
         for id in gone {
-            self.terminate(id, crate::reason::Reason::PolicyTermination);
+            self.terminate(id, Reason::PolicyTermination);
         }
     }
 

@@ -4,8 +4,8 @@
 
 use super::Engine;
 use crate::ids::{SessionId, Slot};
-use crate::secret::PublicKey;
 use crate::reason::Reason;
+use crate::secret::PublicKey;
 use crate::session::{Path, Session, State};
 use crate::time::{Duration, Instant};
 use ipnet::IpNet;

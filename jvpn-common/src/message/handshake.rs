@@ -202,8 +202,7 @@ impl Accepted {
         if count > ADDRESSES_MAX {
             return None;
         }
-        let addresses =
-            (0..count).map(|_| IpNet::new(reader.address()?, reader.u8()?).ok()).collect::<Option<_>>()?;
+        let addresses = (0..count).map(|_| IpNet::new(reader.address()?, reader.u8()?).ok()).collect::<Option<_>>()?;
         let locators = read_locators(reader)?;
         let len = usize::from(reader.u16()?);
         let policy = if len > POLICY_LEN_MAX { None } else { reader.slice(len) }?.to_vec();

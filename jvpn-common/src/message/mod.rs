@@ -8,7 +8,7 @@ pub mod control;
 pub mod handshake;
 pub mod reattach;
 
+pub use crate::session::Label;
 pub use control::{Control, Message};
 pub use handshake::{Accepted, Answer, HandshakePurpose, Hello};
-pub use crate::session::Label;
 pub use reattach::{Ack, Evidence, Purpose, Reject, Request};

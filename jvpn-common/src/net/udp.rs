@@ -1,4 +1,4 @@
-//! UDP.
+//! The UDP header (RFC 768).
 //!
 //! Owns the 8 bytes. Must never send a zero checksum: IPv6 forbids it, and in IPv4 it switches GRO off.
 

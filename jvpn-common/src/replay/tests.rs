@@ -10,10 +10,7 @@ struct Oracle(BTreeSet<u64>);
 
 impl Oracle {
     fn judge(&self, counter: u64) -> Result<(), ReplayError> {
-        let below = self
-            .0
-            .last()
-            .is_some_and(|&highest| counter <= highest && highest - counter >= WINDOW);
+        let below = self.0.last().is_some_and(|&highest| counter <= highest && highest - counter >= WINDOW);
         match (below, self.0.contains(&counter)) {
             (true, _) => Err(ReplayError::TooOld),
             (false, true) => Err(ReplayError::Replayed),
@@ -87,10 +84,7 @@ fn transports_have_windows_of_their_own() {
     assert_eq!(windows.commit(0, 1 << 20), Ok(()));
     assert_eq!(windows.commit(1, 0), Ok(()));
     assert_eq!(windows.commit(0, 0), Err(ReplayError::TooOld));
-    assert_eq!(
-        (windows.highest(0), windows.highest(1), windows.highest(2)),
-        (Some(1 << 20), Some(0), None)
-    );
+    assert_eq!((windows.highest(0), windows.highest(1), windows.highest(2)), (Some(1 << 20), Some(0), None));
 }
 
 #[test]
@@ -135,10 +129,6 @@ fn what_was_retired_explicitly_stays_refused() {
     assert_eq!(windows.commit(3, 0), Err(ReplayError::Retired));
     assert_eq!(windows.commit(4, 0), Err(ReplayError::Replayed));
     windows.retire_below(2);
-    assert_eq!(
-        windows.commit(3, 0),
-        Err(ReplayError::Retired),
-        "the floor never sinks"
-    );
+    assert_eq!(windows.commit(3, 0), Err(ReplayError::Retired), "the floor never sinks");
     assert_eq!(windows.commit(4, 1), Ok(()));
 }

@@ -10,22 +10,12 @@ fn public(bytes: [u8; 32]) -> Result<PublicKey, KeyError> {
 
 #[test]
 fn a_key_pair_of_rfc_7748_agrees() {
-    let alice = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo="
-        .parse::<PrivateKey>()
-        .unwrap();
-    let bob = "XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os="
-        .parse::<PrivateKey>()
-        .unwrap();
-    assert_eq!(
-        alice.public().to_string(),
-        "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
-    );
+    let alice = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse::<PrivateKey>().unwrap();
+    let bob = "XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=".parse::<PrivateKey>().unwrap();
+    assert_eq!(alice.public().to_string(), "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=");
     let shared = alice.agree(&bob.public()).unwrap();
     assert!(shared.same(&bob.agree(&alice.public()).unwrap()));
-    assert_eq!(
-        STANDARD.encode(shared.expose()),
-        "Sl2dW6TOLeFyjjv0gDUPJeB+IclH0Z4zdvCbPB4WF0I="
-    );
+    assert_eq!(STANDARD.encode(shared.expose()), "Sl2dW6TOLeFyjjv0gDUPJeB+IclH0Z4zdvCbPB4WF0I=");
 }
 
 #[test]
@@ -42,22 +32,10 @@ fn keys_read_back_what_they_print() {
 #[test]
 fn text_that_is_no_key_says_why() {
     assert_eq!("not base64!".parse::<PublicKey>(), Err(KeyError::NotBase64));
-    assert_eq!(
-        STANDARD.encode([7; 31]).parse::<PublicKey>(),
-        Err(KeyError::Length(31))
-    );
-    assert_eq!(
-        STANDARD.encode([7; 33]).parse::<PublicKey>(),
-        Err(KeyError::Length(33))
-    );
-    assert_eq!(
-        STANDARD.encode([0; 32]).parse::<PrivateKey>().err(),
-        Some(KeyError::Zero)
-    );
-    assert_eq!(
-        STANDARD.encode([0; 32]).parse::<PresharedKey>().err(),
-        Some(KeyError::Zero)
-    );
+    assert_eq!(STANDARD.encode([7; 31]).parse::<PublicKey>(), Err(KeyError::Length(31)));
+    assert_eq!(STANDARD.encode([7; 33]).parse::<PublicKey>(), Err(KeyError::Length(33)));
+    assert_eq!(STANDARD.encode([0; 32]).parse::<PrivateKey>().err(), Some(KeyError::Zero));
+    assert_eq!(STANDARD.encode([0; 32]).parse::<PresharedKey>().err(), Some(KeyError::Zero));
     // The last character of 44 carries two bits too many; a second text for the same key is refused.
     let mut text = STANDARD.encode([7; 32]);
     text.replace_range(42..43, "d");
@@ -75,10 +53,7 @@ fn every_low_order_point_is_refused() {
 fn a_point_of_low_order_is_refused_by_its_result_even_if_the_list_forgot_it() {
     let private = PrivateKey::generate(&mut Fixed::new(1));
     for point in LOW_ORDER {
-        assert_eq!(
-            private.agree(&PublicKey(point)).err(),
-            Some(KeyError::LowOrder)
-        );
+        assert_eq!(private.agree(&PublicKey(point)).err(), Some(KeyError::LowOrder));
     }
 }
 
@@ -100,10 +75,7 @@ fn nothing_secret_is_printed() {
     let private = PrivateKey::generate(&mut Fixed::new(1));
     let psk = PresharedKey::generate(&mut Fixed::new(2));
     let secret = Secret::<4>::take(&mut [1, 2, 3, 4]);
-    assert_eq!(
-        format!("{private:?} {psk:?} {secret:?}"),
-        "PrivateKey(..) PresharedKey(..) Secret(..)"
-    );
+    assert_eq!(format!("{private:?} {psk:?} {secret:?}"), "PrivateKey(..) PresharedKey(..) Secret(..)");
 }
 
 #[test]

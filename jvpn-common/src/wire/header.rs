@@ -79,32 +79,8 @@ impl Header {
     /// Reads the 24 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: &[u8; HEADER_LEN]) -> Self {
-        let [
-            kind,
-            epoch,
-            f0,
-            f1,
-            t0,
-            t1,
-            t2,
-            t3,
-            l0,
-            l1,
-            l2,
-            l3,
-            l4,
-            l5,
-            l6,
-            l7,
-            c0,
-            c1,
-            c2,
-            c3,
-            c4,
-            c5,
-            c6,
-            c7,
-        ] = *bytes;
+        let [kind, epoch, f0, f1, t0, t1, t2, t3, l0, l1, l2, l3, l4, l5, l6, l7, c0, c1, c2, c3, c4, c5, c6, c7] =
+            *bytes;
         Self {
             kind,
             epoch,
@@ -122,10 +98,7 @@ impl Header {
         let [t0, t1, t2, t3] = self.tag.to_le_bytes();
         let [l0, l1, l2, l3, l4, l5, l6, l7] = self.locator.to_le_bytes();
         let [c0, c1, c2, c3, c4, c5, c6, c7] = self.counter.to_le_bytes();
-        [
-            self.kind, self.epoch, f0, f1, t0, t1, t2, t3, l0, l1, l2, l3, l4, l5, l6, l7, c0, c1,
-            c2, c3, c4, c5, c6, c7,
-        ]
+        [self.kind, self.epoch, f0, f1, t0, t1, t2, t3, l0, l1, l2, l3, l4, l5, l6, l7, c0, c1, c2, c3, c4, c5, c6, c7]
     }
 
     /// The header a datagram begins with, if it is long enough.
@@ -142,22 +115,14 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_what_it_wrote() {
-        let header = Header {
-            kind: 4,
-            epoch: 9,
-            flags: 3,
-            tag: 0x0102_0304,
-            locator: !7,
-            counter: 1 << 40,
-        };
+        let header = Header { kind: 4, epoch: 9, flags: 3, tag: 0x0102_0304, locator: !7, counter: 1 << 40 };
         assert_eq!(Header::from_bytes(&header.to_bytes()), header);
         assert!(Header::parse(&header.to_bytes()[..23]).is_none());
     }
 
     #[test]
     fn every_type_byte_but_eight_is_unknown() {
-        let known =
-            (0..=255).filter(|&byte| Kind::from_byte(byte).is_some_and(|kind| kind as u8 == byte));
+        let known = (0..=255).filter(|&byte| Kind::from_byte(byte).is_some_and(|kind| kind as u8 == byte));
         assert_eq!(known.count(), 8);
     }
 }

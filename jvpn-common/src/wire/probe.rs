@@ -108,14 +108,7 @@ mod tests {
 
     #[test]
     fn a_body_reads_back_what_it_wrote() {
-        let body = Body {
-            client_time: 1,
-            gateway_time: 2,
-            incarnation: 3,
-            probes: 4,
-            data: 5,
-            status: 7,
-        };
+        let body = Body { client_time: 1, gateway_time: 2, incarnation: 3, probes: 4, data: 5, status: 7 };
         assert_eq!(Body::from_words(&words(&bytes(&body.words()))), body);
     }
 }

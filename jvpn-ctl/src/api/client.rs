@@ -70,7 +70,8 @@ impl Client {
         let sockets = sockets.filter(|path| path.extension().is_some_and(|extension| extension == "sock"));
         // One left behind by a killed daemon is not a daemon.
         let dead = |path: &PathBuf| {
-            std::os::unix::net::UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+            std::os::unix::net::UnixStream::connect(path)
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
         };
         let mut alive: Vec<_> = sockets.filter(|path| !dead(path)).collect();
         alive.sort();
@@ -113,7 +114,11 @@ impl Client {
     ///
     /// # Errors
     /// No daemon, or it said no.
-    pub async fn lines(&self, page: &str, mut each: impl FnMut(&str) -> std::io::Result<()>) -> Result<(), ClientError> {
+    pub async fn lines(
+        &self,
+        page: &str,
+        mut each: impl FnMut(&str) -> std::io::Result<()>,
+    ) -> Result<(), ClientError> {
         let mut body = self.send(Method::GET, page).await?.into_body();
         let mut pending = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -135,7 +140,9 @@ impl Client {
     async fn send(&self, method: Method, page: &str) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
             std::io::ErrorKind::PermissionDenied => ClientError::Denied(self.socket.clone()),
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => ClientError::NoDaemon(self.socket.clone()),
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+                ClientError::NoDaemon(self.socket.clone())
+            }
             _ => self.broken(error),
         })?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;

@@ -23,7 +23,8 @@ pub(crate) fn parse_since(text: &str) -> Result<jiff::Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
-    let ago = humantime::parse_duration(text).map_err(|_| format!("`{text}` is neither a time (2026-01-02T03:04:05Z) nor a duration (10m)"))?;
+    let ago = humantime::parse_duration(text)
+        .map_err(|_| format!("`{text}` is neither a time (2026-01-02T03:04:05Z) nor a duration (10m)"))?;
     let ago = jiff::SignedDuration::try_from(ago).map_err(|error| error.to_string())?;
     jiff::Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
 }

@@ -3,7 +3,9 @@
 //! Owns the way from a request to the event loop and back, with a bound on the wait. Must never hold a session:
 //! it asks whoever owns them.
 
-use super::model::{Body, Envelope, ErrorBody, History, Jumped, OneSession, Paths, Reloaded, Session, Sessions, Status, Terminated};
+use super::model::{
+    Body, Envelope, ErrorBody, History, Jumped, OneSession, Paths, Reloaded, Session, Sessions, Status, Terminated,
+};
 use super::request::{Caller, Refused, Reply, Request};
 use super::socket::{Peer, Socket, admits};
 use super::stream;
@@ -68,13 +70,19 @@ fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-async fn only_admitted(State(shared): State<Arc<Shared>>, ConnectInfo(peer): ConnectInfo<Peer>, mut http: Http, next: Next) -> Response {
+async fn only_admitted(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    mut http: Http,
+    next: Next,
+) -> Response {
     match peer.0 {
         Some(caller) if admits(caller, shared.uid, shared.group) => {
             http.extensions_mut().insert(caller);
             next.run(http).await
         }
-        _ => Failure(StatusCode::FORBIDDEN, error("only root, this daemon's user and the group jvpn may ask")).into_response(),
+        _ => Failure(StatusCode::FORBIDDEN, error("only root, this daemon's user and the group jvpn may ask"))
+            .into_response(),
     }
 }
 
@@ -142,10 +150,14 @@ impl Shared {
     pub(super) async fn resolve(&self, prefix: &str) -> Result<(SessionId, Option<Session>), Failure> {
         let sessions = self.ask(Request::Sessions).await?;
         let prefix = prefix.to_ascii_lowercase();
-        let mut found: Vec<_> = sessions.into_iter().filter(|session| session.session_id.starts_with(&prefix)).collect();
+        let mut found: Vec<_> =
+            sessions.into_iter().filter(|session| session.session_id.starts_with(&prefix)).collect();
         match (found.pop(), found.pop()) {
             (Some(session), None) => {
-                let id = session.session_id.parse().map_err(|_| Failure::broken("the daemon gave a session without an id"))?;
+                let id = session
+                    .session_id
+                    .parse()
+                    .map_err(|_| Failure::broken("the daemon gave a session without an id"))?;
                 Ok((id, Some(session)))
             }
             (Some(one), Some(other)) => {
@@ -171,7 +183,8 @@ async fn sessions(State(shared): State<Arc<Shared>>) -> Answer<Sessions> {
 
 async fn session(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Answer<OneSession> {
     let (id, session) = shared.resolve(&id).await?;
-    let session = session.ok_or_else(|| Failure::not_found(format!("no session is called {id}; its history may be known")))?;
+    let session =
+        session.ok_or_else(|| Failure::not_found(format!("no session is called {id}; its history may be known")))?;
     answer(OneSession { session })
 }
 
@@ -179,7 +192,9 @@ async fn history(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> A
     let (id, session) = shared.resolve(&id).await?;
     let dir = shared.handle.feed.dir().to_path_buf();
     let read = tokio::task::spawn_blocking(move || audit::history(&dir, id)).await;
-    let history = read.map_err(|error| Failure::broken(error.to_string()))?.map_err(|error| Failure::broken(error.to_string()))?;
+    let history = read
+        .map_err(|error| Failure::broken(error.to_string()))?
+        .map_err(|error| Failure::broken(error.to_string()))?;
     if history.is_empty() && session.is_none() {
         return Err(Failure::not_found(format!("no session is called {id}, now or in the record")));
     }
@@ -199,7 +214,11 @@ struct JumpQuery {
     dry_run: bool,
 }
 
-async fn jump(State(shared): State<Arc<Shared>>, axum::Extension(by): axum::Extension<Caller>, Query(query): Query<JumpQuery>) -> Answer<Jumped> {
+async fn jump(
+    State(shared): State<Arc<Shared>>,
+    axum::Extension(by): axum::Extension<Caller>,
+    Query(query): Query<JumpQuery>,
+) -> Answer<Jumped> {
     let session = match query.session {
         Some(prefix) => Some(shared.resolve(&prefix).await?.0),
         None => None,
@@ -225,6 +244,9 @@ async fn terminate(
     answer(shared.ask(|reply| Request::Terminate { session, dry_run: query.dry_run, by, reply }).await??)
 }
 
-async fn reload_peers(State(shared): State<Arc<Shared>>, axum::Extension(by): axum::Extension<Caller>) -> Answer<Reloaded> {
+async fn reload_peers(
+    State(shared): State<Arc<Shared>>,
+    axum::Extension(by): axum::Extension<Caller>,
+) -> Answer<Reloaded> {
     answer(shared.ask(|reply| Request::ReloadPeers { by, reply }).await??)
 }

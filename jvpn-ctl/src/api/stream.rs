@@ -27,7 +27,10 @@ pub(super) struct EventsQuery {
     first: Option<usize>,
 }
 
-pub(super) async fn events(State(shared): State<Arc<Shared>>, Query(query): Query<EventsQuery>) -> Result<Response, Failure> {
+pub(super) async fn events(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<EventsQuery>,
+) -> Result<Response, Failure> {
     let filter = filter(&shared, &query).await?;
     // Subscribed before the files are read, so that no line falls between; the number tells copies apart.
     let live = shared.handle.feed.subscribe();
@@ -36,8 +39,14 @@ pub(super) async fn events(State(shared): State<Arc<Shared>>, Query(query): Quer
     // Following without a start means from now on.
     let skip_past = query.follow && query.since.is_none() && query.first.is_none();
     let past_filter = filter.clone();
-    let read = tokio::task::spawn_blocking(move || if skip_past { Ok(Past::default()) } else { past(&dir, &past_filter, first) });
-    let past = read.await.map_err(|error| Failure::broken(error.to_string()))?.map_err(|error| Failure::broken(error.to_string()))?;
+    let read =
+        tokio::task::spawn_blocking(
+            move || if skip_past { Ok(Past::default()) } else { past(&dir, &past_filter, first) },
+        );
+    let past = read
+        .await
+        .map_err(|error| Failure::broken(error.to_string()))?
+        .map_err(|error| Failure::broken(error.to_string()))?;
     let left = first.saturating_sub(past.count);
     let live = (query.follow && left > 0).then_some(live);
     let state = Follow { past: Some(past.bytes), last: past.last, live, filter, left };
@@ -46,7 +55,9 @@ pub(super) async fn events(State(shared): State<Arc<Shared>>, Query(query): Quer
     Ok(([("content-type", "application/x-ndjson")], body).into_response())
 }
 
-fn lines_ok(lines: impl stream::Stream<Item = Bytes>) -> impl stream::Stream<Item = Result<Bytes, std::convert::Infallible>> {
+fn lines_ok(
+    lines: impl stream::Stream<Item = Bytes>,
+) -> impl stream::Stream<Item = Result<Bytes, std::convert::Infallible>> {
     use futures_util::StreamExt as _;
     lines.map(Ok)
 }

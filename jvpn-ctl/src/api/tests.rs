@@ -40,12 +40,24 @@ async fn stand_in(mut requests: mpsc::Receiver<Request>) {
                     text: "the last switch was 0.3 s ago; cooldown is 1 s".into(),
                 };
                 let id = session.unwrap_or_default().to_string();
-                let jumped = Jumped { session_id: id, from: None, to: to.clone(), state_version: Some(2), took_ms: None, dry_run };
+                let jumped = Jumped {
+                    session_id: id,
+                    from: None,
+                    to: to.clone(),
+                    state_version: Some(2),
+                    took_ms: None,
+                    dry_run,
+                };
                 drop(reply.send(if to == "lte" { Err(denied) } else { Ok(jumped) }));
             }
             Request::Terminate { session, dry_run, reply, .. } => {
                 let reason = "OPERATOR_TERMINATION".into();
-                drop(reply.send(Ok(Terminated { session_id: session.to_string(), reason, state_version: Some(3), dry_run })));
+                drop(reply.send(Ok(Terminated {
+                    session_id: session.to_string(),
+                    reason,
+                    state_version: Some(3),
+                    dry_run,
+                })));
             }
             Request::Status(reply) => drop(reply),
             Request::Paths(reply) => drop(reply.send(Vec::new())),
@@ -74,7 +86,8 @@ fn daemon() -> Daemon {
 }
 
 fn record(id: u8) -> Record {
-    let context = Context { ts: "2026-01-02T03:04:05.000000006Z", at: Default::default(), node: "gw", seq: 0, peer: "p" };
+    let context =
+        Context { ts: "2026-01-02T03:04:05.000000006Z", at: Default::default(), node: "gw", seq: 0, peer: "p" };
     let mut record = Record::plain(&context, Event::SecurityEvent);
     record.session_id = Some(SessionId([id; 16]));
     record
@@ -106,7 +119,10 @@ async fn a_refused_jump_carries_the_reason_and_the_bound() {
     let daemon = daemon();
     let error = daemon.client.post::<Envelope<Jumped>>("/v1/jump?session=b0&to=lte").await.expect_err("refused");
     let (status, body) = refused(error);
-    assert_eq!((status, body.reason.as_deref(), body.detail.as_deref()), (409, Some("TRANSPORT_SWITCH_DENIED"), Some("COOLDOWN_ACTIVE")));
+    assert_eq!(
+        (status, body.reason.as_deref(), body.detail.as_deref()),
+        (409, Some("TRANSPORT_SWITCH_DENIED"), Some("COOLDOWN_ACTIVE"))
+    );
     let jumped: Envelope<Jumped> = daemon.client.post("/v1/jump?session=b0&to=wifi").await.expect("made");
     assert_eq!(jumped.body.session_id, "b0".repeat(16));
 }
@@ -144,7 +160,8 @@ async fn events_are_what_is_in_the_record_and_then_what_is_added() {
     daemon.client.lines("/v1/events?follow=true&first=4", follow).await.expect("ends after four");
     assert_eq!(followed.len(), 4);
     assert!(followed[2].contains("\"seq\":\"3\"") && followed[3].contains("\"seq\":\"4\""));
-    let (status, _) = refused(daemon.client.get::<serde_json::Value>("/v1/events?reason=NOPE").await.expect_err("no code"));
+    let (status, _) =
+        refused(daemon.client.get::<serde_json::Value>("/v1/events?reason=NOPE").await.expect_err("no code"));
     assert_eq!(status, 400);
 }
 

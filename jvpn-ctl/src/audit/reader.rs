@@ -42,9 +42,9 @@ impl Filter {
             let mut more = more.into_iter().flatten().filter_map(Value::as_str);
             text("reason") == Some(reason.name()) || more.any(|code| code == reason.name())
         });
-        let since = self.since.is_none_or(|since| {
-            text("ts").and_then(|ts| ts.parse::<Timestamp>().ok()).is_some_and(|ts| ts >= since)
-        });
+        let since = self
+            .since
+            .is_none_or(|since| text("ts").and_then(|ts| ts.parse::<Timestamp>().ok()).is_some_and(|ts| ts >= since));
         (session && reason && since).then_some(record)
     }
 }
@@ -53,7 +53,11 @@ impl Filter {
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn read(dir: &Path, filter: &Filter, mut each: impl FnMut(&str, Value) -> ControlFlow<()>) -> Result<(), AuditError> {
+pub fn read(
+    dir: &Path,
+    filter: &Filter,
+    mut each: impl FnMut(&str, Value) -> ControlFlow<()>,
+) -> Result<(), AuditError> {
     for path in segment::list(dir)? {
         let file = File::open(&path).map_err(|cause| AuditError::io(&path, cause))?;
         let mut reader = BufReader::new(file);

@@ -130,7 +130,11 @@ fn a_full_disk_is_an_error_and_the_gap_is_a_record_when_there_is_room_again() {
     assert_eq!(chained(state.path()), [1, 5, 6]);
     let all = lines(state.path());
     assert!(all[1].contains("\"event\":\"GAP\""), "{}", all[1]);
-    assert!(all[1].contains("\"count\":3") && all[1].contains("\"first_seq\":\"2\"") && all[1].contains("\"last_seq\":\"4\""));
+    assert!(
+        all[1].contains("\"count\":3")
+            && all[1].contains("\"first_seq\":\"2\"")
+            && all[1].contains("\"last_seq\":\"4\"")
+    );
 }
 
 #[test]

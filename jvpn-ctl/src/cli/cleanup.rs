@@ -48,7 +48,11 @@ fn place(context: &Context) -> Result<(Role, Paths, String), CliError> {
     let named = context.places.config.as_ref();
     let gateway = context.places.config_of(Role::Gateway);
     let client = context.places.config_of(Role::Client);
-    let as_client = if named.is_some() { super::check::role_of(&client) == Role::Client } else { !gateway.exists() && client.exists() };
+    let as_client = if named.is_some() {
+        super::check::role_of(&client) == Role::Client
+    } else {
+        !gateway.exists() && client.exists()
+    };
     if as_client {
         let config = ClientConfig::load(&client)?;
         return Ok((Role::Client, context.places.resolve(Role::Client, &config.name, &config.paths), config.tun));

@@ -130,7 +130,9 @@ impl From<AttachError> for CliError {
             AttachError::Foreign { .. } => (Kind::Refused, "jvpn-ctl never replaces a program that is not its own"),
             AttachError::ForeignPins(_) => (Kind::Refused, "or give another place with --pin-root"),
             AttachError::NoInterface(_) => (Kind::NotFound, "`ip link` lists the interfaces"),
-            AttachError::Layout | AttachError::Size { .. } => (Kind::Refused, "`jvpn-ctl cleanup` ends nothing but what is loaded"),
+            AttachError::Layout | AttachError::Size { .. } => {
+                (Kind::Refused, "`jvpn-ctl cleanup` ends nothing but what is loaded")
+            }
             AttachError::Map { .. } => (Kind::NotFound, "load first: jvpn-ctl load IFACE"),
             AttachError::NoBpffs(_) => (Kind::Failed, "the message names the command"),
             AttachError::Pins { .. } | AttachError::Load(_) | AttachError::Clock(_) | AttachError::Netlink(_) => {
@@ -146,12 +148,15 @@ impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
         let text = error.to_string();
         match error {
-            ClientError::NoDaemon(_) => Self::new(Kind::NoDaemon, text).hint("start it: `jvpn-ctl serve` on a gateway, `jvpn-ctl connect` on a client"),
+            ClientError::NoDaemon(_) => Self::new(Kind::NoDaemon, text)
+                .hint("start it: `jvpn-ctl serve` on a gateway, `jvpn-ctl connect` on a client"),
             ClientError::Several(sockets) => {
                 let first = sockets.first().map(|path| path.display().to_string()).unwrap_or_default();
                 Self::usage(text).hint(format!("say which: --socket {first}"))
             }
-            ClientError::Denied(_) => Self::new(Kind::Privilege, text).hint("run it as root, or as a member of the group jvpn"),
+            ClientError::Denied(_) => {
+                Self::new(Kind::Privilege, text).hint("run it as root, or as a member of the group jvpn")
+            }
             ClientError::Refused { status, body } => {
                 let kind = match status.as_u16() {
                     400 => Kind::Usage,
@@ -162,7 +167,8 @@ impl From<ClientError> for CliError {
                 };
                 let reasons: Vec<_> = body.reason.into_iter().chain(body.detail).collect();
                 match reasons.last() {
-                    Some(last) => Self::new(kind, format!("{}: {}", reasons.join(" "), body.error)).hint(format!("jvpn-ctl explain {last}")),
+                    Some(last) => Self::new(kind, format!("{}: {}", reasons.join(" "), body.error))
+                        .hint(format!("jvpn-ctl explain {last}")),
                     None => Self::new(kind, body.error),
                 }
             }

@@ -60,7 +60,10 @@ fn text(line: &str) -> String {
     let field = |key: &str| record.get(key).and_then(Value::as_str);
     let event = field("event").unwrap_or("?");
     if event == "DROPPED" {
-        return format!("-- {} events were too fast for this stream; `jvpn-ctl events --since` has them", record["count"]);
+        return format!(
+            "-- {} events were too fast for this stream; `jvpn-ctl events --since` has them",
+            record["count"]
+        );
     }
     let mut parts = vec![output::clock(field("ts").unwrap_or("-"))];
     parts.extend(field("session_id").map(|id| output::short(id).to_owned()));
@@ -86,7 +89,10 @@ mod tests {
     #[test]
     fn a_line_for_people_says_when_who_what_and_why() {
         let line = r#"{"ts":"x","session_id":"0123456789abcdef","peer":"till","event":"TRANSPORT_SWITCH","from":"ATTACHED","to":"RECOVERING","reason":"RECOVERY_START","details":{"reasons":["NO_DELIVERY"]},"state_version":"3","transport":{"from":null,"to":{"label":"lte"}}}"#;
-        assert_eq!(text(line), "x  01234567  till  TRANSPORT_SWITCH  ATTACHED -> RECOVERING  RECOVERY_START  + NO_DELIVERY  on lte  v3");
+        assert_eq!(
+            text(line),
+            "x  01234567  till  TRANSPORT_SWITCH  ATTACHED -> RECOVERING  RECOVERY_START  + NO_DELIVERY  on lte  v3"
+        );
         assert!(text("{\"event\":\"DROPPED\",\"count\":7}").starts_with("-- 7 events"));
         assert_eq!(text("junk"), "junk");
     }

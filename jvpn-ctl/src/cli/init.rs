@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use ipnet::IpNet;
 use jvpn_common::secret::{PrivateKey, PublicKey};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Write a commented configuration with a fresh key; existing files are left alone
 #[derive(Debug, clap::Args)]
@@ -54,7 +54,8 @@ const FILL_IN: &str = "the gateway's public key goes here";
 
 pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let name = args.name.clone().unwrap_or_else(host_name);
-    check_name(&name).map_err(|cause| CliError::usage(format!("the name `{name}` {cause}")).hint("give another one with --name"))?;
+    check_name(&name)
+        .map_err(|cause| CliError::usage(format!("the name `{name}` {cause}")).hint("give another one with --name"))?;
     let role = match args.role {
         Kind::Gateway => Role::Gateway,
         Kind::Client => Role::Client,
@@ -89,7 +90,10 @@ fn say(args: &Args, context: &Context, config: &Path, key_file: &Path, public: &
     }
     output::talk(&format!("wrote {} and {}", config.display(), key_file.display()));
     output::talk(&match args.role {
-        Kind::Gateway => format!("next: read it, then `jvpn-ctl peer add NAME --qr` and `jvpn-ctl serve --config {}`", config.display()),
+        Kind::Gateway => format!(
+            "next: read it, then `jvpn-ctl peer add NAME --qr` and `jvpn-ctl serve --config {}`",
+            config.display()
+        ),
         Kind::Client if args.gateway_key.is_none() || args.endpoints.is_empty() => {
             format!("next: fill in `public_key` and `endpoints`, then `jvpn-ctl check {}`", config.display())
         }
@@ -153,7 +157,7 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), CliError> {
 }
 
 /// Writes a new file; one that the group may read is given to it.
-pub(super) fn write(path: &PathBuf, text: &str, mode: u32) -> Result<(), CliError> {
+pub(super) fn write(path: &Path, text: &str, mode: u32) -> Result<(), CliError> {
     key::write_new(path, text, mode).map_err(|error| CliError::io(&path.display().to_string(), &error))?;
     if mode & 0o040 != 0 {
         share(path);

@@ -36,8 +36,8 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     if args.dry_run {
         return done(context, &plan, &config, None);
     }
-    let allow_generic = config.xdp != XdpMode::Native;
-    let options = LoadOptions { interface: args.interface, max_sessions: config.max_sessions, pins, allow_generic };
+    let wanted = crate::runtime::gateway::wanted(config.xdp);
+    let options = LoadOptions { interface: args.interface, max_sessions: config.max_sessions, pins, wanted };
     let loaded = attach::load(&options)?;
     done(context, &plan, &config, Some(&loaded))
 }
@@ -56,7 +56,11 @@ fn say(plan: &Plan, config: &GatewayConfig) {
         known(facts.gro)
     ));
     let what = if plan.replaces { "replace our program, keeping its maps" } else { "attach the program" };
-    output::talk(&format!("will {what}; {} sessions take {}", config.max_sessions, output::bytes(attach::memory(config.max_sessions))));
+    output::talk(&format!(
+        "will {what}; {} sessions take {}",
+        config.max_sessions,
+        output::bytes(attach::memory(config.max_sessions))
+    ));
     for warning in &plan.warnings {
         output::talk(&format!("{}: {warning}", output::styled(output::MIDDLING, "warning")));
     }

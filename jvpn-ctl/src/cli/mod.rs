@@ -17,16 +17,16 @@ mod load;
 mod man;
 mod output;
 mod paths;
-mod plane;
 mod peer;
+mod plane;
 mod pubkey;
 mod serve;
 mod sessions;
 mod status;
 mod terminate;
-mod unload;
 #[cfg(test)]
 mod tests;
+mod unload;
 
 pub use error::{CliError, Kind};
 
@@ -39,7 +39,9 @@ use std::process::ExitCode;
 /// Jumping VPN: a session that outlives every path.
 #[derive(Debug, Parser)]
 #[command(name = "jvpn-ctl", version, long_version = LONG_VERSION, disable_help_subcommand = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 no daemon, 4 not found, 5 refused, 6 unhealthy, 7 privilege missing")]
+#[command(
+    after_help = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 no daemon, 4 not found, 5 refused, 6 unhealthy, 7 privilege missing"
+)]
 struct Cli {
     #[command(flatten)]
     places: Places,
@@ -77,13 +79,8 @@ macro_rules! features {
     };
 }
 
-const LONG_VERSION: &str = concat!(
-    env!("CARGO_PKG_VERSION"),
-    "\nkernel program: ",
-    env!("JVPN_EBPF_HASH"),
-    "\nfeatures: ",
-    features!(),
-);
+const LONG_VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), "\nkernel program: ", env!("JVPN_EBPF_HASH"), "\nfeatures: ", features!(),);
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -239,5 +236,8 @@ pub(crate) fn snapshot(path: &str, text: &str) {
     }
     let committed = std::fs::read_to_string(&file).unwrap_or_default();
     let differs = committed.lines().zip(text.lines()).position(|(old, new)| old != new);
-    assert!(committed == text, "{path} is out of date from line {differs:?}; run: JVPN_BLESS=1 cargo test -p jvpn-ctl --lib");
+    assert!(
+        committed == text,
+        "{path} is out of date from line {differs:?}; run: JVPN_BLESS=1 cargo test -p jvpn-ctl --lib"
+    );
 }

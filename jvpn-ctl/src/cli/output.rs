@@ -3,22 +3,22 @@
 //! Owns tables, envelopes and styles. Must never panic over a closed pipe.
 
 use super::error::CliError;
-use crate::api::model::{Body, Envelope};
+use crate::api::model::Envelope;
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::io::Write as _;
 
 /// Good news.
-pub const GOOD: Style = AnsiColor::Green.on_default().bold();
+pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
 /// Bad news.
-pub const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
 /// In between.
-pub const MIDDLING: Style = AnsiColor::Yellow.on_default().bold();
+pub(super) const MIDDLING: Style = AnsiColor::Yellow.on_default().bold();
 
 /// A piece of text in a style; without colour it is the text alone.
 #[must_use]
-pub fn styled(style: Style, text: &str) -> String {
+pub(super) fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
@@ -26,7 +26,7 @@ pub fn styled(style: Style, text: &str) -> String {
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn data(text: &str) -> Result<(), CliError> {
+pub(super) fn data(text: &str) -> Result<(), CliError> {
     let mut out = anstream::stdout().lock();
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
     written.map_err(|error| match error.kind() {
@@ -36,24 +36,16 @@ pub fn data(text: &str) -> Result<(), CliError> {
 }
 
 /// Prints talk: what was done, what to do next.
-pub fn talk(text: &str) {
+pub(super) fn talk(text: &str) {
     // Nobody listening to talk is not a failure.
     let _ = writeln!(anstream::stderr().lock(), "{text}");
-}
-
-/// Prints one JSON document: a line for programs, since `jq` indents better than we do.
-///
-/// # Errors
-/// Standard output cannot be written.
-pub fn json<T: Serialize + Body>(body: T) -> Result<(), CliError> {
-    value(&Envelope::from(body))
 }
 
 /// Prints an envelope that came from a daemon.
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn value<T: Serialize>(value: &T) -> Result<(), CliError> {
+pub(super) fn value<T: Serialize>(value: &T) -> Result<(), CliError> {
     let text = serde_json::to_string(value).map_err(|error| CliError::failed(error.to_string()))?;
     data(&text)
 }
@@ -62,13 +54,13 @@ pub fn value<T: Serialize>(value: &T) -> Result<(), CliError> {
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn document(schema: &str, fields: serde_json::Value) -> Result<(), CliError> {
+pub(super) fn document(schema: &str, fields: serde_json::Value) -> Result<(), CliError> {
     value(&Envelope { schema: schema.to_owned(), body: fields })
 }
 
 /// A table with headings and as many spaces as it needs.
 #[must_use]
-pub fn table<const N: usize>(headings: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(super) fn table<const N: usize>(headings: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(headings);
@@ -82,7 +74,7 @@ pub fn table<const N: usize>(headings: [&str; N], rows: impl IntoIterator<Item =
 
 /// A time without its date when it is from today, to milliseconds.
 #[must_use]
-pub fn clock(ts: &str) -> String {
+pub(super) fn clock(ts: &str) -> String {
     let Ok(time) = ts.parse::<jiff::Timestamp>() else { return ts.to_owned() };
     let zone = jiff::tz::TimeZone::system();
     let (then, now) = (time.to_zoned(zone.clone()), jiff::Timestamp::now().to_zoned(zone));
@@ -92,7 +84,7 @@ pub fn clock(ts: &str) -> String {
 
 /// Bytes with a unit.
 #[must_use]
-pub fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let step = (count.max(1).ilog2() / 10).min(4);
     let unit = UNITS.get(step as usize).copied().unwrap_or("B");
@@ -106,19 +98,19 @@ pub fn bytes(count: u64) -> String {
 
 /// The start of an id that people type.
 #[must_use]
-pub fn short(id: &str) -> &str {
+pub(super) fn short(id: &str) -> &str {
     id.get(..8).unwrap_or(id)
 }
 
 /// An optional text, or a dash.
 #[must_use]
-pub fn or_dash(text: Option<impl std::fmt::Display>) -> String {
+pub(super) fn or_dash(text: Option<impl std::fmt::Display>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| text.to_string())
 }
 
 /// A number with one digit after the point, or a dash.
 #[must_use]
-pub fn tenth(number: Option<f64>) -> String {
+pub(super) fn tenth(number: Option<f64>) -> String {
     or_dash(number.map(|number| format!("{number:.1}")))
 }
 

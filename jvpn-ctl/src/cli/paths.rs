@@ -31,8 +31,19 @@ pub(super) fn run(_: Args, context: &Context) -> Result<(), CliError> {
                 output::or_dash(path.gateway_says.as_ref()),
             ]
         };
-        let headings =
-            ["path", "state", "class", "interface", "local", "remote", "rtt ms", "loss %", "jitter ms", "mtu", "gateway says"];
+        let headings = [
+            "path",
+            "state",
+            "class",
+            "interface",
+            "local",
+            "remote",
+            "rtt ms",
+            "loss %",
+            "jitter ms",
+            "mtu",
+            "gateway says",
+        ];
         output::data(&output::table(headings, paths.body.paths.iter().map(row)))
     })
 }

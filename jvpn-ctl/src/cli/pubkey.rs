@@ -19,7 +19,8 @@ pub(super) fn run(_: Args) -> Result<(), CliError> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(512));
     let read = std::io::stdin().lock().take(INPUT_MAX).read_to_end(&mut bytes);
     read.map_err(|error| CliError::failed(format!("standard input: {error}")))?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| CliError::usage("standard input holds no key: it is not text"))?;
+    let text =
+        std::str::from_utf8(&bytes).map_err(|_| CliError::usage("standard input holds no key: it is not text"))?;
     let key: PrivateKey = text.trim().parse().map_err(|error| CliError::usage(format!("standard input: {error}")))?;
     output::data(&key.public().to_string())
 }

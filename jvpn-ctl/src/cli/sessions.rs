@@ -31,11 +31,13 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
                 if context.json { output::value(&sessions) } else { output::data(&table(&sessions.body)) }
             }
             (Some(id), None) => {
-                let session: Envelope<OneSession> = client.get(&format!("/v1/sessions/{}", super::in_page(&id)?)).await?;
+                let session: Envelope<OneSession> =
+                    client.get(&format!("/v1/sessions/{}", super::in_page(&id)?)).await?;
                 if context.json { output::value(&session) } else { output::data(&details(&session.body.session)) }
             }
             (Some(id), Some(What::History)) => {
-                let history: Envelope<History> = client.get(&format!("/v1/sessions/{}/history", super::in_page(&id)?)).await?;
+                let history: Envelope<History> =
+                    client.get(&format!("/v1/sessions/{}/history", super::in_page(&id)?)).await?;
                 if context.json { output::value(&history) } else { output::data(&timeline(&history.body)) }
             }
         }
@@ -64,7 +66,13 @@ pub(super) fn table(sessions: &Sessions) -> String {
 
 fn details(session: &Session) -> String {
     let transport = session.transport.as_ref().map(|transport| {
-        format!("{} {} -> {} since {}", transport.name, transport.local, transport.remote, output::clock(&transport.since))
+        format!(
+            "{} {} -> {} since {}",
+            transport.name,
+            transport.local,
+            transport.remote,
+            output::clock(&transport.since)
+        )
     });
     let candidates = session.candidates.iter().map(|candidate| format!("{} {}", candidate.name, candidate.remote));
     let candidates: Vec<_> = candidates.collect();
@@ -103,7 +111,14 @@ fn timeline(history: &History) -> String {
         }
         let took = [step.detect_ms, step.prove_ms, step.commit_ms].map(output::tenth).join(" / ");
         let took = if took == "- / - / -" { "-".to_owned() } else { took };
-        [output::clock(&step.ts), step.state_version.to_string(), change, reason, output::or_dash(step.transport.as_ref()), took]
+        [
+            output::clock(&step.ts),
+            step.state_version.to_string(),
+            change,
+            reason,
+            output::or_dash(step.transport.as_ref()),
+            took,
+        ]
     };
     let headings = ["time", "version", "state", "reason", "transport", "detect / prove / commit ms"];
     format!("session {}\n{}", history.session_id, output::table(headings, history.history.iter().map(row)))

@@ -91,7 +91,11 @@ async fn show(context: &Context, status: &Envelope<Status>) -> Result<(), CliErr
         output::data(&format!("kernel program: {} on {} (id {})", xdp.mode, xdp.iface, xdp.prog_id))?;
     }
     let sessions: Envelope<Sessions> = context.client()?.get("/v1/sessions").await?;
-    if sessions.body.sessions.is_empty() { Ok(()) } else { output::data(&format!("\n{}", sessions::table(&sessions.body))) }
+    if sessions.body.sessions.is_empty() {
+        Ok(())
+    } else {
+        output::data(&format!("\n{}", sessions::table(&sessions.body)))
+    }
 }
 
 fn verdict(status: &Status) -> String {

@@ -33,6 +33,11 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
             return output::value(&ended);
         }
         let done = if ended.body.dry_run { "would end" } else { "ended" };
-        output::data(&format!("session {} of {}: {done} ({})", output::short(&session.session_id), session.peer, ended.body.reason))
+        output::data(&format!(
+            "session {} of {}: {done} ({})",
+            output::short(&session.session_id),
+            session.peer,
+            ended.body.reason
+        ))
     })
 }

@@ -23,12 +23,16 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let _lock = if args.force {
         None
     } else {
-        let held = plane::unused(&paths).map_err(|error| if error.kind == Kind::Refused { error.hint("or use --force") } else { error });
+        let held = plane::unused(&paths)
+            .map_err(|error| if error.kind == Kind::Refused { error.hint("or use --force") } else { error });
         Some(held?)
     };
     let was = attach::unload(&args.interface, &Pins::below(&paths.pin_root))?;
     if context.json {
-        return output::document("jvpn.unload/1", serde_json::json!({ "interface": args.interface, "was_loaded": was }));
+        return output::document(
+            "jvpn.unload/1",
+            serde_json::json!({ "interface": args.interface, "was_loaded": was }),
+        );
     }
     if !was {
         return Err(CliError::new(Kind::NotFound, format!("nothing of ours is loaded on {}", args.interface)));

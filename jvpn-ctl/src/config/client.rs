@@ -231,7 +231,11 @@ fn client(reader: &mut Reader<'_>, raw: &RawFile) -> Option<ClientConfig> {
     let own = &raw.client;
     let mut warnings = Vec::new();
     if let Some(lockdown) = own.lockdown.as_ref().filter(|lockdown| *lockdown.as_ref()) {
-        reader.wrong(lockdown, "`lockdown` is not enforced by this version", "must be false: nothing would hold back clear text");
+        reader.wrong(
+            lockdown,
+            "`lockdown` is not enforced by this version",
+            "must be false: nothing would hold back clear text",
+        );
     }
     let dns: Vec<Spanned<IpAddr>> = reader.all("dns", &own.dns, "\"10.77.0.1\"");
     if !dns.is_empty() {
@@ -245,7 +249,12 @@ fn client(reader: &mut Reader<'_>, raw: &RawFile) -> Option<ClientConfig> {
     }
     let transports = transports(reader, &raw.transport);
     let private_key = key_source(reader, "private_key", own.private_key.as_ref(), own.private_key_file.as_ref());
-    let preshared_key = key_source(reader, "preshared_key", raw.gateway.preshared_key.as_ref(), raw.gateway.preshared_key_file.as_ref());
+    let preshared_key = key_source(
+        reader,
+        "preshared_key",
+        raw.gateway.preshared_key.as_ref(),
+        raw.gateway.preshared_key_file.as_ref(),
+    );
     if private_key.is_none() && own.private_key.is_none() && own.private_key_file.is_none() {
         reader.wrong(&own.name, "missing key `private_key_file`", "this client has no key");
     }
@@ -264,7 +273,11 @@ fn client(reader: &mut Reader<'_>, raw: &RawFile) -> Option<ClientConfig> {
             run_dir: own.run_dir.as_ref().map(|path| reader.path(path)),
             pin_root: None,
         },
-        gateway_key: reader.parsed("public_key", &raw.gateway.public_key, "the 44 characters `jvpn-ctl pubkey` prints")?,
+        gateway_key: reader.parsed(
+            "public_key",
+            &raw.gateway.public_key,
+            "the 44 characters `jvpn-ctl pubkey` prints",
+        )?,
     })
 }
 
@@ -279,7 +292,10 @@ fn key_source<K: FromStr<Err = secret::KeyError>>(
         (None, None) => None,
         (None, Some(path)) => Some(KeySource::File(reader.path(path))),
         (Some(value), Some(path)) => {
-            let problem = Problem::at(format!("`{key}` and `{key}_file` contradict each other"), reader.source.mark(value.span(), "either this"));
+            let problem = Problem::at(
+                format!("`{key}` and `{key}_file` contradict each other"),
+                reader.source.mark(value.span(), "either this"),
+            );
             reader.report.push(problem.and(reader.source.mark(path.span(), "or this")));
             None
         }

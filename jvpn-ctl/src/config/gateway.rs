@@ -205,7 +205,8 @@ impl GatewayConfig {
     fn add(&mut self, reader: &mut Reader<'_>, raw: &RawPeer, claims: &mut Claims) {
         let name = reader.name("name", &raw.name);
         claims.once(reader, "peer name", name.clone(), &raw.name);
-        let public_key: Option<PublicKey> = reader.parsed("public_key", &raw.public_key, "the 44 characters `jvpn-ctl pubkey` prints");
+        let public_key: Option<PublicKey> =
+            reader.parsed("public_key", &raw.public_key, "the 44 characters `jvpn-ctl pubkey` prints");
         if let Some(key) = public_key {
             claims.once(reader, "public key", key.to_string(), &raw.public_key);
         }
@@ -223,10 +224,13 @@ impl GatewayConfig {
         }
         let policy = raw.policy.as_ref().map_or_else(|| "field".to_owned(), |policy| policy.as_ref().clone());
         if let Some(span) = raw.policy.as_ref().filter(|_| !self.policies.contains_key(&policy)) {
-            let problem = Problem::at(format!("no policy is called `{policy}`"), reader.source.mark(span.span(), "unknown"));
+            let problem =
+                Problem::at(format!("no policy is called `{policy}`"), reader.source.mark(span.span(), "unknown"));
             reader.report.push(match did_you_mean(&policy, self.policies.keys().map(String::as_str)) {
                 Some(guess) => problem.hint(format!("did you mean `{guess}`?")),
-                None => problem.hint(format!("policies: {}", self.policies.keys().cloned().collect::<Vec<_>>().join(", "))),
+                None => {
+                    problem.hint(format!("policies: {}", self.policies.keys().cloned().collect::<Vec<_>>().join(", ")))
+                }
             });
         }
         let Some(public_key) = public_key else { return };
@@ -256,7 +260,8 @@ fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
     GatewayConfig {
         name: reader.name("name", &raw.name),
         private_key_file: reader.path(&raw.private_key_file),
-        listen: u16::try_from(number(reader, "listen", &raw.listen, 1..=65_535, u32::from(DEFAULT_PORT))).unwrap_or(DEFAULT_PORT),
+        listen: u16::try_from(number(reader, "listen", &raw.listen, 1..=65_535, u32::from(DEFAULT_PORT)))
+            .unwrap_or(DEFAULT_PORT),
         interfaces: raw.interfaces.as_ref().iter().map(|name| reader.interface("interfaces", name)).collect(),
         xdp: raw.xdp.unwrap_or_default(),
         tun: raw.tun.as_ref().map_or_else(|| "jvpn0".into(), |tun| reader.interface("tun", tun)),
@@ -290,7 +295,8 @@ pub fn peers_dir(config: &Path) -> PathBuf {
 
 fn peer_files(config: &Path) -> Result<Vec<PathBuf>, Report> {
     let dir = peers_dir(config);
-    let fail = |error: std::io::Error| Report::from(Problem::without_place(format!("cannot read {}: {error}", dir.display())));
+    let fail =
+        |error: std::io::Error| Report::from(Problem::without_place(format!("cannot read {}: {error}", dir.display())));
     let entries = match std::fs::read_dir(&dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(fail)?,
@@ -325,7 +331,8 @@ impl Claims {
     fn once(&mut self, reader: &mut Reader<'_>, kind: &'static str, word: String, at: &Spanned<String>) {
         let title = format!("the {kind} `{word}` is used twice");
         if let Some((source, span)) = self.words.get(&(kind, word.clone())) {
-            let problem = Problem::at(title, reader.source.mark(at.span(), "again here")).and(source.mark(span.clone(), "first here"));
+            let problem = Problem::at(title, reader.source.mark(at.span(), "again here"))
+                .and(source.mark(span.clone(), "first here"));
             reader.report.push(problem);
         } else {
             self.words.insert((kind, word), (reader.source.clone(), at.span()));
@@ -346,7 +353,8 @@ impl Claims {
         let clash = self.prefixes.iter().find(|(taken, ..)| taken.contains(&new) || new.contains(taken));
         if let Some((taken, source, span)) = clash {
             let title = format!("{new} overlaps {taken}");
-            let problem = Problem::at(title, reader.source.mark(net.span(), "this one")).and(source.mark(span.clone(), "is taken here"));
+            let problem = Problem::at(title, reader.source.mark(net.span(), "this one"))
+                .and(source.mark(span.clone(), "is taken here"));
             reader.report.push(problem);
         }
         self.prefixes.push((new, reader.source.clone(), net.span()));

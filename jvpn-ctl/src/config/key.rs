@@ -59,7 +59,9 @@ impl KeyError {
         match self {
             Self::Missing(path) => Some(format!("make one: (umask 077; jvpn-ctl genkey > {})", path.display())),
             Self::Denied(_) => Some("run as the user the file belongs to, or as root".into()),
-            Self::Exposed { path, .. } => Some(format!("chmod 600 {}, and make a new key if others may have read it", path.display())),
+            Self::Exposed { path, .. } => {
+                Some(format!("chmod 600 {}, and make a new key if others may have read it", path.display()))
+            }
             Self::NoKey { .. } => Some("a key is what `jvpn-ctl genkey` or `wg genkey` prints: 44 characters".into()),
             Self::NotAFile(_) | Self::Io { .. } => None,
         }
@@ -131,7 +133,10 @@ mod tests {
         for mode in [0o604, 0o640, 0o601] {
             let (_dir, path) = file(b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", mode);
             let error = read::<PrivateKey>(&path).expect_err("refused");
-            assert_eq!(error.to_string(), format!("key file {} has mode {mode:04o}: only its owner may have access", path.display()));
+            assert_eq!(
+                error.to_string(),
+                format!("key file {} has mode {mode:04o}: only its owner may have access", path.display())
+            );
             assert!(error.hint().is_some_and(|hint| hint.starts_with("chmod 600 ")));
         }
     }

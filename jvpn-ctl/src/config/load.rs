@@ -14,7 +14,8 @@ const FILE_MAX: u64 = 1 << 20;
 
 /// Reads a configuration file as text.
 pub(super) fn read(path: &Path) -> Result<Source, Report> {
-    let fail = |cause: &dyn Display| Report::from(Problem::without_place(format!("cannot read {}: {cause}", path.display())));
+    let fail =
+        |cause: &dyn Display| Report::from(Problem::without_place(format!("cannot read {}: {cause}", path.display())));
     let meta = std::fs::metadata(path).map_err(|error| fail(&error))?;
     if !meta.is_file() {
         return Err(fail(&"not a file"));
@@ -123,7 +124,8 @@ impl<'a> Reader<'a> {
     /// An interface name as the kernel takes it.
     pub(super) fn interface(&mut self, key: &str, value: &Spanned<String>) -> String {
         let text = value.as_ref();
-        let fine = !text.is_empty() && text.len() <= 15 && !text.contains(['/', ':']) && !text.contains(char::is_whitespace);
+        let fine =
+            !text.is_empty() && text.len() <= 15 && !text.contains(['/', ':']) && !text.contains(char::is_whitespace);
         if !fine || text == "." || text == ".." {
             self.wrong(value, format!("`{key}` is no interface name"), "1 to 15 bytes without `/`, `:` and spaces");
         }

@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let file = FilePaths { run_dir: Some("/file/run".into()), state_dir: Some("/file/state".into()), pin_root: None };
+        let file =
+            FilePaths { run_dir: Some("/file/run".into()), state_dir: Some("/file/state".into()), pin_root: None };
         let places = Places { run_dir: Some("/flag/run".into()), ..Places::default() };
         let paths = places.resolve(Role::Gateway, "gw", &file);
         assert_eq!(paths.run_dir, Path::new("/flag/run"));

@@ -24,7 +24,11 @@ pub(super) fn read(reader: &mut Reader<'_>, raw: &RawPolicies) -> BTreeMap<Strin
     for (name, table) in raw {
         let own = reader.name("policy", name);
         if own.len() > NAME_MAX {
-            reader.wrong(name, "the policy's name is too long", format!("at most {NAME_MAX} bytes: it travels in messages"));
+            reader.wrong(
+                name,
+                "the policy's name is too long",
+                format!("at most {NAME_MAX} bytes: it travels in messages"),
+            );
         }
         let policy = one(reader, &own, table);
         policies.insert(own, policy);
@@ -37,20 +41,31 @@ fn one(reader: &mut Reader<'_>, own: &str, table: &Table) -> Policy {
     own.clone_into(&mut policy.name);
     for (key, value) in table.iter().filter(|(key, _)| key.as_ref() != "base") {
         let Some(text) = text_of(value.as_ref()) else {
-            reader.wrong(value, format!("`{key}` is not a value a policy can have"), "write a text, a number, or a list of texts");
+            reader.wrong(
+                value,
+                format!("`{key}` is not a value a policy can have"),
+                "write a text, a number, or a list of texts",
+            );
             continue;
         };
         if let Err(error) = policy.set(key.as_ref(), &text) {
             let problem = match &error {
                 PolicyError::UnknownKey { .. } => {
-                    let problem = Problem::at(format!("unknown policy key `{key}`"), reader.source.mark(key.span(), "not a key of a policy"));
+                    let problem = Problem::at(
+                        format!("unknown policy key `{key}`"),
+                        reader.source.mark(key.span(), "not a key of a policy"),
+                    );
                     match did_you_mean(key.as_ref(), KEYS.iter().map(|key| key.name)) {
                         Some(guess) => problem.hint(format!("did you mean `{guess}`?")),
                         None => problem.hint("docs/config.md lists the keys of a policy"),
                     }
                 }
-                PolicyError::Unreadable { .. } => Problem::at(error.to_string(), reader.source.mark(value.span(), "wrong unit")),
-                PolicyError::OutOfRange { .. } => Problem::at(error.to_string(), reader.source.mark(value.span(), "outside its range")),
+                PolicyError::Unreadable { .. } => {
+                    Problem::at(error.to_string(), reader.source.mark(value.span(), "wrong unit"))
+                }
+                PolicyError::OutOfRange { .. } => {
+                    Problem::at(error.to_string(), reader.source.mark(value.span(), "outside its range"))
+                }
             };
             reader.report.push(problem);
         }
@@ -67,7 +82,8 @@ fn base(reader: &mut Reader<'_>, own: &str, table: &Table) -> Policy {
     if let Some(policy) = Policy::shipped(named) {
         return policy;
     }
-    let problem = Problem::at(format!("no shipped policy is called `{named}`"), reader.source.mark(value.span(), "unknown"));
+    let problem =
+        Problem::at(format!("no shipped policy is called `{named}`"), reader.source.mark(value.span(), "unknown"));
     reader.report.push(match did_you_mean(named, SHIPPED.iter().copied()) {
         Some(guess) => problem.hint(format!("did you mean `{guess}`?")),
         None => problem.hint(format!("a policy can build on: {}", SHIPPED.join(", "))),
@@ -81,9 +97,12 @@ fn contradictions(reader: &mut Reader<'_>, policy: &Policy, table: &Table) {
     let mut marks = Vec::new();
     let mut defaults = Vec::new();
     for name in [clash.a, clash.b] {
-        let shown = policy.values().into_iter().find(|(key, _)| *key == name).map(|(_, value)| value).unwrap_or_default();
+        let shown =
+            policy.values().into_iter().find(|(key, _)| *key == name).map(|(_, value)| value).unwrap_or_default();
         match table.get_key_value(name) {
-            Some((key, value)) => marks.push(reader.source.mark(key.span().start..value.span().end, format!("`{name}` is {shown}"))),
+            Some((key, value)) => {
+                marks.push(reader.source.mark(key.span().start..value.span().end, format!("`{name}` is {shown}")));
+            }
             None => defaults.push(format!("`{name}` is {shown} unless you set it")),
         }
     }

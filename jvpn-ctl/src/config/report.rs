@@ -31,10 +31,12 @@ impl fmt::Debug for Source {
 
 /// Blots out the value of every line whose key sounds like a secret, mistyped ones included.
 fn blotted(text: &str) -> String {
-    let secret = |key: &str| ["priv", "shared", "psk", "secret"].iter().any(|word| key.contains(word)) && !key.contains("file");
+    let secret =
+        |key: &str| ["priv", "shared", "psk", "secret"].iter().any(|word| key.contains(word)) && !key.contains("file");
     let blot = |line: &str| match line.split_once('=') {
         Some((key, value)) if secret(&key.to_ascii_lowercase()) => {
-            let stars: String = value.bytes().map(|byte| if byte.is_ascii_whitespace() { char::from(byte) } else { '*' }).collect();
+            let stars: String =
+                value.bytes().map(|byte| if byte.is_ascii_whitespace() { char::from(byte) } else { '*' }).collect();
             format!("{key}={stars}")
         }
         _ => line.to_owned(),
@@ -134,7 +136,8 @@ impl Problem {
                 continue;
             }
             seen.push(&mark.source);
-            let mut snippet = Snippet::source(mark.source.inner.shown.as_str()).path(mark.source.path().display().to_string());
+            let mut snippet =
+                Snippet::source(mark.source.inner.shown.as_str()).path(mark.source.path().display().to_string());
             for (other, place) in self.marks.iter().enumerate().skip(index) {
                 if !place.source.same_as(&mark.source) {
                     continue;

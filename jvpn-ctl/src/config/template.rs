@@ -4,8 +4,8 @@
 //! is printed from them. Must never hold a default that the reader does not have: a test compares.
 
 use super::gateway::DEFAULT_PORT;
-use jvpn_common::session::policy::{KEYS, Policy};
 use super::policy::SHIPPED;
+use jvpn_common::session::policy::{KEYS, Policy};
 use std::fmt::Write as _;
 use zeroize::Zeroizing;
 
@@ -58,7 +58,11 @@ pub fn gateway(values: &GatewayValues) -> String {
         .replace("{interfaces}", &list(&values.interfaces))
         .replace("{addresses}", &list(&values.addresses))
         .replace("{peer_addresses}", "[\"10.77.0.17/32\"]");
-    if values.listen == DEFAULT_PORT { text } else { text.replace("#listen = 51821", &format!("listen = {}", values.listen)) }
+    if values.listen == DEFAULT_PORT {
+        text
+    } else {
+        text.replace("#listen = 51821", &format!("listen = {}", values.listen))
+    }
 }
 
 /// A client's file.
@@ -89,7 +93,14 @@ pub fn client(values: &ClientValues) -> Zeroizing<String> {
 
 /// One peer's file in `peers.d`.
 #[must_use]
-pub fn peer(name: &str, public_key: &str, preshared_key_file: Option<&str>, addresses: &[String], routes: &[String], policy: &str) -> String {
+pub fn peer(
+    name: &str,
+    public_key: &str,
+    preshared_key_file: Option<&str>,
+    addresses: &[String],
+    routes: &[String],
+    policy: &str,
+) -> String {
     let mut text = format!("[[peer]]\nname = \"{name}\"\npublic_key = \"{public_key}\"\n");
     if let Some(file) = preshared_key_file {
         let _ = writeln!(text, "preshared_key_file = \"{file}\"");
@@ -130,7 +141,13 @@ fn entries(template: &str) -> Vec<Entry> {
             meaning.clear();
         } else if let Some((key, value)) = bare.split_once(" = ") {
             let optional = mark.is_some() || line.starts_with('#');
-            let entry = Entry { table: table.clone(), key: key.into(), value: value.into(), optional, meaning: std::mem::take(&mut meaning) };
+            let entry = Entry {
+                table: table.clone(),
+                key: key.into(),
+                value: value.into(),
+                optional,
+                meaning: std::mem::take(&mut meaning),
+            };
             entries.push(entry);
         } else {
             meaning.clear();
@@ -156,7 +173,11 @@ pub fn page() -> String {
                 table.clone_from(&entry.table);
                 let _ = writeln!(page, "\n### `{table}`\n\n| key | default | meaning |\n|---|---|---|");
             }
-            let shown = if entry.value.contains('{') || entry.value.contains('…') { String::new() } else { format!("`{}`", entry.value) };
+            let shown = if entry.value.contains('{') || entry.value.contains('…') {
+                String::new()
+            } else {
+                format!("`{}`", entry.value)
+            };
             let default = match (entry.optional, shown.is_empty()) {
                 (false, _) => "required".to_owned(),
                 (true, true) => "none".to_owned(),

@@ -107,7 +107,12 @@ fn a_wrong_type_points_at_the_value() {
 
 #[test]
 fn a_number_outside_its_range_says_the_range() {
-    for (line, range) in [("listen = 0", "1 to 65535"), ("listen = 70000", "1 to 65535"), ("max_sessions = -1", "1 to 1048576"), ("mtu = 1280", "1368 to 1500")] {
+    for (line, range) in [
+        ("listen = 0", "1 to 65535"),
+        ("listen = 70000", "1 to 65535"),
+        ("max_sessions = -1", "1 to 1048576"),
+        ("mtu = 1280", "1368 to 1500"),
+    ] {
         says(&refused(&gateway(line, "")), &["is outside its range", "gateway.toml:6:", line, range]);
     }
 }
@@ -121,15 +126,24 @@ fn an_address_that_is_none_says_how_to_write_it() {
 #[test]
 fn a_public_key_of_another_length_is_refused() {
     let text = refused(&gateway("", &peer("a", "c2hvcnQ=", "10.77.0.2/32")));
-    says(&text, &["`public_key`: a key is 32 bytes (44 characters of base64); this one has 5 bytes", "gateway.toml:9:14"]);
+    says(
+        &text,
+        &["`public_key`: a key is 32 bytes (44 characters of base64); this one has 5 bytes", "gateway.toml:9:14"],
+    );
 }
 
 #[test]
 fn two_peers_with_one_name_key_or_prefix_name_both_places() {
     let twice = |second: &str| refused(&gateway("", &format!("{}{second}", peer("a", KEY, "10.77.0.2/32"))));
-    says(&twice(&peer("a", KEY_2, "10.77.0.3/32")), &["the peer name `a` is used twice", "first here", "again here", "gateway.toml:12:8"]);
+    says(
+        &twice(&peer("a", KEY_2, "10.77.0.3/32")),
+        &["the peer name `a` is used twice", "first here", "again here", "gateway.toml:12:8"],
+    );
     says(&twice(&peer("b", KEY, "10.77.0.3/32")), &["public key", "is used twice", "first here"]);
-    says(&twice(&peer("b", KEY_2, "10.77.0.2/32")), &["10.77.0.2/32 overlaps 10.77.0.2/32", "is taken here", "this one"]);
+    says(
+        &twice(&peer("b", KEY_2, "10.77.0.2/32")),
+        &["10.77.0.2/32 overlaps 10.77.0.2/32", "is taken here", "this one"],
+    );
     says(&refused(&gateway("", &peer("a", KEY, "10.77.0.1/32"))), &["overlaps 10.77.0.1/32"]);
 }
 
@@ -177,17 +191,32 @@ fn a_policy_starts_from_its_base_and_changes_what_it_says() {
 #[test]
 fn a_policy_value_without_its_unit_or_outside_its_range_is_refused_at_its_place() {
     let policy = |line: &str| refused(&gateway("", &format!("[policy.field]\n{line}\n")));
-    says(&policy("dead_after = 30"), &["`dead_after` wants a duration such as", "gateway.toml:8:14", "dead_after = 30", "wrong unit"]);
+    says(
+        &policy("dead_after = 30"),
+        &["`dead_after` wants a duration such as", "gateway.toml:8:14", "dead_after = 30", "wrong unit"],
+    );
     says(&policy("dead_after = \"30 parsecs\""), &["wrong unit", "gateway.toml:8:14"]);
     says(&policy("dead_after = \"1ms\""), &["`dead_after` must lie between", "outside its range", "gateway.toml:8:14"]);
     says(&policy("loss_threshold = 0.5"), &["not a value a policy can have", "gateway.toml:8:18"]);
-    says(&policy("dead_aftr = \"30ms\""), &["unknown policy key `dead_aftr`", "gateway.toml:8:1", "did you mean `dead_after`?"]);
+    says(
+        &policy("dead_aftr = \"30ms\""),
+        &["unknown policy key `dead_aftr`", "gateway.toml:8:1", "did you mean `dead_after`?"],
+    );
 }
 
 #[test]
 fn a_contradiction_in_a_policy_names_both_keys_and_their_places() {
     let both = refused(&gateway("", "[policy.field]\nmax_recovery_window = \"20m\"\ntransport_loss_ttl = \"10m\"\n"));
-    says(&both, &["`max_recovery_window` and `transport_loss_ttl` contradict each other", "gateway.toml:8:1", "max_recovery_window = \"20m\"", "transport_loss_ttl = \"10m\"", "`transport_loss_ttl` is 10m"]);
+    says(
+        &both,
+        &[
+            "`max_recovery_window` and `transport_loss_ttl` contradict each other",
+            "gateway.toml:8:1",
+            "max_recovery_window = \"20m\"",
+            "transport_loss_ttl = \"10m\"",
+            "`transport_loss_ttl` is 10m",
+        ],
+    );
     let one = refused(&gateway("", "[policy.field]\nmax_recovery_window = \"20m\"\n"));
     says(&one, &["gateway.toml:8:1", "`transport_loss_ttl` is 15m unless you set it"]);
 }
@@ -195,20 +224,32 @@ fn a_contradiction_in_a_policy_names_both_keys_and_their_places() {
 #[test]
 fn a_client_has_defaults_and_keeps_the_order_of_its_endpoints() {
     let dir = Dir::new();
-    let path = dir.file("client.toml", &client("routes = [\"0.0.0.0/0\", \"::/0\"]", "[[transport]]\nname = \"wifi\"\ninterface = \"wlan0\"\n"));
+    let path = dir.file(
+        "client.toml",
+        &client("routes = [\"0.0.0.0/0\", \"::/0\"]", "[[transport]]\nname = \"wifi\"\ninterface = \"wlan0\"\n"),
+    );
     let config = ClientConfig::load(&path).expect("fine");
     assert_eq!(config.tun, "jvpn0");
     assert_eq!(config.routes.len(), 2);
-    let wifi = TransportConfig { name: "wifi".into(), via: Via::Interface("wlan0".into()), class: TransportClass::Primary, metered: false };
+    let wifi = TransportConfig {
+        name: "wifi".into(),
+        via: Via::Interface("wlan0".into()),
+        class: TransportClass::Primary,
+        metered: false,
+    };
     assert_eq!(config.transports, [wifi]);
     assert!(config.warnings.is_empty());
 }
 
 #[test]
 fn a_transport_with_interface_and_address_names_both_keys() {
-    let text = refused_client(&client("", "[[transport]]\nname = \"wifi\"\ninterface = \"wlan0\"\naddress = \"192.0.2.1\"\n"));
+    let text =
+        refused_client(&client("", "[[transport]]\nname = \"wifi\"\ninterface = \"wlan0\"\naddress = \"192.0.2.1\"\n"));
     says(&text, &["`interface` and `address` contradict each other", "either this", "or this", "client.toml:10:13"]);
-    says(&refused_client(&client("", "[[transport]]\nname = \"wifi\"\n")), &["needs `interface` or `address`", "client.toml:9:8"]);
+    says(
+        &refused_client(&client("", "[[transport]]\nname = \"wifi\"\n")),
+        &["needs `interface` or `address`", "client.toml:9:8"],
+    );
 }
 
 #[test]
@@ -229,7 +270,10 @@ fn lockdown_is_refused_while_nothing_enforces_it() {
 fn a_file_that_is_missing_binary_or_a_directory_is_refused_by_name() {
     let dir = Dir::new();
     let missing = dir.0.path().join("nothing.toml");
-    says(&GatewayConfig::load(&missing).expect_err("refused").to_string(), &["cannot read", "nothing.toml", "No such file"]);
+    says(
+        &GatewayConfig::load(&missing).expect_err("refused").to_string(),
+        &["cannot read", "nothing.toml", "No such file"],
+    );
     let binary = dir.0.path().join("binary.toml");
     std::fs::write(&binary, [0, 159, 146, 150]).expect("written");
     says(&GatewayConfig::load(&binary).expect_err("refused").to_string(), &["binary.toml: not a text file"]);

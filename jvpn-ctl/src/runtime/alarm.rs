@@ -5,7 +5,9 @@
 
 use super::sys::watch;
 use jvpn_common::time::Instant;
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use std::io;
 use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;

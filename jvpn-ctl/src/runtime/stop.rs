@@ -1,6 +1,6 @@
-//! SIGTERM and SIGINT.
+//! The two signals that end a daemon in order.
 //!
-//! Owns the two ways a daemon is asked to end.
+//! Owns SIGTERM and SIGINT. Must never end the process itself: the loop does, after its last words.
 
 use anyhow::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 ///
 /// # Errors
 /// When the kernel cannot poll it.
-pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: `OwnedFd` is the only owner of an open descriptor, gives the same number each time it is asked,
     // and is closed only when the `AsyncFd` that takes it here is dropped.
     let watched = unsafe { AsyncFd::register(fd) };

@@ -11,10 +11,10 @@ pub use lock::{DirLock, LockError};
 
 use ipnet::IpNet;
 use jvpn_common::ids::{Incarnation, OwnerEpoch, PolicyVersion, SessionId, Version};
+use jvpn_common::time::Instant;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use jvpn_common::time::Instant;
 use std::path::{Path, PathBuf};
 
 /// Versions reserved at a time. A power cut skips at most this many; a smaller block means more disk writes
@@ -299,7 +299,10 @@ fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, Fault>) -> Result<T, 
         Ok(Ok(value)) => Ok(value),
         Ok(Err(Fault::Record(cause))) => Err(StoreError::Damaged { path, cause }),
         Ok(Err(Fault::Redb(error))) => Err(match *error {
-            redb::Error::Io(ref cause) if cause.kind() != std::io::ErrorKind::InvalidData && cause.kind() != std::io::ErrorKind::UnexpectedEof => {
+            redb::Error::Io(ref cause)
+                if cause.kind() != std::io::ErrorKind::InvalidData
+                    && cause.kind() != std::io::ErrorKind::UnexpectedEof =>
+            {
                 StoreError::Io { path, cause: error.to_string() }
             }
             redb::Error::DatabaseAlreadyOpen => StoreError::Io { path, cause: error.to_string() },

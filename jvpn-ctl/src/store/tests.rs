@@ -12,7 +12,7 @@ fn session(byte: u8) -> StoredSession {
         state: "ATTACHED".into(),
         session_ttl_left_ms: 1_000,
         loss_ttl_left_ms: None,
-        at: jvpn_common::time::Instant(0),
+        at: Instant(0),
         wall_ms: 1_700_000_000_000,
         ceiling: Version(CEILING_BLOCK),
         boot_id: "boot".into(),

@@ -45,28 +45,14 @@ pub(super) struct Batch {
 
 impl Default for Batch {
     fn default() -> Self {
-        Self {
-            buffer: vec![0; SEND_MAX],
-            target: None,
-            stride: 0,
-            len: 0,
-            count: 0,
-            closed: true,
-            refusals: 0,
-        }
+        Self { buffer: vec![0; SEND_MAX], target: None, stride: 0, len: 0, count: 0, closed: true, refusals: 0 }
     }
 }
 
 impl Batch {
     /// Room for one datagram with a plaintext of `plain` bytes; what is in the batch is sent first if it does
     /// not go together. Give it back with [`Batch::commit`].
-    pub(super) fn room(
-        &mut self,
-        target: Target,
-        plain: usize,
-        ports: &Ports,
-        tally: &mut Tally,
-    ) -> Option<&mut [u8]> {
+    pub(super) fn room(&mut self, target: Target, plain: usize, ports: &Ports, tally: &mut Tally) -> Option<&mut [u8]> {
         let len = HEADER_LEN + plain + TAG_LEN;
         let together = !self.closed
             && self.target == Some(target)

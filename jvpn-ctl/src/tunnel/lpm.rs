@@ -37,7 +37,9 @@ impl<T> Lpm<T> {
         let mut table = Self::default();
         for (net, value) in entries {
             let (levels, key, mask) = match net {
-                IpNet::V4(v4) => (&mut table.v4, u128::from(u32::from(v4.network())), u128::from(u32::from(v4.netmask()))),
+                IpNet::V4(v4) => {
+                    (&mut table.v4, u128::from(u32::from(v4.network())), u128::from(u32::from(v4.netmask())))
+                }
                 IpNet::V6(v6) => (&mut table.v6, u128::from(v6.network()), u128::from(v6.netmask())),
             };
             let place = levels.partition_point(|level| level.mask > mask);
@@ -73,8 +75,7 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_wins() {
-        let cases =
-            [("10.1.2.3", 3), ("10.1.2.4", 2), ("10.2.0.0", 1), ("9.9.9.9", 0), ("fd00::1", 5), ("fd00::2", 4)];
+        let cases = [("10.1.2.3", 3), ("10.1.2.4", 2), ("10.2.0.0", 1), ("9.9.9.9", 0), ("fd00::1", 5), ("fd00::2", 4)];
         for (address, expected) in cases {
             assert_eq!(table().find(address.parse().unwrap()), Some(&expected), "{address}");
         }

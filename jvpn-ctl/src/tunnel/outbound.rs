@@ -11,12 +11,12 @@ use jvpn_common::time::{Duration, Instant};
 use jvpn_common::wire::Kind;
 use jvpn_common::wire::header::{FLAG_PARTIAL_CHECKSUM, Header};
 
+use super::aead::DataAead;
 use super::batch::Target;
 use super::coalesce::Sink;
 use super::counters::Counter;
 use super::icmp::{TOO_BIG_MAX, too_big};
 use super::inner::{Inner, clamp_mss};
-use super::aead::DataAead;
 use super::ping::{PING_LEN, Ping};
 use super::queue::FromWorker;
 use super::role::{Role, Route};
@@ -28,13 +28,7 @@ use super::worker::{Io, TunSink};
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Handles one super-packet that stands in `packet`.
-pub(super) fn super_packet<R: Role>(
-    role: &mut R,
-    io: &mut Io,
-    vnet: &[u8; VNET_LEN],
-    packet: &mut [u8],
-    now: Instant,
-) {
+pub(super) fn super_packet<R: Role>(role: &mut R, io: &mut Io, vnet: &[u8; VNET_LEN], packet: &mut [u8], now: Instant) {
     io.tally.one(Counter::TunReads);
     let vnet = Vnet::from_bytes(vnet);
     let Some(inner) = Inner::parse(packet) else { return io.tally.one(Counter::DropInner) };

@@ -438,7 +438,10 @@ fn too_big_names_the_mtu_and_quotes_the_packet() {
             let pseudo = [&message[8..40], &[0, 58], &((len - 40) as u16).to_be_bytes()].concat();
             assert_eq!(oracle(&[&pseudo, &message[40..]]), 0);
         } else {
-            assert_eq!((&message[icmp..icmp + 2], &message[icmp + 6..icmp + 8]), (&[3, 4][..], &1_300u16.to_be_bytes()[..]));
+            assert_eq!(
+                (&message[icmp..icmp + 2], &message[icmp + 6..icmp + 8]),
+                (&[3, 4][..], &1_300u16.to_be_bytes()[..])
+            );
             assert_eq!((oracle(&[&message[..20]]), oracle(&[&message[20..]])), (0, 0));
         }
         let about = message.to_vec();

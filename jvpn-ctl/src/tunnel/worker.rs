@@ -153,7 +153,12 @@ impl<R: Role> Worker<R> {
     ///
     /// # Errors
     /// When the process has no descriptors left.
-    pub fn new(role: R, tun: Tun, controller: ToController, options: WorkerOptions) -> io::Result<(Self, WorkerHandle)> {
+    pub fn new(
+        role: R,
+        tun: Tun,
+        controller: ToController,
+        options: WorkerOptions,
+    ) -> io::Result<(Self, WorkerHandle)> {
         let (sender, inbox) = to_worker()?;
         let io = Io {
             tun,

@@ -6,13 +6,13 @@
 use super::client::ClientHost;
 use super::cover::Cover;
 use super::gateway::{GatewayHost, Out};
+use core::net::SocketAddr;
 use jvpn_common::event::{Event, Record, Written, replay};
 use jvpn_common::ids::{SessionId, Slot, Version};
 use jvpn_common::session::{Policy, Session, invariant};
 use jvpn_common::steer::bind::Bound;
 use jvpn_common::time::Instant;
 use jvpn_common::wire::{Header, Kind};
-use core::net::SocketAddr;
 use std::collections::{BTreeMap, HashMap};
 
 /// What the record said of a session so far.
@@ -67,7 +67,13 @@ impl Checker {
 
     /// One line of the record: versions without gap or duplicate, identity kept, replayable. Gives the
     /// session after it.
-    pub fn record(&mut self, record: &Record, policy: Option<&Policy>, now: Instant, cover: &mut Cover) -> Option<Session> {
+    pub fn record(
+        &mut self,
+        record: &Record,
+        policy: Option<&Policy>,
+        now: Instant,
+        cover: &mut Cover,
+    ) -> Option<Session> {
         if let Some(reason) = record.reason {
             *cover.reasons.entry(reason.name()).or_default() += 1;
         }
@@ -95,7 +101,9 @@ impl Checker {
         self.must(record.state_version == next, now, || {
             format!("invariant 7/10: {id} recorded v{} where v{next} was due", record.state_version)
         });
-        self.must(track.peer.is_empty() || track.peer == record.peer, now, || format!("invariant 1: {id} changed its peer"));
+        self.must(track.peer.is_empty() || track.peer == record.peer, now, || {
+            format!("invariant 1: {id} changed its peer")
+        });
         if let Some(Written::Reattach { nonce, .. }) = &record.input {
             let (last, nonce) = (track.nonce, *nonce);
             // LOST is two records of one request.
@@ -206,7 +214,9 @@ impl Checker {
             return;
         }
         let Some((header, _)) = Header::parse(bytes) else { return };
-        let hash = bytes.iter().fold(7_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3).rotate_left(3));
+        let hash = bytes
+            .iter()
+            .fold(7_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3).rotate_left(3));
         let key = (header.locator, down, header.kind, header.epoch, header.counter);
         let old = self.wire.insert(key, hash);
         self.must(old.is_none_or(|old| old == hash), now, || {

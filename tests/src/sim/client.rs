@@ -7,6 +7,7 @@ use super::cover::Cover;
 use super::net::{NetPath, gateways};
 use super::rng::Rng;
 use super::worker::EpochKeys;
+use core::net::SocketAddr;
 use jvpn_common::abi::SteeringKeys;
 use jvpn_common::client::{
     Activity, Command, Config, Engine, EventKind, HoldQueue, IDLE_AFTER, Input, PathId, PathUp, SetId, Transport,
@@ -15,10 +16,9 @@ use jvpn_common::crypto::Suite;
 use jvpn_common::ids::TransportIndex;
 use jvpn_common::sabotage::Sabotage;
 use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
-use jvpn_common::time::Instant;
 use jvpn_common::tag::steering_tag;
+use jvpn_common::time::Instant;
 use jvpn_common::wire::{Header, Kind};
-use core::net::SocketAddr;
 use std::collections::BTreeMap;
 
 /// A datagram that leaves: path, destination, payload.
@@ -61,7 +61,14 @@ pub struct ClientHost {
 
 impl ClientHost {
     /// A client with so many paths.
-    pub fn new(number: u8, key: &PrivateKey, gateway: PublicKey, sabotage: Sabotage, rng: &mut Rng, now: Instant) -> Self {
+    pub fn new(
+        number: u8,
+        key: &PrivateKey,
+        gateway: PublicKey,
+        sabotage: Sabotage,
+        rng: &mut Rng,
+        now: Instant,
+    ) -> Self {
         let count = 2 + rng.below(3) as u8;
         let paths = (0..count).map(|path| NetPath::new(number, path, rng)).collect();
         let engine = engine(number, key, gateway, sabotage, rng, now);
@@ -173,7 +180,13 @@ impl ClientHost {
                 cover.note(now, || {
                     format!(
                         "client {} {kind} {} {:?} state {} v{} {:?}→{:?} ack {}",
-                        self.number, event.reason, event.detail, event.state, event.version, event.from, event.to,
+                        self.number,
+                        event.reason,
+                        event.detail,
+                        event.state,
+                        event.version,
+                        event.from,
+                        event.to,
                         event.acknowledged
                     )
                 });
@@ -212,7 +225,14 @@ impl ClientHost {
     }
 
     /// A datagram came to one of its sockets.
-    pub fn receive(&mut self, now: Instant, path: PathId, from: SocketAddr, mut bytes: Vec<u8>, cover: &mut Cover) -> Vec<Out> {
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        from: SocketAddr,
+        mut bytes: Vec<u8>,
+        cover: &mut Cover,
+    ) -> Vec<Out> {
         if bytes.first() == Some(&(Kind::Data as u8)) {
             let header = Header::parse(&bytes).map(|(header, _)| header);
             if self.open(now, &mut bytes).is_none() {

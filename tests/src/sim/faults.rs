@@ -21,7 +21,7 @@ pub const KINDS: [&str; 29] = [
     "reorder",
     "replay to gateway",
     "replay to client",
-    "copy from elsewhere",
+    "sent on from elsewhere",
     "hold back",
     "forge",
     "path down",
@@ -102,6 +102,10 @@ impl World {
             self.hold_back = 3;
             return;
         }
+        if kind == 10 {
+            self.divert = 6;
+            return;
+        }
         for _ in 0..self.rng.between(1, 6) {
             let Some(copy) = self.rng.pick(&self.seen).cloned() else { return };
             let at = self.now + self.rng.millis(0, 50);
@@ -114,12 +118,6 @@ impl World {
                 (9, _) | (_, false) => {
                     let outer = copy.outer;
                     self.put(at, What::ToClient { outer, from: copy.gateway, bytes: copy.bytes });
-                }
-                (10, _) => {
-                    // From an address that never belonged to anybody, before the original may arrive.
-                    let mut elsewhere = copy.outer;
-                    elsewhere.set_port(7);
-                    self.put(at, What::ToGateway { outer: elsewhere, gateway: copy.gateway, bytes: copy.bytes });
                 }
                 _ => self.put(at, What::ToGateway { outer: copy.outer, gateway: copy.gateway, bytes: copy.bytes }),
             }
@@ -211,7 +209,10 @@ impl World {
                 let again = now + self.rng.millis(300, 3_000);
                 self.put(again, What::ClientStarts { client });
             }
-            (28, _) => self.no_rekey_until = now + self.rng.millis(1_000, 30_000),
+            (28, _) => {
+                let until = now + self.rng.millis(1_000, 30_000);
+                self.no_rekey_until = self.no_rekey_until.max(until);
+            }
             (25, _) => {
                 let lasts = self.rng.millis(100, 9_000);
                 for net in &mut self.clients[client].paths {
@@ -252,7 +253,13 @@ impl World {
     /// Everything that is wrong ends.
     pub(super) fn heal(&mut self) {
         self.gateway.failing = 0;
+        if self.gateway.frozen.is_some() {
+            self.gateway.frozen = Some(self.now);
+            let out = self.gateway.wake(self.now, &mut self.checker, &mut self.cover);
+            self.from_gateway(out);
+        }
         self.hold_back = 0;
+        self.divert = 0;
         self.no_rekey_until = self.now;
         self.order(Order::Storage { available: true });
         for client in 0..self.clients.len() {
@@ -263,9 +270,6 @@ impl World {
             for path in 0..self.clients[client].paths.len() {
                 self.path_back(client, path);
             }
-        }
-        if self.gateway.frozen.is_some() {
-            self.gateway.frozen = Some(self.now);
         }
     }
 
@@ -286,7 +290,8 @@ impl World {
         let now = self.now;
         let host = &mut self.clients[client];
         let Some(since) = host.asleep.take() else { return };
-        let due: Vec<usize> = (0..host.paths.len()).filter(|&path| host.paths[path].up_at.is_some_and(|at| at <= now)).collect();
+        let due: Vec<usize> =
+            (0..host.paths.len()).filter(|&path| host.paths[path].up_at.is_some_and(|at| at <= now)).collect();
         let out = host.handle(now, Input::Woke { suspended: now.since(since) }, &mut self.cover);
         self.from_client(client, out);
         due.into_iter().for_each(|path| self.path_back(client, path));

@@ -3,19 +3,20 @@
 //! Owns what a gateway's runtime would, and what survives its death. Must never repair what the engine
 //! decided: it carries commits out whole, or not at all.
 
+use super::Bug;
 use super::check::Checker;
 use super::cover::Cover;
 use super::maps::Maps;
 use super::net::{PORT, gateways};
 use super::rng::Rng;
 use super::worker::EpochKeys;
-use super::Bug;
+use core::net::SocketAddr;
 use jvpn_common::abi::mapped;
 use jvpn_common::crypto::Suite;
 use jvpn_common::event::Record;
 use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
 use jvpn_common::gateway::handshake::JobResult;
-use jvpn_common::gateway::{Commit, Config, Engine, Peer, Restored, Stored, StoreOp, WorkerOp};
+use jvpn_common::gateway::{Commit, Config, Engine, Peer, Restored, StoreOp, Stored, WorkerOp};
 use jvpn_common::ids::{Epoch, Generation, Incarnation, OpId, OwnerEpoch, SessionId, Slot, TransportIndex, Version};
 use jvpn_common::limits::ALIVE_FOR;
 use jvpn_common::mapop::MapOp;
@@ -26,7 +27,6 @@ use jvpn_common::steer::{self, Bytes, Source};
 use jvpn_common::time::{Duration, Instant};
 use jvpn_common::verdict::{Class, Verdict};
 use jvpn_common::wire::header::FLAG_DOWN;
-use core::net::SocketAddr;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -90,11 +90,18 @@ pub struct GatewayHost {
     backlog: VecDeque<(Origin, Vec<u8>)>,
     rng: Rng,
     sequence: u64,
+    orders: Vec<Order>,
 }
 
 impl GatewayHost {
     /// A running gateway.
-    pub fn new(private: PrivateKey, peers: Vec<(PublicKey, Arc<Policy>)>, bug: Bug, rng: &mut Rng, now: Instant) -> Self {
+    pub fn new(
+        private: PrivateKey,
+        peers: Vec<(PublicKey, Arc<Policy>)>,
+        bug: Bug,
+        rng: &mut Rng,
+        now: Instant,
+    ) -> Self {
         let mut host = Self {
             engine: None,
             maps: Maps::new(SLOTS, PORT, now),
@@ -118,6 +125,7 @@ impl GatewayHost {
             backlog: VecDeque::new(),
             rng: rng.fork(),
             sequence: 0,
+            orders: Vec::new(),
         };
         host.start(now);
         host
@@ -188,10 +196,12 @@ impl GatewayHost {
             self.maps = Maps::new(SLOTS, PORT, now);
         }
         self.start(now);
-        let restored: Vec<Restored> = self.store.values().filter_map(|stored| self.restore(stored, power, now)).collect();
+        let restored: Vec<Restored> =
+            self.store.values().filter_map(|stored| self.restore(stored, power, now)).collect();
         // Reconcile: what no session adopts is emptied, or its locators would outlive it.
         let adopted: Vec<Slot> = restored.iter().flat_map(|restored| &restored.slots).map(|&(slot, _)| slot).collect();
-        let orphans: Vec<Slot> = self.maps.infos().map(|(slot, ..)| slot).filter(|slot| !adopted.contains(slot)).collect();
+        let orphans: Vec<Slot> =
+            self.maps.infos().map(|(slot, ..)| slot).filter(|slot| !adopted.contains(slot)).collect();
         orphans.into_iter().for_each(|slot| self.maps.apply(&MapOp::Free { slot }));
         for restored in &restored {
             checker.restored(restored.core.id(), restored.core.version(), power);
@@ -205,7 +215,8 @@ impl GatewayHost {
 
     fn restore(&self, stored: &Stored, power: bool, now: Instant) -> Option<Restored> {
         let kept = Session::decode(&stored.core)?;
-        let recorded = self.recorded.get(&stored.session).and_then(|all| all.last()).map(|(_, session)| session.clone());
+        let recorded =
+            self.recorded.get(&stored.session).and_then(|all| all.last()).map(|(_, session)| session.clone());
         let recorded = recorded.filter(|_| self.bug != Bug::VersionNotPersisted);
         let newest = recorded.filter(|recorded| recorded.version() > kept.version()).unwrap_or(kept);
         if newest.state() == State::Terminated {
@@ -221,7 +232,14 @@ impl GatewayHost {
     }
 
     /// A datagram arrives at one of its addresses.
-    pub fn receive(&mut self, now: Instant, origin: Origin, mut bytes: Vec<u8>, checker: &mut Checker, cover: &mut Cover) -> Vec<Out> {
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        mut bytes: Vec<u8>,
+        checker: &mut Checker,
+        cover: &mut Cover,
+    ) -> Vec<Out> {
         self.maps.now = now;
         let running = self.engine.is_some() && self.frozen.is_none();
         if running {
@@ -291,7 +309,12 @@ impl GatewayHost {
         } else {
             self.received.insert(session, now);
         }
-        out.extend(self.give(now, Input::Activity { slot, opened: Some(now), unanswered: None, epoch }, checker, cover));
+        out.extend(self.give(
+            now,
+            Input::Activity { slot, opened: Some(now), unanswered: None, epoch },
+            checker,
+            cover,
+        ));
         out
     }
 
@@ -300,7 +323,8 @@ impl GatewayHost {
         self.maps.now = now;
         let Some(engine) = self.engine.as_ref().filter(|_| self.frozen.is_none()) else { return Vec::new() };
         let Some((session, _)) = engine.sessions().find(|(_, view)| view.peer == peer) else { return Vec::new() };
-        let newest = self.slots.iter().filter(|(_, held)| held.session == session).max_by_key(|(_, held)| held.installed);
+        let newest =
+            self.slots.iter().filter(|(_, held)| held.session == session).max_by_key(|(_, held)| held.installed);
         let Some(slot) = newest.map(|(&slot, _)| slot) else { return Vec::new() };
         self.sequence += 1;
         let inner = self.sequence.to_le_bytes().repeat(8);
@@ -334,7 +358,11 @@ impl GatewayHost {
 
     /// An operator's order.
     pub fn order(&mut self, now: Instant, order: Order, checker: &mut Checker, cover: &mut Cover) -> Vec<Out> {
-        if self.frozen.is_some() { Vec::new() } else { self.give(now, Input::Order(order), checker, cover) }
+        if self.frozen.is_some() {
+            self.orders.push(order);
+            return Vec::new();
+        }
+        self.give(now, Input::Order(order), checker, cover)
     }
 
     /// Everything that is due.
@@ -346,6 +374,9 @@ impl GatewayHost {
         }
         if self.frozen.take().is_some() {
             cover.note(now, || "gateway thaws".into());
+            for order in core::mem::take(&mut self.orders) {
+                out.extend(self.give(now, Input::Order(order), checker, cover));
+            }
             for (origin, bytes) in core::mem::take(&mut self.backlog) {
                 out.extend(self.receive(now, origin, bytes, checker, cover));
             }
@@ -424,15 +455,23 @@ impl GatewayHost {
     }
 
     /// Carries a commit out whole, or not at all.
-    fn execute(&mut self, now: Instant, op: OpId, commit: Commit, checker: &mut Checker, cover: &mut Cover) -> Vec<Out> {
+    fn execute(
+        &mut self,
+        now: Instant,
+        op: OpId,
+        commit: Commit,
+        checker: &mut Checker,
+        cover: &mut Cover,
+    ) -> Vec<Out> {
         let done = !self.rng.chance(self.failing);
         cover.note(now, || format!("commit {op:?} {done} {:?} records {}", commit.maps, commit.records.len()));
         let mut out = Vec::new();
         if done {
             commit.worker.into_iter().for_each(|op| self.work(op));
             self.maps.now = now;
+            let left = commit.maps.iter().find_map(|op| if let MapOp::Free { slot } = op { Some(*slot) } else { None });
             for op in &commit.maps {
-                if self.bug == Bug::TwoActive && matches!(op, MapOp::Free { .. }) {
+                if self.bug == Bug::TwoActive && left.is_some_and(|left| of_slot(op) == Some(left)) {
                     continue;
                 }
                 self.maps.apply(op);
@@ -453,7 +492,8 @@ impl GatewayHost {
                 self.installs += 1;
                 let epochs = vec![EpochKeys::new(keys.epoch, &keys.down, &keys.up)];
                 let (sending, installed) = (keys.epoch, self.installs);
-                self.slots.insert(slot, Slotted { session, epochs, sending, opened: None, unanswered: None, installed });
+                self.slots
+                    .insert(slot, Slotted { session, epochs, sending, opened: None, unanswered: None, installed });
             }
             WorkerOp::Next { slot, keys } => {
                 if let Some(slotted) = self.slots.get_mut(&slot) {
@@ -470,6 +510,8 @@ impl GatewayHost {
                     slotted.epochs.clear();
                 }
             }
+            // The simulated network has no packets that are too large.
+            WorkerOp::PathMtu { .. } => {}
             WorkerOp::Free { slot } => drop(self.slots.remove(&slot)),
         }
     }
@@ -493,7 +535,13 @@ impl GatewayHost {
         cover.note(now, || {
             format!(
                 "record {} {:?} {:?}→{:?} {:?} v{} {:?}",
-                record.event, record.session_id, record.from, record.to, record.reason, record.state_version, record.details
+                record.event,
+                record.session_id,
+                record.from,
+                record.to,
+                record.reason,
+                record.state_version,
+                record.details
             )
         });
         let policy = self.policy_of(&record.peer);
@@ -531,6 +579,14 @@ impl GatewayHost {
     #[must_use]
     pub fn addresses() -> [SocketAddr; 2] {
         gateways()
+    }
+}
+
+/// The slot an operation unbinds or frees.
+fn of_slot(op: &MapOp) -> Option<Slot> {
+    match op {
+        MapOp::Free { slot } | MapOp::Activate { slot, .. } => Some(*slot),
+        _ => None,
     }
 }
 

@@ -4,8 +4,8 @@
 //! engine wrote it. It does not prove that a kernel does the same: that is the contract suite's part.
 
 use jvpn_common::abi::{
-    ActiveWord, Binding, Bucket, BucketField, Config, LAYOUT_HASH, LocatorEntry, PENDING, PathCounters, ROLE_GATEWAY, SessionEntry,
-    SessionInfo, SteeringKeys, Traffic, TrafficField,
+    ActiveWord, Binding, Bucket, BucketField, Config, LAYOUT_HASH, LocatorEntry, PENDING, PathCounters, ROLE_GATEWAY,
+    SessionEntry, SessionInfo, SteeringKeys, Traffic, TrafficField,
 };
 use jvpn_common::ids::Slot;
 use jvpn_common::mapop::MapOp;
@@ -118,7 +118,9 @@ impl Maps {
     /// Cold facts of every slot in use.
     pub fn infos(&self) -> impl Iterator<Item = (Slot, &SessionInfo, &SessionEntry)> {
         let slots = self.infos.iter().zip(&self.sessions).enumerate();
-        slots.filter(|(_, (_, entry))| entry.generation != 0).map(|(slot, (info, entry))| (Slot(slot as u32), info, entry))
+        slots
+            .filter(|(_, (_, entry))| entry.generation != 0)
+            .map(|(slot, (info, entry))| (Slot(slot as u32), info, entry))
     }
 
     /// How often each verdict was given.
@@ -132,7 +134,8 @@ impl Maps {
     pub fn locator_of(&self, slot: Slot, k: u16) -> Option<jvpn_common::ids::Locator> {
         let generation = self.sessions.get(slot.0 as usize)?.generation;
         let mut all = self.locators.iter();
-        all.find(|(_, entry)| entry.slot == slot.0 && entry.k == k && entry.generation == generation).map(|(&locator, _)| jvpn_common::ids::Locator(locator))
+        all.find(|(_, entry)| entry.slot == slot.0 && entry.k == k && entry.generation == generation)
+            .map(|(&locator, _)| jvpn_common::ids::Locator(locator))
     }
 
     /// The steering keys of a slot.
@@ -194,9 +197,17 @@ impl Maps {
         &mut self.sessions[slot.0 as usize]
     }
 
-    fn add_locators(&mut self, slot: Slot, generation: u32, locators: &[(jvpn_common::ids::TransportIndex, jvpn_common::ids::Locator)]) {
+    fn add_locators(
+        &mut self,
+        slot: Slot,
+        generation: u32,
+        locators: &[(jvpn_common::ids::TransportIndex, jvpn_common::ids::Locator)],
+    ) {
         for (k, locator) in locators {
-            let twin = self.locators.iter().find(|(_, old)| old.slot == slot.0 && old.generation == generation && old.k == k.0);
+            let twin = self
+                .locators
+                .iter()
+                .find(|(_, old)| old.slot == slot.0 && old.generation == generation && old.k == k.0);
             assert!(twin.is_none(), "two locators for k {} of {slot:?} generation {generation}", k.0);
             let entry = LocatorEntry { slot: slot.0, generation, k: k.0, reserved: 0 };
             let old = self.locators.insert(locator.0, entry);

@@ -23,6 +23,7 @@ pub mod worker;
 
 use check::Checker;
 use client::ClientHost;
+use core::net::SocketAddr;
 use cover::Cover;
 use gateway::{GatewayHost, WALL};
 use jvpn_common::client::{Input, Phase};
@@ -31,7 +32,6 @@ use jvpn_common::secret::PrivateKey;
 use jvpn_common::session::policy::Policy;
 use jvpn_common::time::{Duration, Instant};
 use rng::Rng;
-use core::net::SocketAddr;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -122,6 +122,7 @@ pub struct World {
     cover: Cover,
     seen: VecDeque<Copy>,
     hold_back: u32,
+    divert: u32,
     no_rekey_until: Instant,
     next_path: u32,
     calm: bool,
@@ -175,7 +176,7 @@ fn policy(long: bool, rng: &mut Rng) -> Policy {
     policy.volatile_max = secs(rng.between(4, 20));
     policy.degraded_stability_window = secs(rng.between(4, 15));
     policy.gateway_dead_after = secs(rng.between(2, 6));
-    policy.max_recovery_attempts = rng.between(1, 12) as u32;
+    policy.max_recovery_attempts = rng.between(1, 4) as u32;
     policy
 }
 
@@ -206,6 +207,7 @@ impl World {
             cover: Cover { verbose, ..Cover::default() },
             seen: VecDeque::new(),
             hold_back: 0,
+            divert: 0,
             no_rekey_until: now,
             next_path: 100,
             calm: false,
@@ -253,7 +255,15 @@ impl World {
             spin = if next > self.now { 0 } else { spin + 1 };
             self.now = self.now.max(next);
             if spin > SPIN_MAX {
-                self.checker.wrong(next, || "an engine wants to be woken again and again at one instant".into());
+                let who: Vec<u8> = self
+                    .clients
+                    .iter()
+                    .filter(|host| host.wakeup().is_some_and(|at| at <= next))
+                    .map(|host| host.number)
+                    .collect();
+                let gateway = self.gateway.wakeup().is_some_and(|at| at <= next);
+                let views: Vec<_> = self.clients.iter().map(|host| host.engine.view()).collect();
+                self.checker.wrong(next, || format!("spins: clients {who:?}, gateway {gateway} {views:?}"));
             }
             self.step();
             if self.checker.wrong.is_some() {
@@ -261,7 +271,11 @@ impl World {
             }
         }
         self.gateway.collect(&mut self.cover);
-        self.gateway.maps.verdicts().iter().for_each(|(verdict, n)| *self.cover.verdicts.entry(*verdict).or_default() += n);
+        self.gateway
+            .maps
+            .verdicts()
+            .iter()
+            .for_each(|(verdict, n)| *self.cover.verdicts.entry(*verdict).or_default() += n);
         self.finish()
     }
 
@@ -389,7 +403,7 @@ impl World {
         for (id, gateway, bytes) in out {
             self.checker.datagram(false, &bytes, now, &mut self.cover);
             let Some(path) = self.clients[client].paths.iter().find(|path| path.id == id && path.up) else { continue };
-            let outer = path.outer;
+            let mut outer = path.outer;
             if now < self.no_rekey_until && bytes.first() == Some(&5) && bytes.len() > 1_000 {
                 continue;
             }
@@ -398,6 +412,11 @@ impl World {
                 // Released long after its successors.
                 self.hold_back -= 1;
                 arrivals = vec![now + self.rng.millis(500, 6_000)];
+            }
+            if self.divert > 0 && bytes.len() == jvpn_common::limits::CONTROL_LEN {
+                // Somebody on the way sends it on from an address that is nobody's.
+                self.divert -= 1;
+                outer.set_port(7);
             }
             self.remember(Copy { up: true, outer, gateway, bytes: bytes.clone() });
             for at in arrivals {

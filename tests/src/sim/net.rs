@@ -4,10 +4,10 @@
 //! datagram.
 
 use super::rng::Rng;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use jvpn_common::client::{PathClass, PathId};
 use jvpn_common::message::Label;
 use jvpn_common::time::{Duration, Instant};
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The gateway's addresses.
 #[must_use]

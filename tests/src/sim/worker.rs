@@ -60,7 +60,14 @@ impl EpochKeys {
     }
 
     /// Seals an inner packet.
-    pub fn seal(&self, key: [u64; 2], flags: u16, k: TransportIndex, locator: Locator, inner: &[u8]) -> Option<Vec<u8>> {
+    pub fn seal(
+        &self,
+        key: [u64; 2],
+        flags: u16,
+        k: TransportIndex,
+        locator: Locator,
+        inner: &[u8],
+    ) -> Option<Vec<u8>> {
         let (kind, epoch) = (Kind::Data as u8, self.epoch.wire());
         let header = |counter| {
             let tag = steering_tag(key, counter, kind, epoch, flags, k.0, None);

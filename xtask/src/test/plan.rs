@@ -42,33 +42,15 @@ pub(super) struct Step {
 }
 
 const fn step(name: &'static str, guess_s: u64, action: Action) -> Step {
-    Step {
-        name,
-        guess_s,
-        action,
-        sized: false,
-        needs_build: false,
-    }
+    Step { name, guess_s, action, sized: false, needs_build: false }
 }
 
 const fn built(name: &'static str, guess_s: u64, action: Action) -> Step {
-    Step {
-        name,
-        guess_s,
-        action,
-        sized: false,
-        needs_build: true,
-    }
+    Step { name, guess_s, action, sized: false, needs_build: true }
 }
 
 const fn sized(name: &'static str, guess_s: u64, action: Action) -> Step {
-    Step {
-        name,
-        guess_s,
-        action,
-        sized: true,
-        needs_build: true,
-    }
+    Step { name, guess_s, action, sized: true, needs_build: true }
 }
 
 /// Cargo works on the default members, all in one command: packages named apart would resolve other features and
@@ -77,17 +59,9 @@ const STEPS: &[Step] = &[
     built("build", 400, Action::Build),
     step("fmt", 5, Action::Cargo(&[&["fmt", "--all", "--check"]])),
     step("tidy", 1, Action::Tidy),
-    step(
-        "clippy",
-        180,
-        Action::Cargo(&[&["clippy", "--all-targets", "--", "-D", "warnings"]]),
-    ),
+    step("clippy", 180, Action::Cargo(&[&["clippy", "--all-targets", "--", "-D", "warnings"]])),
     built("clippy-ebpf", 20, Action::ClippyEbpf),
-    sized(
-        "unit",
-        240,
-        Action::Cargo(&[&["test", "--lib", "--bins"], &["test", "--doc"]]),
-    ),
+    sized("unit", 240, Action::Cargo(&[&["test", "--lib", "--bins"], &["test", "--doc"]])),
 ];
 
 /// What is known of a test target of `tests/Cargo.toml`. One that is not listed runs too, as the caller, at the end.
@@ -99,51 +73,20 @@ struct Suite {
 }
 
 const SUITES: &[Suite] = &[
-    Suite {
-        name: "simulation",
-        guess_s: 300,
-        elevated: false,
-    },
-    Suite {
-        name: "steer",
-        guess_s: 60,
-        elevated: false,
-    },
-    Suite {
-        name: "kernel",
-        guess_s: 60,
-        elevated: true,
-    },
-    Suite {
-        name: "storage",
-        guess_s: 60,
-        elevated: false,
-    },
-    Suite {
-        name: "cli",
-        guess_s: 30,
-        elevated: false,
-    },
-    Suite {
-        name: "lab",
-        guess_s: 600,
-        elevated: true,
-    },
+    Suite { name: "simulation", guess_s: 300, elevated: false },
+    Suite { name: "steer", guess_s: 60, elevated: false },
+    Suite { name: "kernel", guess_s: 60, elevated: true },
+    Suite { name: "storage", guess_s: 60, elevated: false },
+    Suite { name: "cli", guess_s: 30, elevated: false },
+    Suite { name: "lab", guess_s: 600, elevated: true },
 ];
 
 /// After the suites.
-const LAST: &[Step] = &[
-    step("docs", 60, Action::Docs),
-    step("deny", 200, Action::Deny),
-];
+const LAST: &[Step] = &[step("docs", 60, Action::Docs), step("deny", 200, Action::Deny)];
 
 pub(super) enum Job {
     Step(&'static Step),
-    Suite {
-        name: String,
-        guess_s: u64,
-        elevated: bool,
-    },
+    Suite { name: String, guess_s: u64, elevated: bool },
 }
 
 impl Job {
@@ -187,29 +130,12 @@ pub(super) fn declared(manifest: &str) -> Vec<String> {
 
 /// Every step in order: declared suites as far as they exist, known ones first.
 pub(super) fn all(declared: &[String]) -> Vec<Job> {
-    let known = SUITES
-        .iter()
-        .filter(|suite| declared.iter().any(|name| name == suite.name));
-    let known = known.map(|suite| Job::Suite {
-        name: suite.name.to_owned(),
-        guess_s: suite.guess_s,
-        elevated: suite.elevated,
-    });
-    let others = declared
-        .iter()
-        .filter(|name| SUITES.iter().all(|suite| suite.name != *name));
-    let others = others.map(|name| Job::Suite {
-        name: name.clone(),
-        guess_s: 60,
-        elevated: false,
-    });
-    STEPS
-        .iter()
-        .map(Job::Step)
-        .chain(known)
-        .chain(others)
-        .chain(LAST.iter().map(Job::Step))
-        .collect()
+    let known = SUITES.iter().filter(|suite| declared.iter().any(|name| name == suite.name));
+    let known =
+        known.map(|suite| Job::Suite { name: suite.name.to_owned(), guess_s: suite.guess_s, elevated: suite.elevated });
+    let others = declared.iter().filter(|name| SUITES.iter().all(|suite| suite.name != *name));
+    let others = others.map(|name| Job::Suite { name: name.clone(), guess_s: 60, elevated: false });
+    STEPS.iter().map(Job::Step).chain(known).chain(others).chain(LAST.iter().map(Job::Step)).collect()
 }
 
 pub(super) fn chosen(jobs: Vec<Job>, only: Option<&str>) -> anyhow::Result<Vec<Job>> {
@@ -217,10 +143,7 @@ pub(super) fn chosen(jobs: Vec<Job>, only: Option<&str>) -> anyhow::Result<Vec<J
     let names = jobs.iter().map(Job::name).collect::<Vec<_>>().join(" ");
     let chosen: Vec<Job> = jobs.into_iter().filter(|job| job.name() == only).collect();
     if chosen.is_empty() {
-        return Err(Exit::because(
-            exit::USAGE,
-            format!("no step `{only}`; steps: {names}"),
-        ));
+        return Err(Exit::because(exit::USAGE, format!("no step `{only}`; steps: {names}")));
     }
     Ok(chosen)
 }
@@ -231,24 +154,11 @@ mod tests {
 
     #[test]
     fn every_declared_suite_is_a_step_even_when_unknown() {
-        let manifest = "[package]\nname = \"p\"\n[[test]]\nname = \"novel\"\npath = \"x\"\n[[test]]\nname = \"steer\"\n[lints]\n";
+        let manifest =
+            "[package]\nname = \"p\"\n[[test]]\nname = \"novel\"\npath = \"x\"\n[[test]]\nname = \"steer\"\n[lints]\n";
         let jobs = all(&declared(manifest));
         let names: Vec<&str> = jobs.iter().map(Job::name).collect();
-        assert_eq!(
-            names,
-            [
-                "build",
-                "fmt",
-                "tidy",
-                "clippy",
-                "clippy-ebpf",
-                "unit",
-                "steer",
-                "novel",
-                "docs",
-                "deny"
-            ]
-        );
+        assert_eq!(names, ["build", "fmt", "tidy", "clippy", "clippy-ebpf", "unit", "steer", "novel", "docs", "deny"]);
     }
 
     #[test]

@@ -47,10 +47,7 @@ const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 /// Every broken rule of one file, as `path:line: what to do`.
 pub(super) fn check(file: &File, house: &House) -> Vec<String> {
-    let mut broken = Broken {
-        path: &file.path,
-        lines: Vec::new(),
-    };
+    let mut broken = Broken { path: &file.path, lines: Vec::new() };
     if file.path.ends_with(".rs") {
         let code = code_only(&file.text);
         on_top(file, &mut broken);
@@ -79,12 +76,7 @@ struct Broken<'a> {
 impl Broken<'_> {
     /// `index` counts from 0.
     fn push(&mut self, index: usize, what: impl AsRef<str>) {
-        self.lines.push(format!(
-            "{}:{}: {} (docs/style.md)",
-            self.path,
-            index + 1,
-            what.as_ref()
-        ));
+        self.lines.push(format!("{}:{}: {} (docs/style.md)", self.path, index + 1, what.as_ref()));
     }
 }
 
@@ -93,21 +85,11 @@ fn is_test(path: &str) -> bool {
 }
 
 fn on_top(file: &File, broken: &mut Broken<'_>) {
-    let first = file
-        .text
-        .lines()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or_default();
+    let first = file.text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     // What a file of tests owns is said by its name.
     let enough = if is_test(&file.path) { 1 } else { 20 };
-    if first
-        .strip_prefix("//! ")
-        .is_none_or(|words| words.len() < enough)
-    {
-        broken.push(
-            0,
-            "begins with `//!`: what it owns and what it must never do",
-        );
+    if first.strip_prefix("//! ").is_none_or(|words| words.len() < enough) {
+        broken.push(0, "begins with `//!`: what it owns and what it must never do");
     }
 }
 
@@ -119,19 +101,13 @@ fn sizes(file: &File, broken: &mut Broken<'_>) {
     if product > FILE_LINES {
         broken.push(
             FILE_LINES,
-            format!(
-                "has {product} lines of product code, at most {FILE_LINES}: split it by concept"
-            ),
+            format!("has {product} lines of product code, at most {FILE_LINES}: split it by concept"),
         );
     }
     let tests = file.text.lines().count() - product;
     if tests > TEST_LINES {
-        broken.push(
-            product,
-            format!(
-                "has {tests} lines of inline tests: move them to a file `tests.rs` of the module"
-            ),
-        );
+        broken
+            .push(product, format!("has {tests} lines of inline tests: move them to a file `tests.rs` of the module"));
     }
 }
 
@@ -139,23 +115,13 @@ fn unfinished(file: &File, code: &str, broken: &mut Broken<'_>) {
     let macros = [concat!("to", "do!"), concat!("unimple", "mented!")];
     for (index, line) in code.lines().enumerate() {
         if macros.iter().any(|name| line.contains(name)) || line.contains(concat!("#[ig", "nore")) {
-            broken.push(
-                index,
-                "leaves something for later: finish it or take it out",
-            );
+            broken.push(index, "leaves something for later: finish it or take it out");
         }
     }
-    let marks = [
-        concat!("FIX", "ME"),
-        concat!("TO", "DO"),
-        concat!("XX", "X"),
-    ];
+    let marks = [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("XX", "X")];
     for (index, line) in file.text.lines().enumerate() {
         if marks.iter().any(|mark| has_word(line, mark)) {
-            broken.push(
-                index,
-                "marks something unfinished: finish it, or say why it is as it is",
-            );
+            broken.push(index, "marks something unfinished: finish it, or say why it is as it is");
         }
     }
 }
@@ -167,10 +133,7 @@ fn unsafety(file: &File, code: &str, broken: &mut Broken<'_>) {
     for (index, line) in code.lines().enumerate() {
         // `#[unsafe(no_mangle)]` is an attribute's spelling, not an unsafe operation.
         if word_at(line, "unsafe").is_some_and(|rest| !rest.starts_with('(')) {
-            broken.push(
-                index,
-                "uses unsafe outside the listed files (the list: xtask/src/tidy/rules.rs)",
-            );
+            broken.push(index, "uses unsafe outside the listed files (the list: xtask/src/tidy/rules.rs)");
         }
     }
 }
@@ -188,11 +151,7 @@ fn waiting(file: &File, code: &str, broken: &mut Broken<'_>) {
     if file.path.starts_with("tests/") {
         return;
     }
-    let tests_from = if is_test(&file.path) {
-        0
-    } else {
-        product_lines(&file.text)
-    };
+    let tests_from = if is_test(&file.path) { 0 } else { product_lines(&file.text) };
     for (index, line) in code.lines().enumerate().skip(tests_from) {
         if line.contains("thread::sleep") || line.contains("time::sleep") {
             broken.push(index, "sleeps in a unit test: wait for the event itself");
@@ -206,23 +165,14 @@ fn purity(file: &File, code: &str, broken: &mut Broken<'_>) {
     }
     for (index, line) in code.lines().enumerate().take(product_lines(&file.text)) {
         if let Some(name) = WORLD.iter().find(|name| has_word(line, name)) {
-            broken.push(
-                index,
-                format!(
-                    "names `{name}`: the core is pure, hand it in or let it leave as a command"
-                ),
-            );
+            broken.push(index, format!("names `{name}`: the core is pure, hand it in or let it leave as a command"));
         }
     }
 }
 
 /// Paths of one person's machine have no business in a project.
 fn private_places(file: &File, broken: &mut Broken<'_>) {
-    let places = [
-        concat!("/wo", "rk/"),
-        concat!("/ho", "me/"),
-        concat!("shared/", "design"),
-    ];
+    let places = [concat!("/wo", "rk/"), concat!("/ho", "me/"), concat!("shared/", "design")];
     for (index, line) in file.text.lines().enumerate() {
         let absolute = |place: &&&str| {
             line.match_indices(**place).any(|(at, _)| {
@@ -240,17 +190,11 @@ fn sources(file: &File, broken: &mut Broken<'_>) {
     let lock = file.path == "Cargo.lock";
     let config = file.path.starts_with(".cargo/");
     for (index, line) in file.text.lines().enumerate() {
-        let foreign_lock = lock
-            && line
-                .strip_prefix("source = ")
-                .is_some_and(|text| text.trim_matches('"') != REGISTRY);
-        let foreign_config =
-            config && (line.starts_with("[source") || line.starts_with("[registr"));
+        let foreign_lock =
+            lock && line.strip_prefix("source = ").is_some_and(|text| text.trim_matches('"') != REGISTRY);
+        let foreign_config = config && (line.starts_with("[source") || line.starts_with("[registr"));
         if foreign_lock || foreign_config {
-            broken.push(
-                index,
-                "takes crates from somewhere else than the default registry",
-            );
+            broken.push(index, "takes crates from somewhere else than the default registry");
         }
     }
 }
@@ -263,17 +207,10 @@ fn pages(file: &File, house: &House, broken: &mut Broken<'_>) {
     let here = file.path.rsplit_once('/').map_or("", |(dir, _)| dir);
     for (index, line) in file.text.lines().enumerate() {
         for name in mentioned_pages(line) {
-            let places = [
-                join(here, name),
-                name.trim_start_matches("./").to_owned(),
-                format!("docs/{name}"),
-            ];
+            let places = [join(here, name), name.trim_start_matches("./").to_owned(), format!("docs/{name}")];
             let exists = places.iter().any(|place| house.paths.contains(place));
             if !exists && !line.contains("://") {
-                broken.push(
-                    index,
-                    format!("names the page `{name}`, which does not exist"),
-                );
+                broken.push(index, format!("names the page `{name}`, which does not exist"));
             }
         }
     }
@@ -281,14 +218,9 @@ fn pages(file: &File, house: &House, broken: &mut Broken<'_>) {
 
 fn mentioned_pages(line: &str) -> Vec<&str> {
     let in_path = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
-    let words = line
-        .split(|c: char| !in_path(c))
-        .map(|word| word.trim_end_matches('.'));
+    let words = line.split(|c: char| !in_path(c)).map(|word| word.trim_end_matches('.'));
     words
-        .filter(|word| {
-            word.strip_suffix(".md")
-                .is_some_and(|stem| !stem.is_empty() && !stem.ends_with(['.', '/']))
-        })
+        .filter(|word| word.strip_suffix(".md").is_some_and(|stem| !stem.is_empty() && !stem.ends_with(['.', '/'])))
         .collect()
 }
 
@@ -310,15 +242,10 @@ fn verbs(file: &File, house: &House, broken: &mut Broken<'_>) {
     for (index, line) in file.text.lines().enumerate() {
         for (at, call) in line.match_indices("cargo xtask ") {
             let rest = line.get(at + call.len()..).unwrap_or_default();
-            let end = rest
-                .find(|c: char| !(c.is_ascii_lowercase() || c == '-'))
-                .unwrap_or(rest.len());
+            let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '-')).unwrap_or(rest.len());
             let word = rest.get(..end).unwrap_or_default();
             if !word.is_empty() && !word.starts_with('-') && !house.verbs.contains(&word) {
-                broken.push(
-                    index,
-                    format!("names `cargo xtask {word}`, which is no verb"),
-                );
+                broken.push(index, format!("names `cargo xtask {word}`, which is no verb"));
             }
         }
     }

@@ -30,9 +30,7 @@ pub(super) fn code_only(text: &str) -> String {
 }
 
 fn find(chars: &[char], from: usize, stop: impl Fn(usize) -> bool) -> usize {
-    (from..chars.len())
-        .find(|&i| stop(i))
-        .unwrap_or(chars.len())
+    (from..chars.len()).find(|&i| stop(i)).unwrap_or(chars.len())
 }
 
 fn end_of_line(chars: &[char], from: usize) -> usize {
@@ -40,9 +38,7 @@ fn end_of_line(chars: &[char], from: usize) -> usize {
 }
 
 fn end_of_block(chars: &[char], from: usize) -> usize {
-    find(chars, from + 2, |i| {
-        chars.get(i..i + 2) == Some(&['*', '/'])
-    }) + 2
+    find(chars, from + 2, |i| chars.get(i..i + 2) == Some(&['*', '/'])) + 2
 }
 
 fn end_of_string(chars: &[char], from: usize) -> usize {
@@ -63,18 +59,12 @@ fn end_of_char(chars: &[char], from: usize) -> usize {
 
 /// `from` again when this is no raw string but, say, a raw identifier.
 fn end_of_raw(chars: &[char], from: usize) -> usize {
-    let hashes = chars
-        .iter()
-        .skip(from + 1)
-        .take_while(|&&c| c == '#')
-        .count();
+    let hashes = chars.iter().skip(from + 1).take_while(|&&c| c == '#').count();
     let open = from + 1 + hashes;
     if chars.get(open) != Some(&'"') {
         return from;
     }
-    let closes = |i: usize| {
-        chars.get(i) == Some(&'"') && (1..=hashes).all(|n| chars.get(i + n) == Some(&'#'))
-    };
+    let closes = |i: usize| chars.get(i) == Some(&'"') && (1..=hashes).all(|n| chars.get(i + n) == Some(&'#'));
     find(chars, open + 1, closes) + 1 + hashes
 }
 
@@ -101,9 +91,7 @@ pub(super) fn word_at<'a>(line: &'a str, word: &str) -> Option<&'a str> {
 pub(super) fn product_lines(text: &str) -> usize {
     let lines: Vec<&str> = text.lines().collect();
     let tests = lines.windows(2).position(|pair| match pair {
-        [cfg, module] => {
-            cfg.starts_with("#[cfg(test)]") && module.starts_with("mod ") && module.ends_with('{')
-        }
+        [cfg, module] => cfg.starts_with("#[cfg(test)]") && module.starts_with("mod ") && module.ends_with('{'),
         _ => false,
     });
     tests.unwrap_or(lines.len())

@@ -31,9 +31,7 @@ fn macs_and_reply_are_the_ones_of_the_second_implementation() {
         let mac1 = keys.fill(&mut message, None).unwrap();
         assert_eq!(mac1, case.array::<MAC_LEN>("mac1"));
         let nonce = &mut Fixed::new(case.number("nonce_seed"));
-        let reply = secret
-            .reply(&keys, &message, 0x0102_0304, source, nonce)
-            .unwrap();
+        let reply = secret.reply(&keys, &message, 0x0102_0304, source, nonce).unwrap();
         assert_eq!(reply, case.array::<REPLY_LEN>("reply"));
         let (receiver, cookie) = keys.open_reply(&reply, &mac1).unwrap();
         assert_eq!((receiver, cookie.0), (0x0102_0304, case.array("cookie")));
@@ -49,9 +47,7 @@ fn mac1_holds_for_this_receiver_and_these_bytes_only() {
     let mut message = message();
     keys.fill(&mut message, None);
     assert!(keys.verify_mac1(&message));
-    assert!(
-        !MacKeys::new(&PrivateKey::generate(&mut Fixed::new(2)).public()).verify_mac1(&message)
-    );
+    assert!(!MacKeys::new(&PrivateKey::generate(&mut Fixed::new(2)).public()).verify_mac1(&message));
     for at in 0..message.len() - MAC_LEN {
         message[at] ^= 0x80;
         assert!(!keys.verify_mac1(&message), "byte {at}");
@@ -69,10 +65,7 @@ fn a_message_without_room_for_the_macs_has_none() {
         assert_eq!(keys.fill(&mut short, None), None);
         assert!(!keys.verify_mac1(&short));
         assert!(!secret.verify_mac2(&short, source()));
-        assert_eq!(
-            secret.reply(&keys, &short, 1, source(), &mut Fixed::new(4)),
-            None
-        );
+        assert_eq!(secret.reply(&keys, &short, 1, source(), &mut Fixed::new(4)), None);
     }
 }
 
@@ -81,9 +74,7 @@ fn with_cookie() -> (CookieSecret, Vec<u8>) {
     let (keys, secret, mut message) = (keys(), CookieSecret::new(&mut Fixed::new(3)), message());
     let mac1 = keys.fill(&mut message, None).unwrap();
     assert!(!secret.verify_mac2(&message, source()));
-    let reply = secret
-        .reply(&keys, &message, 9, source(), &mut Fixed::new(4))
-        .unwrap();
+    let reply = secret.reply(&keys, &message, 9, source(), &mut Fixed::new(4)).unwrap();
     let (_, cookie) = keys.open_reply(&reply, &mac1).unwrap();
     keys.fill(&mut message, Some(&cookie));
     assert!(secret.verify_mac2(&message, source()));
@@ -121,37 +112,18 @@ fn a_cookie_outlives_one_rotation_and_not_two() {
 fn a_cookie_reply_opens_only_whole_for_its_gateway_and_its_message() {
     let (keys, secret, mut message) = (keys(), CookieSecret::new(&mut Fixed::new(3)), message());
     let mac1 = keys.fill(&mut message, None).unwrap();
-    let reply = secret
-        .reply(&keys, &message, 9, source(), &mut Fixed::new(4))
-        .unwrap();
+    let reply = secret.reply(&keys, &message, 9, source(), &mut Fixed::new(4)).unwrap();
     assert!(keys.open_reply(&reply, &mac1).is_ok());
-    assert_eq!(
-        keys.open_reply(&reply, &[0; 16]).err(),
-        Some(CookieError::Refused)
-    );
+    assert_eq!(keys.open_reply(&reply, &[0; 16]).err(), Some(CookieError::Refused));
     let stranger = MacKeys::new(&PrivateKey::generate(&mut Fixed::new(2)).public());
-    assert_eq!(
-        stranger.open_reply(&reply, &mac1).err(),
-        Some(CookieError::Refused)
-    );
-    assert_eq!(
-        keys.open_reply(&reply[1..], &mac1).err(),
-        Some(CookieError::Format)
-    );
+    assert_eq!(stranger.open_reply(&reply, &mac1).err(), Some(CookieError::Refused));
+    assert_eq!(keys.open_reply(&reply[1..], &mac1).err(), Some(CookieError::Format));
     assert_eq!(keys.open_reply(&[], &mac1).err(), Some(CookieError::Format));
     for at in (0..4).chain(8..REPLY_LEN) {
         let mut bad = reply;
         bad[at] ^= 1;
-        let wanted = if at < 4 {
-            CookieError::Format
-        } else {
-            CookieError::Refused
-        };
-        assert_eq!(
-            keys.open_reply(&bad, &mac1).err(),
-            Some(wanted),
-            "byte {at}"
-        );
+        let wanted = if at < 4 { CookieError::Format } else { CookieError::Refused };
+        assert_eq!(keys.open_reply(&bad, &mac1).err(), Some(wanted), "byte {at}");
     }
 }
 
@@ -159,12 +131,7 @@ fn a_cookie_reply_opens_only_whole_for_its_gateway_and_its_message() {
 fn a_cookie_is_not_printed() {
     let (keys, secret, mut message) = (keys(), CookieSecret::new(&mut Fixed::new(3)), message());
     let mac1 = keys.fill(&mut message, None).unwrap();
-    let reply = secret
-        .reply(&keys, &message, 9, source(), &mut Fixed::new(4))
-        .unwrap();
-    assert_eq!(
-        format!("{:?}", keys.open_reply(&reply, &mac1).unwrap().1),
-        "Cookie(..)"
-    );
+    let reply = secret.reply(&keys, &message, 9, source(), &mut Fixed::new(4)).unwrap();
+    assert_eq!(format!("{:?}", keys.open_reply(&reply, &mac1).unwrap().1), "Cookie(..)");
     assert!(!format!("{secret:?}").contains('['));
 }

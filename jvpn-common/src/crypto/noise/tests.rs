@@ -23,18 +23,11 @@ fn pair() -> Pair {
 
 impl Pair {
     fn initiator(&self) -> Initiator {
-        Initiator::new(
-            &self.client,
-            &self.gateway.public(),
-            &self.psk,
-            &mut Fixed::new(4),
-        )
-        .unwrap()
+        Initiator::new(&self.client, &self.gateway.public(), &self.psk, &mut Fixed::new(4)).unwrap()
     }
 
     fn read1(&self, message: &[u8]) -> Result<Responder, NoiseError> {
-        Responder::read1(&self.gateway, message, &mut Fixed::new(5))
-            .map(|(_, _, responder)| responder)
+        Responder::read1(&self.gateway, message, &mut Fixed::new(5)).map(|(_, _, responder)| responder)
     }
 }
 
@@ -56,20 +49,14 @@ fn the_transcript_is_the_one_of_the_second_implementation() {
         assert_eq!(message1, case.bytes("message1"));
         let entropy = &mut Fixed::new(case.number("seed_ephemeral_responder"));
         let (remote, payload1, responder) = Responder::read1(&gateway, &message1, entropy).unwrap();
-        assert_eq!(
-            (remote, payload1),
-            (client.public(), case.bytes("payload1"))
-        );
+        assert_eq!((remote, payload1), (client.public(), case.bytes("payload1")));
         let (message2, theirs) = responder.answer(&psk, &case.bytes("payload2")).unwrap();
         assert_eq!(message2, case.bytes("message2"));
         let (payload2, ours) = initiator.read2(&message2).unwrap();
         assert_eq!(payload2, case.bytes("payload2"));
         assert!(same(&ours, &theirs));
         assert_eq!(ours.hash, case.array("hash"));
-        assert_eq!(
-            (ours.k1.expose(), ours.k2.expose()),
-            (&case.array("k1"), &case.array("k2"))
-        );
+        assert_eq!((ours.k1.expose(), ours.k2.expose()), (&case.array("k1"), &case.array("k2")));
         let keys = EpochKeys::derive(ours);
         assert_eq!(keys.data.up.expose(), &case.array("data up"));
         assert_eq!(keys.steering.down.expose(), &case.array("steering down"));
@@ -81,11 +68,7 @@ fn messages_are_as_long_as_promised() {
     let pair = pair();
     let message1 = pair.initiator().message1(&[1; 100]).unwrap();
     assert_eq!(message1.len(), 100 + OVERHEAD_1);
-    let (message2, _) = pair
-        .read1(&message1)
-        .unwrap()
-        .answer(&pair.psk, &[2; 50])
-        .unwrap();
+    let (message2, _) = pair.read1(&message1).unwrap().answer(&pair.psk, &[2; 50]).unwrap();
     assert_eq!(message2.len(), 50 + OVERHEAD_2);
 }
 
@@ -93,19 +76,11 @@ fn messages_are_as_long_as_promised() {
 fn a_repeated_message_1_shows_the_same_ephemeral_and_another_handshake_another() {
     let pair = pair();
     let message1 = pair.initiator().message1(b"one").unwrap();
-    let other = Initiator::new(
-        &pair.client,
-        &pair.gateway.public(),
-        &pair.psk,
-        &mut Fixed::new(9),
-    )
-    .unwrap()
-    .message1(b"one")
-    .unwrap();
-    assert_eq!(
-        ephemeral(&message1),
-        message1[..32].try_into().ok().as_ref()
-    );
+    let other = Initiator::new(&pair.client, &pair.gateway.public(), &pair.psk, &mut Fixed::new(9))
+        .unwrap()
+        .message1(b"one")
+        .unwrap();
+    assert_eq!(ephemeral(&message1), message1[..32].try_into().ok().as_ref());
     assert_ne!(ephemeral(&message1), ephemeral(&other));
     assert_eq!(ephemeral(&message1[..31]), None);
 }
@@ -115,10 +90,7 @@ fn another_gateways_message_1_does_not_open() {
     let pair = pair();
     let message1 = pair.initiator().message1(b"hello").unwrap();
     let stranger = PrivateKey::generate(&mut Fixed::new(8));
-    assert_eq!(
-        Responder::read1(&stranger, &message1, &mut Fixed::new(5)).err(),
-        Some(NoiseError::Refused)
-    );
+    assert_eq!(Responder::read1(&stranger, &message1, &mut Fixed::new(5)).err(), Some(NoiseError::Refused));
 }
 
 #[test]
@@ -126,17 +98,9 @@ fn a_wrong_preshared_key_does_not_open_and_the_right_one_still_does() {
     let pair = pair();
     let mut initiator = pair.initiator();
     let message1 = initiator.message1(b"hello").unwrap();
-    let (wrong, _) = pair
-        .read1(&message1)
-        .unwrap()
-        .answer(&PresharedKey::none(), b"welcome")
-        .unwrap();
+    let (wrong, _) = pair.read1(&message1).unwrap().answer(&PresharedKey::none(), b"welcome").unwrap();
     assert_eq!(initiator.read2(&wrong).err(), Some(NoiseError::Refused));
-    let (right, theirs) = pair
-        .read1(&message1)
-        .unwrap()
-        .answer(&pair.psk, b"welcome")
-        .unwrap();
+    let (right, theirs) = pair.read1(&message1).unwrap().answer(&pair.psk, b"welcome").unwrap();
     let (payload, ours) = initiator.read2(&right).unwrap();
     assert_eq!(payload, b"welcome");
     assert!(same(&ours, &theirs));
@@ -159,11 +123,7 @@ fn every_flipped_byte_of_message_2_is_refused_and_advances_nothing() {
     let pair = pair();
     let mut initiator = pair.initiator();
     let message1 = initiator.message1(b"hello").unwrap();
-    let (message2, theirs) = pair
-        .read1(&message1)
-        .unwrap()
-        .answer(&pair.psk, b"welcome")
-        .unwrap();
+    let (message2, theirs) = pair.read1(&message1).unwrap().answer(&pair.psk, b"welcome").unwrap();
     for at in 0..message2.len() {
         let mut bad = message2.clone();
         bad[at] ^= 1;
@@ -181,11 +141,7 @@ fn every_truncation_is_refused_and_advances_nothing() {
     for len in 0..message1.len() {
         assert!(pair.read1(&message1[..len]).is_err(), "{len} bytes");
     }
-    let (message2, _) = pair
-        .read1(&message1)
-        .unwrap()
-        .answer(&pair.psk, b"welcome")
-        .unwrap();
+    let (message2, _) = pair.read1(&message1).unwrap().answer(&pair.psk, b"welcome").unwrap();
     for len in 0..message2.len() {
         assert!(initiator.read2(&message2[..len]).is_err(), "{len} bytes");
     }
@@ -196,10 +152,7 @@ fn every_truncation_is_refused_and_advances_nothing() {
 fn a_message_longer_than_a_datagram_is_refused() {
     let pair = pair();
     assert_eq!(pair.read1(&[0; 1_501]).err(), Some(NoiseError::Length));
-    assert_eq!(
-        pair.initiator().message1(&[0; 1_500]).err(),
-        Some(NoiseError::Length)
-    );
+    assert_eq!(pair.initiator().message1(&[0; 1_500]).err(), Some(NoiseError::Length));
 }
 
 #[test]
@@ -207,12 +160,7 @@ fn a_weak_ephemeral_key_is_refused_as_one() {
     let pair = pair();
     let mut initiator = pair.initiator();
     let mut message1 = initiator.message1(b"hello").unwrap();
-    let mut message2 = pair
-        .read1(&message1)
-        .unwrap()
-        .answer(&pair.psk, b"welcome")
-        .unwrap()
-        .0;
+    let mut message2 = pair.read1(&message1).unwrap().answer(&pair.psk, b"welcome").unwrap().0;
     for weak in [[0; 32], [0xff; 32]] {
         message1[..32].copy_from_slice(&weak);
         assert_eq!(pair.read1(&message1).err(), Some(NoiseError::WeakKey));
@@ -228,11 +176,7 @@ fn steps_out_of_order_are_refused() {
     assert_eq!(initiator.read2(&[0; 100]).err(), Some(NoiseError::Order));
     let message1 = initiator.message1(b"hello").unwrap();
     assert_eq!(initiator.message1(b"again").err(), Some(NoiseError::Order));
-    let (message2, _) = pair
-        .read1(&message1)
-        .unwrap()
-        .answer(&pair.psk, b"welcome")
-        .unwrap();
+    let (message2, _) = pair.read1(&message1).unwrap().answer(&pair.psk, b"welcome").unwrap();
     assert!(initiator.read2(&message2).is_ok());
     assert_eq!(initiator.read2(&message2).err(), Some(NoiseError::Order));
 }
@@ -243,8 +187,7 @@ fn a_replayed_message_1_gives_a_new_handshake_that_only_its_sender_can_finish() 
     let mut initiator = pair.initiator();
     let message1 = initiator.message1(b"hello").unwrap();
     let answer = |seed| {
-        let (_, _, responder) =
-            Responder::read1(&pair.gateway, &message1, &mut Fixed::new(seed)).unwrap();
+        let (_, _, responder) = Responder::read1(&pair.gateway, &message1, &mut Fixed::new(seed)).unwrap();
         responder.answer(&pair.psk, b"welcome").unwrap()
     };
     let (first, second) = (answer(5), answer(6));

@@ -6,19 +6,11 @@ use crate::crypto::vectors::cases;
 use crate::secret::Secret;
 
 fn split(hash: [u8; 32], mut k1: [u8; 32], mut k2: [u8; 32]) -> Split {
-    Split {
-        hash,
-        k1: Secret::take(&mut k1),
-        k2: Secret::take(&mut k2),
-    }
+    Split { hash, k1: Secret::take(&mut k1), k2: Secret::take(&mut k2) }
 }
 
 fn all(keys: &EpochKeys) -> Vec<Vec<u8>> {
-    let EpochKeys {
-        data,
-        control,
-        steering,
-    } = keys;
+    let EpochKeys { data, control, steering } = keys;
     let long = [&data.up, &data.down, &control.up, &control.down].map(|key| key.expose().to_vec());
     let short = [&steering.up, &steering.down].map(|key| key.expose().to_vec());
     long.into_iter().chain(short).collect()
@@ -27,19 +19,8 @@ fn all(keys: &EpochKeys) -> Vec<Vec<u8>> {
 #[test]
 fn the_keys_are_the_ones_of_the_second_implementation() {
     for case in cases(include_str!("../../../../tests/vectors/schedule.json")) {
-        let keys = EpochKeys::derive(split(
-            case.array("hash"),
-            case.array("k1"),
-            case.array("k2"),
-        ));
-        let labels = [
-            "data up",
-            "data down",
-            "control up",
-            "control down",
-            "steering up",
-            "steering down",
-        ];
+        let keys = EpochKeys::derive(split(case.array("hash"), case.array("k1"), case.array("k2")));
+        let labels = ["data up", "data down", "control up", "control down", "steering up", "steering down"];
         assert_eq!(all(&keys), labels.map(|label| case.bytes(label)));
     }
 }
@@ -47,10 +28,7 @@ fn the_keys_are_the_ones_of_the_second_implementation() {
 #[test]
 fn another_split_with_the_same_transcript_gives_other_keys() {
     let base = all(&EpochKeys::derive(split([1; 32], [2; 32], [3; 32])));
-    for other in [
-        split([1; 32], [9; 32], [3; 32]),
-        split([1; 32], [2; 32], [9; 32]),
-    ] {
+    for other in [split([1; 32], [9; 32], [3; 32]), split([1; 32], [2; 32], [9; 32])] {
         let other = all(&EpochKeys::derive(other));
         assert!(base.iter().zip(&other).all(|(a, b)| a != b));
     }

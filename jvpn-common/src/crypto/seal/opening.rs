@@ -44,13 +44,7 @@ impl<A: Aead> OpeningKey<A> {
     /// A key that has opened nothing.
     pub fn new(aead: A, limits: Limits) -> Self {
         let (opened, failed) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self {
-            aead,
-            limits,
-            windows: Mutex::default(),
-            opened,
-            failed,
-        }
+        Self { aead, limits, windows: Mutex::default(), opened, failed }
     }
 
     /// Opens what came on transport `k` under `header`, in place; gives the length of the text. `sealed` is
@@ -58,26 +52,15 @@ impl<A: Aead> OpeningKey<A> {
     ///
     /// # Errors
     /// Every [`OpenError`].
-    pub fn open(
-        &self,
-        k: u16,
-        header: &[u8; HEADER_LEN],
-        sealed: &mut [u8],
-    ) -> Result<usize, OpenError> {
+    pub fn open(&self, k: u16, header: &[u8; HEADER_LEN], sealed: &mut [u8]) -> Result<usize, OpenError> {
         if sealed.len() < TAG_LEN {
             return Err(OpenError::Length);
         }
         let counter = Header::from_bytes(header).counter;
-        self.windows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .check(k, counter)?;
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).check(k, counter)?;
         let len = self.decrypt(k, counter, header, sealed)?;
         // Again, since another thread may have opened its twin meanwhile: exactly one of them is told Ok.
-        self.windows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .commit(k, counter)?;
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).commit(k, counter)?;
         self.opened.fetch_add(1, Ordering::Relaxed);
         Ok(len)
     }
@@ -86,42 +69,23 @@ impl<A: Aead> OpeningKey<A> {
     ///
     /// # Errors
     /// Every [`OpenError`].
-    pub fn open_exclusive(
-        &mut self,
-        k: u16,
-        header: &[u8; HEADER_LEN],
-        sealed: &mut [u8],
-    ) -> Result<usize, OpenError> {
+    pub fn open_exclusive(&mut self, k: u16, header: &[u8; HEADER_LEN], sealed: &mut [u8]) -> Result<usize, OpenError> {
         if sealed.len() < TAG_LEN {
             return Err(OpenError::Length);
         }
         let counter = Header::from_bytes(header).counter;
-        self.windows
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .check(k, counter)?;
+        self.windows.get_mut().unwrap_or_else(PoisonError::into_inner).check(k, counter)?;
         let len = self.decrypt(k, counter, header, sealed)?;
-        self.windows
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .commit(k, counter)?;
+        self.windows.get_mut().unwrap_or_else(PoisonError::into_inner).commit(k, counter)?;
         *self.opened.get_mut() += 1;
         Ok(len)
     }
 
-    fn decrypt(
-        &self,
-        k: u16,
-        counter: u64,
-        header: &[u8],
-        sealed: &mut [u8],
-    ) -> Result<usize, OpenError> {
-        self.aead
-            .open_in_place(&nonce(k, counter), header, sealed)
-            .ok_or_else(|| {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-                OpenError::Forged
-            })
+    fn decrypt(&self, k: u16, counter: u64, header: &[u8], sealed: &mut [u8]) -> Result<usize, OpenError> {
+        self.aead.open_in_place(&nonce(k, counter), header, sealed).ok_or_else(|| {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            OpenError::Forged
+        })
     }
 
     /// Datagrams opened.
@@ -141,18 +105,12 @@ impl<A: Aead> OpeningKey<A> {
 
     /// Highest counter opened on transport `k`.
     pub fn highest(&self, k: u16) -> Option<u64> {
-        self.windows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .highest(k)
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).highest(k)
     }
 }
 
 impl<A> fmt::Debug for OpeningKey<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpeningKey")
-            .field("opened", &self.opened)
-            .field("failed", &self.failed)
-            .finish_non_exhaustive()
+        f.debug_struct("OpeningKey").field("opened", &self.opened).field("failed", &self.failed).finish_non_exhaustive()
     }
 }

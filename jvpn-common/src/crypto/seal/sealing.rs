@@ -47,12 +47,7 @@ impl<A: Aead> SealingKey<A> {
     /// A key that has sealed nothing. `aead` must have been made from a key of [`crate::crypto::EpochKeys`], which
     /// gives each key out once.
     pub fn new(aead: A, limits: Limits) -> Self {
-        Self {
-            aead,
-            limits,
-            counters: RwLock::default(),
-            sealed: AtomicU64::new(0),
-        }
+        Self { aead, limits, counters: RwLock::default(), sealed: AtomicU64::new(0) }
     }
 
     /// Sets `n` nonces of transport `k` aside for the caller; what it does not use is lost, never reused.
@@ -63,20 +58,13 @@ impl<A: Aead> SealingKey<A> {
         let n = u64::from(n);
         self.sealed
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |sealed| {
-                sealed
-                    .checked_add(n)
-                    .filter(|&after| after <= self.limits.reject_after)
+                sealed.checked_add(n).filter(|&after| after <= self.limits.reject_after)
             })
             .map_err(|_| SealError::Spent)?;
         let first = self.advance(k, n).inspect_err(|_| {
             self.sealed.fetch_sub(n, Ordering::Relaxed);
         })?;
-        Ok(Reservation {
-            key: self,
-            k,
-            next: first,
-            end: first + n,
-        })
+        Ok(Reservation { key: self, k, next: first, end: first + n })
     }
 
     fn advance(&self, k: u16, n: u64) -> Result<u64, SealError> {
@@ -86,10 +74,7 @@ impl<A: Aead> SealingKey<A> {
                 return Ok(next.fetch_add(n, Ordering::Relaxed));
             }
         }
-        let mut counters = self
-            .counters
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.counters.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(next) = counters.next.get(&k) {
             return Ok(next.fetch_add(n, Ordering::Relaxed));
         }
@@ -121,9 +106,7 @@ impl<A: Aead> SealingKey<A> {
         let (head, body) = datagram.split_at_mut(HEADER_LEN);
         let (plain, tag) = body.split_at_mut(text.len());
         plain.copy_from_slice(text);
-        let sealed = reservation
-            .seal_next(header, plain)
-            .ok_or(SealError::Spent)?;
+        let sealed = reservation.seal_next(header, plain).ok_or(SealError::Spent)?;
         head.copy_from_slice(&sealed.header);
         tag.copy_from_slice(&sealed.tag);
         Ok(datagram)
@@ -147,18 +130,13 @@ impl<A: Aead> SealingKey<A> {
     /// Next counter of transport `k`; what the other side should have seen all of, below it.
     pub fn next_counter(&self, k: u16) -> u64 {
         let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
-        counters
-            .next
-            .get(&k)
-            .map_or(0, |next| next.load(Ordering::Relaxed))
+        counters.next.get(&k).map_or(0, |next| next.load(Ordering::Relaxed))
     }
 }
 
 impl<A> fmt::Debug for SealingKey<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SealingKey")
-            .field("sealed", &self.sealed)
-            .finish_non_exhaustive()
+        f.debug_struct("SealingKey").field("sealed", &self.sealed).finish_non_exhaustive()
     }
 }
 
@@ -182,21 +160,14 @@ pub struct Sealed {
 impl<A: Aead> Reservation<'_, A> {
     /// Seals `text` in place under the next nonce of the reservation; `header` makes the 24 bytes for its
     /// counter. `None` when all are used.
-    pub fn seal_next(
-        &mut self,
-        header: impl FnOnce(u64) -> [u8; HEADER_LEN],
-        text: &mut [u8],
-    ) -> Option<Sealed> {
+    pub fn seal_next(&mut self, header: impl FnOnce(u64) -> [u8; HEADER_LEN], text: &mut [u8]) -> Option<Sealed> {
         if self.next == self.end {
             return None;
         }
         let counter = self.next;
         self.next += 1;
         let header = header(counter);
-        let tag = self
-            .key
-            .aead
-            .seal_in_place(&nonce(self.k, counter), &header, text);
+        let tag = self.key.aead.seal_in_place(&nonce(self.k, counter), &header, text);
         Some(Sealed { header, tag })
     }
 

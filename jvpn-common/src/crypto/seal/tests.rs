@@ -1,13 +1,9 @@
 //! Tests of sealing and opening: every nonce once, every refusal, every limit.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "two threads write down what they sealed"
-)]
+#![expect(clippy::disallowed_types, reason = "two threads write down what they sealed")]
 
 use super::{
-    Aead, ChaCha, NonceBytes, OpenError, OpeningKey, SealError, SealingKey, control_opener,
-    control_sealer, nonce,
+    Aead, ChaCha, NonceBytes, OpenError, OpeningKey, SealError, SealingKey, control_opener, control_sealer, nonce,
 };
 use crate::crypto::suite::{Limits, Suite};
 use crate::crypto::vectors::cases;
@@ -23,15 +19,7 @@ fn key(byte: u8) -> Secret<32> {
 }
 
 fn header(counter: u64) -> [u8; HEADER_LEN] {
-    Header {
-        kind: 5,
-        epoch: 1,
-        flags: 0,
-        tag: 7,
-        locator: 8,
-        counter,
-    }
-    .to_bytes()
+    Header { kind: 5, epoch: 1, flags: 0, tag: 7, locator: 8, counter }.to_bytes()
 }
 
 fn split(datagram: &[u8]) -> ([u8; HEADER_LEN], Vec<u8>) {
@@ -47,10 +35,7 @@ struct Recorder {
 
 impl Recorder {
     fn new() -> Self {
-        Self {
-            inner: ChaCha::new(key(1)),
-            seen: Mutex::default(),
-        }
+        Self { inner: ChaCha::new(key(1)), seen: Mutex::default() }
     }
 }
 
@@ -65,11 +50,7 @@ impl Aead for Recorder {
     }
 }
 
-const SMALL: Limits = Limits {
-    rekey_after: 4,
-    reject_after: 6,
-    failures: 2,
-};
+const SMALL: Limits = Limits { rekey_after: 4, reject_after: 6, failures: 2 };
 
 #[test]
 fn a_sealed_message_is_the_one_of_the_second_implementation() {
@@ -82,15 +63,7 @@ fn a_sealed_message_is_the_one_of_the_second_implementation() {
         }
         let head = |counter| {
             let (epoch, flags, tag, locator) = (3, 1, 0xdead_beef, 0x0123_4567_89ab_cdef);
-            Header {
-                kind: 5,
-                epoch,
-                flags,
-                tag,
-                locator,
-                counter,
-            }
-            .to_bytes()
+            Header { kind: 5, epoch, flags, tag, locator, counter }.to_bytes()
         };
         let datagram = sealer.seal(k, head, &case.bytes("text")).unwrap();
         assert_eq!(datagram, case.bytes("datagram"));
@@ -132,18 +105,8 @@ fn two_threads_sealing_a_million_packets_never_share_a_nonce() {
 fn each_transport_counts_from_zero_and_goes_on_where_it_was() {
     let sealer = control_sealer(key(1));
     let counter = |k| Header::from_bytes(&split(&sealer.seal(k, header, b"x").unwrap()).0).counter;
-    assert_eq!(
-        [counter(0), counter(0), counter(5), counter(0), counter(5)],
-        [0, 1, 0, 2, 1]
-    );
-    assert_eq!(
-        (
-            sealer.next_counter(0),
-            sealer.next_counter(5),
-            sealer.next_counter(9)
-        ),
-        (3, 2, 0)
-    );
+    assert_eq!([counter(0), counter(0), counter(5), counter(0), counter(5)], [0, 1, 0, 2, 1]);
+    assert_eq!((sealer.next_counter(0), sealer.next_counter(5), sealer.next_counter(9)), (3, 2, 0));
 }
 
 #[test]
@@ -175,11 +138,7 @@ fn a_spent_key_seals_nothing_more_on_any_transport() {
     assert!(!sealer.rekey_due());
     assert!(sealer.reserve(1, 1).is_ok());
     assert!(sealer.rekey_due());
-    assert_eq!(
-        sealer.reserve(0, 3).err(),
-        Some(SealError::Spent),
-        "a batch beyond the limit takes nothing"
-    );
+    assert_eq!(sealer.reserve(0, 3).err(), Some(SealError::Spent), "a batch beyond the limit takes nothing");
     assert_eq!(sealer.sealed(), 4);
     assert!(sealer.reserve(2, 2).is_ok());
     assert_eq!(sealer.seal(0, header, b"x").err(), Some(SealError::Spent));
@@ -196,11 +155,7 @@ fn a_transport_given_up_by_the_sealer_never_starts_again() {
     assert_eq!(sealer.reserve(0, 1).err(), Some(SealError::Retired));
     assert!(sealer.reserve(1, 1).is_ok());
     assert_eq!(sealer.next_counter(1), 2);
-    assert_eq!(
-        sealer.sealed(),
-        TRANSPORTS_MAX as u64 + 2,
-        "a refused reservation is not counted"
-    );
+    assert_eq!(sealer.sealed(), TRANSPORTS_MAX as u64 + 2, "a refused reservation is not counted");
 }
 
 #[test]
@@ -208,15 +163,9 @@ fn a_replayed_datagram_is_refused_before_the_aead() {
     let (sealer, opener) = (control_sealer(key(1)), control_opener(key(1)));
     let (head, body) = split(&sealer.seal(0, header, b"once").unwrap());
     assert_eq!(opener.open(0, &head, &mut body.clone()), Ok(4));
-    assert_eq!(
-        opener.open(0, &head, &mut body.clone()),
-        Err(OpenError::Replay(ReplayError::Replayed))
-    );
+    assert_eq!(opener.open(0, &head, &mut body.clone()), Err(OpenError::Replay(ReplayError::Replayed)));
     let garbage = &mut vec![0; body.len()];
-    assert_eq!(
-        opener.open(0, &head, garbage),
-        Err(OpenError::Replay(ReplayError::Replayed))
-    );
+    assert_eq!(opener.open(0, &head, garbage), Err(OpenError::Replay(ReplayError::Replayed)));
     assert_eq!((opener.opened(), opener.failed()), (1, 0));
 }
 
@@ -228,22 +177,11 @@ fn every_flipped_byte_is_refused_and_uses_nothing_up() {
         let mut bad = datagram.clone();
         bad[at] ^= 1;
         let (head, mut body) = split(&bad);
-        assert_eq!(
-            opener.open(0, &head, &mut body),
-            Err(OpenError::Forged),
-            "byte {at}"
-        );
+        assert_eq!(opener.open(0, &head, &mut body), Err(OpenError::Forged), "byte {at}");
         let (head, mut body) = split(&bad);
-        assert_eq!(
-            opener.open_exclusive(0, &head, &mut body),
-            Err(OpenError::Forged),
-            "byte {at}"
-        );
+        assert_eq!(opener.open_exclusive(0, &head, &mut body), Err(OpenError::Forged), "byte {at}");
     }
-    assert_eq!(
-        (opener.opened(), opener.failed()),
-        (0, 2 * datagram.len() as u64)
-    );
+    assert_eq!((opener.opened(), opener.failed()), (0, 2 * datagram.len() as u64));
     assert_eq!(opener.highest(0), None);
     let (head, mut body) = split(&datagram);
     assert_eq!(opener.open(0, &head, &mut body), Ok(9));
@@ -255,16 +193,8 @@ fn every_truncation_is_refused() {
     let (sealer, opener) = (control_sealer(key(1)), control_opener(key(1)));
     let (head, body) = split(&sealer.seal(0, header, b"some text").unwrap());
     for len in 0..body.len() {
-        let wanted = if len < TAG_LEN {
-            OpenError::Length
-        } else {
-            OpenError::Forged
-        };
-        assert_eq!(
-            opener.open(0, &head, &mut body.clone()[..len]),
-            Err(wanted),
-            "{len} bytes"
-        );
+        let wanted = if len < TAG_LEN { OpenError::Length } else { OpenError::Forged };
+        assert_eq!(opener.open(0, &head, &mut body.clone()[..len]), Err(wanted), "{len} bytes");
     }
 }
 
@@ -272,18 +202,9 @@ fn every_truncation_is_refused() {
 fn a_datagram_opens_only_under_its_key_and_transport() {
     let sealer = control_sealer(key(1));
     let (head, body) = split(&sealer.seal(2, header, b"text").unwrap());
-    assert_eq!(
-        control_opener(key(2)).open(2, &head, &mut body.clone()),
-        Err(OpenError::Forged)
-    );
-    assert_eq!(
-        control_opener(key(1)).open(3, &head, &mut body.clone()),
-        Err(OpenError::Forged)
-    );
-    assert_eq!(
-        control_opener(key(1)).open(2, &head, &mut body.clone()),
-        Ok(4)
-    );
+    assert_eq!(control_opener(key(2)).open(2, &head, &mut body.clone()), Err(OpenError::Forged));
+    assert_eq!(control_opener(key(1)).open(3, &head, &mut body.clone()), Err(OpenError::Forged));
+    assert_eq!(control_opener(key(1)).open(2, &head, &mut body.clone()), Ok(4));
 }
 
 #[test]
@@ -291,34 +212,18 @@ fn opening_alone_and_opening_shared_use_the_same_window() {
     let (sealer, mut opener) = (control_sealer(key(1)), control_opener(key(1)));
     let (head, body) = split(&sealer.seal(0, header, b"text").unwrap());
     assert_eq!(opener.open_exclusive(0, &head, &mut body.clone()), Ok(4));
-    assert_eq!(
-        opener.open(0, &head, &mut body.clone()),
-        Err(OpenError::Replay(ReplayError::Replayed))
-    );
-    assert_eq!(
-        opener.open_exclusive(0, &head, &mut body.clone()),
-        Err(OpenError::Replay(ReplayError::Replayed))
-    );
+    assert_eq!(opener.open(0, &head, &mut body.clone()), Err(OpenError::Replay(ReplayError::Replayed)));
+    assert_eq!(opener.open_exclusive(0, &head, &mut body.clone()), Err(OpenError::Replay(ReplayError::Replayed)));
 }
 
 #[test]
 fn of_twins_opened_by_two_threads_exactly_one_is_accepted() {
     let (sealer, opener) = (control_sealer(key(1)), control_opener(key(1)));
-    let datagrams: Vec<_> = (0..2_000)
-        .map(|_| split(&sealer.seal(0, header, b"twin").unwrap()))
-        .collect();
+    let datagrams: Vec<_> = (0..2_000).map(|_| split(&sealer.seal(0, header, b"twin").unwrap())).collect();
     let accepted: usize = std::thread::scope(|scope| {
-        let run = || {
-            datagrams
-                .iter()
-                .filter(|(head, body)| opener.open(0, head, &mut body.clone()).is_ok())
-                .count()
-        };
+        let run = || datagrams.iter().filter(|(head, body)| opener.open(0, head, &mut body.clone()).is_ok()).count();
         let threads = [scope.spawn(run), scope.spawn(run)];
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .sum()
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert_eq!(accepted, datagrams.len());
 }
@@ -328,10 +233,7 @@ fn too_many_failed_opens_ask_for_a_rekey() {
     let opener = OpeningKey::new(ChaCha::new(key(1)), SMALL);
     assert!(!opener.rekey_due());
     for counter in 0..2 {
-        assert_eq!(
-            opener.open(0, &header(counter), &mut [0; 16]),
-            Err(OpenError::Forged)
-        );
+        assert_eq!(opener.open(0, &header(counter), &mut [0; 16]), Err(OpenError::Forged));
     }
     assert!(opener.rekey_due());
 }
@@ -340,15 +242,8 @@ fn too_many_failed_opens_ask_for_a_rekey() {
 fn keys_in_use_are_not_printed() {
     let sealer = control_sealer(key(0xab));
     let opener = control_opener(key(0xab));
-    let printed = format!(
-        "{sealer:?} {opener:?} {:?} {:?}",
-        sealer.reserve(0, 1).unwrap(),
-        ChaCha::new(key(0xab))
-    );
-    assert!(
-        !printed.contains("171") && !printed.contains("ab"),
-        "{printed}"
-    );
+    let printed = format!("{sealer:?} {opener:?} {:?} {:?}", sealer.reserve(0, 1).unwrap(), ChaCha::new(key(0xab)));
+    assert!(!printed.contains("171") && !printed.contains("ab"), "{printed}");
 }
 
 #[test]

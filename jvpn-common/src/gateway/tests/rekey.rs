@@ -12,6 +12,7 @@ fn ops(world: &World) -> Vec<String> {
         WorkerOp::Next { keys, .. } => format!("next {}", keys.epoch),
         WorkerOp::Wipe { epoch, .. } => format!("wipe {epoch}"),
         WorkerOp::WipeAll { .. } => "wipe all".into(),
+        WorkerOp::PathMtu { mtu, .. } => format!("path mtu {mtu}"),
         WorkerOp::Free { .. } => "free".into(),
     };
     world.worker.iter().map(name).collect()

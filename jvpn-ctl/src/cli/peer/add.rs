@@ -74,7 +74,8 @@ pub(in crate::cli) fn run(args: Args, context: &Context) -> Result<(), CliError>
     };
     let preshared = args.psk.then(|| PresharedKey::generate(&mut System));
     let file = written(&args, &path, &public, preshared.as_ref(), &addresses)?;
-    let routes = if args.routes.is_empty() { config.addresses.iter().map(IpNet::trunc).collect() } else { args.routes.clone() };
+    let routes =
+        if args.routes.is_empty() { config.addresses.iter().map(IpNet::trunc).collect() } else { args.routes.clone() };
     let client = template::client(&ClientValues {
         name: args.name.clone(),
         private_key: private.as_ref().map(PrivateKey::to_text),
@@ -106,7 +107,8 @@ fn addresses(args: &Args, config: &GatewayConfig) -> Result<Vec<IpNet>, CliError
     let taken = config.peers.iter().flat_map(|peer| peer.addresses.iter().chain(&peer.routes));
     let taken: Vec<IpNet> = taken.copied().chain(args.behind.iter().copied()).collect();
     allocate(&config.addresses, &taken).map_err(|full| {
-        CliError::failed(format!("no address is free in {full}")).hint("give one with --address, or a larger prefix to the gateway")
+        CliError::failed(format!("no address is free in {full}"))
+            .hint("give one with --address, or a larger prefix to the gateway")
     })
 }
 
@@ -122,10 +124,14 @@ fn endpoints(args: &Args, config: &GatewayConfig) -> Result<Vec<SocketAddr>, Cli
     });
     let guesses: Vec<_> = guesses.collect();
     if guesses.is_empty() {
-        return Err(CliError::usage("this host has no address a client could use").hint("give one with --endpoint ADDRESS:PORT"));
+        return Err(CliError::usage("this host has no address a client could use")
+            .hint("give one with --endpoint ADDRESS:PORT"));
     }
     let shown: Vec<_> = guesses.iter().map(SocketAddr::to_string).collect();
-    output::talk(&format!("endpoints: {} (give --endpoint when clients see this host under another address)", shown.join(", ")));
+    output::talk(&format!(
+        "endpoints: {} (give --endpoint when clients see this host under another address)",
+        shown.join(", ")
+    ));
     Ok(guesses)
 }
 
@@ -146,7 +152,8 @@ fn written(
         init::write(&psk_file, &Zeroizing::new(format!("{}\n", preshared.to_text().as_str())), 0o600)?;
     }
     let psk = preshared.map(|_| psk_name.as_str());
-    let text = template::peer(&args.name, &public.to_string(), psk, &texts(addresses), &texts(&args.behind), &args.policy);
+    let text =
+        template::peer(&args.name, &public.to_string(), psk, &texts(addresses), &texts(&args.behind), &args.policy);
     let undo = |error: CliError| {
         // Only what was made here; a file that could not be written is not there to be removed.
         let _ = std::fs::remove_file(&file);
@@ -163,7 +170,10 @@ fn written(
 fn hand_out(args: &Args, client: &Zeroizing<String>) -> Result<(), CliError> {
     if let Some(out) = &args.out {
         init::write(out, client, 0o600)?;
-        output::talk(&format!("wrote {}: bring it to the client, then `jvpn-ctl connect --config FILE`", out.display()));
+        output::talk(&format!(
+            "wrote {}: bring it to the client, then `jvpn-ctl connect --config FILE`",
+            out.display()
+        ));
     } else if args.qr {
         output::data(&qr(client)?)?;
     } else {

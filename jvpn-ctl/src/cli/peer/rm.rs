@@ -28,7 +28,11 @@ pub(in crate::cli) fn run(args: Args, context: &Context) -> Result<(), CliError>
     };
     let own = gateway::peers_dir(&path).join(format!("{}.toml", args.name));
     if peer.file != own {
-        let error = CliError::usage(format!("peer `{}` stands in {}, which `peer add` did not write", args.name, peer.file.display()));
+        let error = CliError::usage(format!(
+            "peer `{}` stands in {}, which `peer add` did not write",
+            args.name,
+            peer.file.display()
+        ));
         return Err(error.hint("remove its [[peer]] table there, then start the gateway again"));
     }
     confirmed(&format!("Remove peer {} and end its session?", args.name), args.yes)?;

@@ -53,7 +53,15 @@ fn a_fresh_gateway_file_loads_and_its_commented_keys_are_the_defaults() {
     let (_dir, path) = written("gateway.toml", &switched_on(&text));
     let full = GatewayConfig::load(&path).unwrap_or_else(|report| panic!("{report}"));
     let defaults = |config: &GatewayConfig| {
-        (config.listen, config.xdp, config.tun.clone(), config.masquerade, config.max_sessions, config.mtu, config.addresses.clone())
+        (
+            config.listen,
+            config.xdp,
+            config.tun.clone(),
+            config.masquerade,
+            config.max_sessions,
+            config.mtu,
+            config.addresses.clone(),
+        )
     };
     assert_eq!(defaults(&plain), defaults(&full));
     assert_eq!((plain.peers.len(), full.peers.len()), (0, 1));
@@ -71,9 +79,17 @@ fn a_fresh_client_file_loads_with_its_key_inside_or_in_a_file() {
     assert_eq!(keys.private.to_text().as_str(), PRIVATE);
     assert!(keys.preshared.is_some());
     let text = client(&client_values(false));
-    let (dir, path) = written("client.toml", &text.replace("#[[transport]]", "[[transport]]").replace("#name = \"wifi\"", "name = \"wifi\"").replace("#interface", "interface"));
+    let (dir, path) = written(
+        "client.toml",
+        &text
+            .replace("#[[transport]]", "[[transport]]")
+            .replace("#name = \"wifi\"", "name = \"wifi\"")
+            .replace("#interface", "interface"),
+    );
     let config = ClientConfig::load(&path).unwrap_or_else(|report| panic!("{report}"));
-    assert!(matches!(config.private_key, crate::config::KeySource::File(file) if file == dir.path().join("client.key")));
+    assert!(
+        matches!(config.private_key, crate::config::KeySource::File(file) if file == dir.path().join("client.key"))
+    );
     assert_eq!(config.transports.len(), 1);
 }
 
@@ -107,7 +123,10 @@ fn collect(root: &serde_json::Value, at: &serde_json::Value, known: &mut Vec<Str
     let Some(properties) = at.get("properties").and_then(|properties| properties.as_object()) else { return };
     for (key, value) in properties {
         let target = value.get("$ref").or_else(|| value.pointer("/items/$ref")).and_then(|target| target.as_str());
-        match target.and_then(|target| root.pointer(target.trim_start_matches('#'))).filter(|target| target.get("properties").is_some()) {
+        match target
+            .and_then(|target| root.pointer(target.trim_start_matches('#')))
+            .filter(|target| target.get("properties").is_some())
+        {
             Some(table) => collect(root, table, known),
             None if value.get("additionalProperties").is_some() => {}
             None => known.push(key.clone()),

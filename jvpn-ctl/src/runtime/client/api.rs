@@ -132,13 +132,7 @@ impl Client {
             let answer = Jumped { session_id, from, to: to.to_owned(), state_version: None, took_ms: None, dry_run };
             return drop(reply.send(Ok(answer)));
         }
-        self.jump = Some(PendingJump {
-            to: wanted.label,
-            from,
-            since: clock::boot(),
-            version: view.version.0,
-            reply,
-        });
+        self.jump = Some(PendingJump { to: wanted.label, from, since: clock::boot(), version: view.version.0, reply });
         let label = wanted.label;
         self.input(Input::Jump { label });
     }
@@ -202,7 +196,9 @@ fn problems(view: &View) -> Vec<Problem> {
     let (problem, fix) = match view.phase {
         Phase::Connected => return problems,
         Phase::Waiting => ("no network leads to the gateway", "connect a network; `paths` lists what is seen"),
-        Phase::Connecting => ("the gateway has not answered yet", "check endpoints and public_key; is the gateway running?"),
+        Phase::Connecting => {
+            ("the gateway has not answered yet", "check endpoints and public_key; is the gateway running?")
+        }
         Phase::Recovering => ("the transport is lost; another one is being proven", "wait, or see `paths`"),
         Phase::Closed => ("the session was closed", "start `jvpn-ctl connect` again"),
     };

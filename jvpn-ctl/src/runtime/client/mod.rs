@@ -21,8 +21,8 @@ use crate::config::Paths;
 use crate::config::client::ClientConfig;
 use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
-use crate::runtime::sys::watch;
 use crate::runtime::stop::Stop;
+use crate::runtime::sys::watch;
 use crate::tunnel::{FromWorker, Inbox, WorkerHandle};
 use anyhow::{Context, Result};
 use jvpn_common::client::Engine;
@@ -171,7 +171,9 @@ impl Client {
                 }
                 Command::Condition { reason, set } => tracing::warn!(condition = reason.name(), set, "condition"),
                 Command::Event(event) => self.record(&event),
-                Command::Ended { session, reason } => tracing::warn!(%session, reason = reason.name(), "the session ended"),
+                Command::Ended { session, reason } => {
+                    tracing::warn!(%session, reason = reason.name(), "the session ended");
+                }
             }
         }
     }

@@ -79,9 +79,12 @@ pub struct Candidate {
 #[must_use]
 pub fn candidates(host: &Host, config: &ClientConfig) -> Vec<Candidate> {
     let mut found = Vec::new();
-    for (&index, link) in host.links.iter().filter(|(_, link)| link.up && link.name != config.tun && link.name != "lo") {
+    for (&index, link) in host.links.iter().filter(|(_, link)| link.up && link.name != config.tun && link.name != "lo")
+    {
         for v4 in [true, false] {
-            let Some(route) = config.endpoints.iter().filter(|to| to.is_ipv4() == v4).find_map(|to| route(host, index, to)) else {
+            let Some(route) =
+                config.endpoints.iter().filter(|to| to.is_ipv4() == v4).find_map(|to| route(host, index, to))
+            else {
                 continue;
             };
             let wanted = |address: &&IpAddr| address.is_ipv4() == v4;

@@ -80,7 +80,9 @@ impl Networks {
                         self.paths.insert(id, Path { candidate, port });
                     }
                     // Seen again at the next change of networks: an address that is not usable yet.
-                    Err(error) => tracing::warn!(%error, interface = candidate.network.interface, "no socket for a path"),
+                    Err(error) => {
+                        tracing::warn!(%error, interface = candidate.network.interface, "no socket for a path");
+                    }
                 },
             }
         }

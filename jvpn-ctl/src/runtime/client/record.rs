@@ -11,7 +11,8 @@ use jvpn_common::time::Duration;
 
 impl Client {
     pub(super) fn record(&self, event: &Event) {
-        let ts = jiff::Timestamp::from_nanosecond(i128::from(clock::wall())).map(|ts| ts.to_string()).unwrap_or_default();
+        let ts =
+            jiff::Timestamp::from_nanosecond(i128::from(clock::wall())).map(|ts| ts.to_string()).unwrap_or_default();
         let context = Context { ts: &ts, at: event.at, node: &self.config.name, seq: 0, peer: "gateway" };
         let mut record = Record::plain(&context, kind(event.kind));
         record.session_id = event.session;

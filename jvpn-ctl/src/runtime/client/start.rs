@@ -2,10 +2,10 @@
 //!
 //! Owns what is opened and in which order: state directory, record, tunnel device, worker, API.
 
+use super::Client;
 use super::network::Watch;
 use super::paths::Networks;
 use super::role::{ClientRole, Sets};
-use super::Client;
 use crate::api;
 use crate::audit::Audit;
 use crate::config::Paths;
@@ -16,8 +16,8 @@ use crate::runtime::gateway::setup::suites;
 use crate::store::DirLock;
 use crate::tunnel::{Tun, TunOptions, TunnelAddresses, Worker, WorkerOptions, to_controller};
 use anyhow::Result;
-use jvpn_common::client::command::Config;
 use jvpn_common::client::Engine;
+use jvpn_common::client::command::Config;
 use jvpn_common::secret::PresharedKey;
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ pub(super) async fn start(config: ClientConfig, paths: Paths) -> Result<()> {
         tun: index,
         session: None,
         received: (0, None),
-        started: crate::runtime::clock::text(clock::boot()),
+        started: clock::text(clock::boot()),
         jump: None,
         config,
     };

@@ -60,7 +60,8 @@ impl Gateway {
             for xdp in self.xdp.iter().filter(|xdp| xdp.mode == "generic") {
                 problems.push(Problem {
                     problem: format!("XDP on {} is generic: slow, and GRO is off", xdp.iface),
-                    fix: "use an interface whose driver has native XDP, or set xdp = \"generic\" to accept it".to_owned(),
+                    fix: "use an interface whose driver has native XDP, or set xdp = \"generic\" to accept it"
+                        .to_owned(),
                 });
             }
         }
@@ -82,7 +83,11 @@ impl Gateway {
         });
         let active = core.transport().map(|transport| transport.path);
         let candidates = view.validated.iter().filter(|path| Some(**path) != active);
-        let candidates = candidates.map(|path| Candidate { name: String::new(), remote: path.remote().to_string(), validated: true });
+        let candidates = candidates.map(|path| Candidate {
+            name: String::new(),
+            remote: path.remote().to_string(),
+            validated: true,
+        });
         Session {
             session_id: id.to_string(),
             peer: view.name.to_owned(),
@@ -109,7 +114,11 @@ impl Gateway {
                 name: transport.label.to_string(),
                 session_id: Some(id.to_string()),
                 interface: None,
-                local: self.engine.gateway_address(transport.path.gateway()).map(|at| at.to_string()).unwrap_or_default(),
+                local: self
+                    .engine
+                    .gateway_address(transport.path.gateway())
+                    .map(|at| at.to_string())
+                    .unwrap_or_default(),
                 remote: transport.path.remote().to_string(),
                 class: transport.class.name().to_owned(),
                 state: "active".to_owned(),
@@ -163,7 +172,8 @@ impl Gateway {
 
     fn reload_peers(&mut self, by: Caller) -> Result<Reloaded, Refused> {
         let failed = |error: String| Refused::Failed(error);
-        let config = crate::config::GatewayConfig::load(&self.paths.config).map_err(|report| failed(report.to_string()))?;
+        let config =
+            crate::config::GatewayConfig::load(&self.paths.config).map_err(|report| failed(report.to_string()))?;
         let keys = config.keys().map_err(|error| failed(error.to_string()))?;
         let engine = super::setup::engine(&config, keys, self.incarnation, self.owner_epoch);
         let engine = engine.map_err(|error| failed(format!("{error:#}")))?;

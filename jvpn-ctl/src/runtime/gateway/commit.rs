@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// Sockets of both families, to send control on.
 #[derive(Clone, Debug, Default)]
-pub struct Sockets {
+pub(super) struct Sockets {
     /// IPv4.
     pub v4: Option<Arc<UdpPort>>,
     /// IPv6.
@@ -26,7 +26,7 @@ pub struct Sockets {
 
 impl Sockets {
     /// Sends one datagram the way its question came; what cannot be sent is lost, as on any network.
-    pub fn send(&self, datagram: &Datagram) {
+    pub(super) fn send(&self, datagram: &Datagram) {
         let port = if datagram.origin.client.is_ipv4() { &self.v4 } else { &self.v6 };
         let Some(port) = port else { return };
         if let Err(error) = port.send(datagram.origin.client, Some(datagram.origin.gateway.ip()), &datagram.bytes) {
@@ -36,7 +36,7 @@ impl Sockets {
 }
 
 /// Everything a commit touches.
-pub struct Executor {
+pub(super) struct Executor {
     /// The maps.
     pub plane: Box<dyn DataPlane>,
     /// The store.
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Executor {
 
 impl Executor {
     /// Carries it out; false when nothing of it happened.
-    pub fn commit(&mut self, commit: Commit) -> bool {
+    pub(super) fn commit(&mut self, commit: Commit) -> bool {
         let Commit { worker, maps, store, records, strict, send } = commit;
         let mut undo = Vec::with_capacity(maps.len());
         let done = (|| -> Result<u64> {
@@ -93,8 +93,9 @@ impl Executor {
     ///
     /// # Errors
     /// When the disk is full or broken.
-    pub fn record(&self, mut record: Record) -> Result<u64> {
-        record.ts = jiff::Timestamp::from_nanosecond(i128::from(clock::wall())).map(|ts| ts.to_string()).unwrap_or_default();
+    pub(super) fn record(&self, mut record: Record) -> Result<u64> {
+        record.ts =
+            jiff::Timestamp::from_nanosecond(i128::from(clock::wall())).map(|ts| ts.to_string()).unwrap_or_default();
         if record.input.is_some() {
             let micros = clock::boot().since(record.at).as_micros();
             record = record.with("commit_us", u64::try_from(micros).unwrap_or(u64::MAX).into());

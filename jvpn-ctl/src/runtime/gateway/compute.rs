@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// The thread's queues. The engine bounds how many jobs are under way.
 #[derive(Debug)]
-pub struct Compute {
+pub(super) struct Compute {
     jobs: mpsc::Sender<(OpId, Box<Job>)>,
     results: UnboundedReceiver<(OpId, JobResult)>,
 }
@@ -20,7 +20,7 @@ impl Compute {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start() -> std::io::Result<Self> {
+    pub(super) fn start() -> std::io::Result<Self> {
         let (jobs, work) = mpsc::channel::<(OpId, Box<Job>)>();
         let (done, results): (UnboundedSender<_>, _) = unbounded_channel();
         std::thread::Builder::new().name("handshake".into()).spawn(move || {
@@ -34,14 +34,14 @@ impl Compute {
     }
 
     /// Hands a job over.
-    pub fn submit(&self, op: OpId, job: Box<Job>) {
+    pub(super) fn submit(&self, op: OpId, job: Box<Job>) {
         if self.jobs.send((op, job)).is_err() {
             tracing::error!("the handshake thread is gone; no new sessions until a restart");
         }
     }
 
     /// The next result; never, once the thread is gone.
-    pub async fn next(&mut self) -> (OpId, JobResult) {
+    pub(super) async fn next(&mut self) -> (OpId, JobResult) {
         match self.results.recv().await {
             Some(result) => result,
             None => std::future::pending().await,

@@ -20,7 +20,7 @@ type Queue = Arc<Mutex<BTreeMap<SessionId, StoredSession>>>;
 
 /// The store and its queue.
 #[derive(Debug)]
-pub struct Keeper {
+pub(super) struct Keeper {
     store: Arc<Store>,
     queue: Queue,
     boot_id: String,
@@ -32,7 +32,11 @@ impl Keeper {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start(store: Arc<Store>, boot_id: String, policies: BTreeMap<[u8; 32], Arc<Policy>>) -> std::io::Result<Self> {
+    pub(super) fn start(
+        store: Arc<Store>,
+        boot_id: String,
+        policies: BTreeMap<[u8; 32], Arc<Policy>>,
+    ) -> std::io::Result<Self> {
         let queue = Queue::default();
         let weak = Arc::downgrade(&queue);
         let writer = Arc::clone(&store);
@@ -48,12 +52,12 @@ impl Keeper {
 
     /// Policies by peer.
     #[must_use]
-    pub const fn policies(&self) -> &BTreeMap<[u8; 32], Arc<Policy>> {
+    pub(super) const fn policies(&self) -> &BTreeMap<[u8; 32], Arc<Policy>> {
         &self.policies
     }
 
     /// Takes the policies of peers that were read again.
-    pub fn set_policies(&mut self, peers: &BTreeMap<PublicKey, Peer>) {
+    pub(super) fn set_policies(&mut self, peers: &BTreeMap<PublicKey, Peer>) {
         self.policies = peers.iter().map(|(key, peer)| (*key.as_bytes(), Arc::clone(&peer.policy))).collect();
     }
 
@@ -61,7 +65,7 @@ impl Keeper {
     ///
     /// # Errors
     /// When a durable one could not be written.
-    pub fn apply(&self, ops: Vec<StoreOp>) -> Result<()> {
+    pub(super) fn apply(&self, ops: Vec<StoreOp>) -> Result<()> {
         let mut durable = Vec::new();
         for op in ops {
             match op {
@@ -92,7 +96,8 @@ impl Keeper {
     fn row(&self, stored: &Stored) -> Result<StoredSession> {
         let core = Session::decode(&stored.core).ok_or_else(|| anyhow::anyhow!("a session that does not decode"))?;
         let policy = self.policies.get(stored.peer.as_bytes());
-        let loss = core.lost_at().and_then(|lost| policy.map(|policy| (lost + policy.transport_loss_ttl).since(stored.at)));
+        let loss =
+            core.lost_at().and_then(|lost| policy.map(|policy| (lost + policy.transport_loss_ttl).since(stored.at)));
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Ok(StoredSession {
             id: stored.session,

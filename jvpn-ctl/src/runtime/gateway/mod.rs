@@ -18,6 +18,8 @@ pub mod sessions;
 pub mod setup;
 mod start;
 
+pub use start::wanted;
+
 use crate::api::Request;
 use crate::api::model::Xdp;
 use crate::audit::Audit;
@@ -26,7 +28,7 @@ use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::sys::watch;
-use crate::tunnel::{FromWorker, Inbox, WorkerHandle};
+use crate::tunnel::{FromWorker, Inbox};
 use anyhow::{Context, Result};
 use commit::Executor;
 use compute::Compute;
@@ -53,8 +55,6 @@ struct Gateway {
     engine: Engine,
     executor: Executor,
     compute: Compute,
-    worker: WorkerHandle,
-    counters: Arc<crate::tunnel::Counters>,
     xdp: Vec<Xdp>,
     unanswered: BTreeMap<Slot, Instant>,
     /// Detaches at the end, if that was asked for.

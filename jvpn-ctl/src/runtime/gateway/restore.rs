@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// What is known of earlier starts.
 #[derive(Debug)]
-pub struct Known<'a> {
+pub(super) struct Known<'a> {
     /// From the store.
     pub stored: Vec<StoredSession>,
     /// Last transition of each session, from the record.
@@ -39,7 +39,7 @@ pub struct Known<'a> {
 impl Known<'_> {
     /// The sessions to go on with, and adopted slots that belong to none.
     #[must_use]
-    pub fn sessions(mut self) -> (Vec<Restored>, Vec<Adopted>) {
+    pub(super) fn sessions(mut self) -> (Vec<Restored>, Vec<Adopted>) {
         let mut restored = Vec::new();
         for stored in std::mem::take(&mut self.stored) {
             match self.session(&stored) {

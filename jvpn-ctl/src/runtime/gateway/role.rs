@@ -16,13 +16,13 @@ use jvpn_common::wire::header::FLAG_DOWN;
 use std::sync::Arc;
 
 /// Sockets of the two families.
-pub const SOCKET_V4: SocketId = SocketId(4);
+pub(super) const SOCKET_V4: SocketId = SocketId(4);
 /// See [`SOCKET_V4`].
-pub const SOCKET_V6: SocketId = SocketId(6);
+pub(super) const SOCKET_V6: SocketId = SocketId(6);
 
 /// The gateway's side of a worker.
 #[derive(Debug)]
-pub struct GatewayRole {
+pub(super) struct GatewayRole {
     tables: WorkerTables,
     shared: Arc<Shared>,
     sessions: Arc<SessionsShared>,
@@ -33,7 +33,7 @@ pub struct GatewayRole {
 impl GatewayRole {
     /// The side of worker number `worker`.
     #[must_use]
-    pub fn new(tables: WorkerTables, sessions: Arc<SessionsShared>, worker: usize) -> Self {
+    pub(super) fn new(tables: WorkerTables, sessions: Arc<SessionsShared>, worker: usize) -> Self {
         let (shared, snapshot) = (Arc::clone(tables.shared()), sessions.load());
         Self { tables, shared, sessions, snapshot, worker }
     }

@@ -147,7 +147,10 @@ impl Sessions {
                     let data = Arc::new(SessionData::new(session, prefixes.clone()));
                     data.change_keys(|set| set.current = Some(Arc::new(data_key(keys, now))));
                     let (steering, locators) = self.installed.remove(&slot).unwrap_or_default();
-                    self.slots.insert(slot, Entry { generation, data, prefixes, steering, locators, path_mtu: BTreeMap::new() });
+                    self.slots.insert(
+                        slot,
+                        Entry { generation, data, prefixes, steering, locators, path_mtu: BTreeMap::new() },
+                    );
                 }
                 WorkerOp::Next { slot, keys } => {
                     if let Some(entry) = self.slots.get(&slot) {

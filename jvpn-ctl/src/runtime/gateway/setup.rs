@@ -57,7 +57,8 @@ pub fn engine(
     let mut peers = BTreeMap::new();
     for peer in &config.peers {
         let preshared_key = keys.preshared.remove(&peer.name).unwrap_or_else(PresharedKey::none);
-        let policy = policies.get(peer.policy.as_str()).cloned().with_context(|| format!("policy `{}`", peer.policy))?;
+        let policy =
+            policies.get(peer.policy.as_str()).cloned().with_context(|| format!("policy `{}`", peer.policy))?;
         let (addresses, routes) = (peer.addresses.clone(), peer.routes.clone());
         peers.insert(peer.public_key, Peer { name: peer.name.clone(), preshared_key, addresses, routes, policy });
     }

@@ -11,25 +11,26 @@ use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
 use super::sessions::Sessions;
 use super::{Gateway, setup};
 use crate::api;
+use crate::api::model::Xdp;
 use crate::audit::{self, Audit};
 use crate::config::{GatewayConfig, Paths, XdpMode};
-use crate::api::model::Xdp;
 use crate::dataplane::attach::{self, LoadOptions, Wanted};
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::{self, DataPlane, Settings, WorkerTables};
+use crate::runtime::clock;
 use crate::runtime::entropy::System;
 use crate::runtime::firewall::{self, Firewall};
-use crate::runtime::clock;
 use crate::store::Store;
 use crate::tunnel::{
-    ToController, Tun, TunOptions, TunnelAddresses, UdpOptions, UdpPort, Worker, WorkerOptions,
+    ToController, Tun, TunOptions, TunnelAddresses, UdpOptions, UdpPort, Worker, WorkerHandle, WorkerOptions,
     to_controller,
 };
 use anyhow::{Context, Result};
 use jvpn_common::crypto::Entropy;
 use jvpn_common::event::Record;
 use jvpn_common::gateway::Engine;
+use jvpn_common::ids::{Incarnation, OwnerEpoch};
 use jvpn_common::mapop::MapOp;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -64,19 +65,8 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let policies = engine_config.peers.iter().map(|(key, peer)| (*key.as_bytes(), peer.policy.clone())).collect();
     record_policies(&audit, &engine_config)?;
     let (mut plane, xdp) = plane(&config, &paths)?;
-    let mut seed = [0; 16];
-    System.fill(&mut seed);
-    let [low, high] = [0, 8].map(|at| seed.get(at..at + 8).and_then(|half| half.try_into().ok()).map_or(0, u64::from_le_bytes));
+    plane.configure(&settings(&config, incarnation, owner_epoch));
     let adopted = plane.adopt()?;
-    plane.configure(&Settings {
-        port: config.listen,
-        incarnation,
-        owner_epoch,
-        workers: 1,
-        bucket_seed: [low, high],
-        handshake_rate: HANDSHAKE_RATE,
-        handshake_total_rate: HANDSHAKE_TOTAL_RATE,
-    });
     let (boot_id, keeper) = keeper(&store, policies)?;
     let known = Known {
         stored: store.load_all()?,
@@ -91,7 +81,8 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     for orphan in orphans {
         plane.apply(&MapOp::Free { slot: orphan.slot })?;
     }
-    let tun = Tun::open(&TunOptions { name: config.tun.clone(), mtu: setup::inner_mtu(&config), addresses: config.addresses.clone() }).await?;
+    let (name, mtu, addresses) = (config.tun.clone(), setup::inner_mtu(&config), config.addresses.clone());
+    let tun = Tun::open(&TunOptions { name, mtu, addresses }).await?;
     firewall::enable_forwarding()?;
     let _firewall = config.masquerade.then(|| Firewall::apply(&config.tun, &config.addresses)).transpose()?;
     let sockets = sockets(config.listen)?;
@@ -100,7 +91,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let attached = !xdp.is_empty();
     let tables = WorkerTables::new(Arc::clone(plane.shared()), clock::boot, !attached, 0);
     let role = GatewayRole::new(tables, sessions.shared(), 0);
-    let (worker, counters) = worker(&config, role, tun, sender, &sockets)?;
+    let worker = worker(&config, role, tun, sender, &sockets)?;
     let mut engine = Engine::new(engine_config, Box::new(System), clock::boot());
     engine.restore(restored);
     let socket = api::Socket::bind(&paths.socket)?;
@@ -117,8 +108,6 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         engine,
         executor,
         compute: Compute::start()?,
-        worker: worker.clone(),
-        counters,
         xdp,
         unanswered: BTreeMap::new(),
     };
@@ -131,7 +120,26 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     result
 }
 
-fn keeper(store: &Arc<Store>, policies: BTreeMap<[u8; 32], Arc<jvpn_common::session::Policy>>) -> Result<(String, Keeper)> {
+/// What the kernel program and the workers are told.
+fn settings(config: &GatewayConfig, incarnation: Incarnation, owner_epoch: OwnerEpoch) -> Settings {
+    let mut seed = [0; 16];
+    System.fill(&mut seed);
+    let seed = u128::from_le_bytes(seed);
+    Settings {
+        port: config.listen,
+        incarnation,
+        owner_epoch,
+        workers: 1,
+        bucket_seed: [seed as u64, (seed >> 64) as u64],
+        handshake_rate: HANDSHAKE_RATE,
+        handshake_total_rate: HANDSHAKE_TOTAL_RATE,
+    }
+}
+
+fn keeper(
+    store: &Arc<Store>,
+    policies: BTreeMap<[u8; 32], Arc<jvpn_common::session::Policy>>,
+) -> Result<(String, Keeper)> {
     let boot_id = clock::boot_id().context("/proc is needed")?;
     let keeper = Keeper::start(Arc::clone(store), boot_id.clone(), policies)?;
     Ok((boot_id, keeper))
@@ -208,13 +216,15 @@ fn worker(
     tun: Tun,
     sender: ToController,
     sockets: &Sockets,
-) -> Result<(crate::tunnel::WorkerHandle, Arc<crate::tunnel::Counters>)> {
+) -> Result<WorkerHandle> {
     let v4 = config.addresses.iter().find_map(|net| if let IpAddr::V4(v4) = net.addr() { Some(v4) } else { None });
     let v6 = config.addresses.iter().find_map(|net| if let IpAddr::V6(v6) = net.addr() { Some(v6) } else { None });
-    let options =
-        WorkerOptions { inner_mtu: setup::inner_mtu(&config), addresses: TunnelAddresses { v4, v6 }, ..WorkerOptions::default() };
+    let options = WorkerOptions {
+        inner_mtu: setup::inner_mtu(config),
+        addresses: TunnelAddresses { v4, v6 },
+        ..WorkerOptions::default()
+    };
     let (worker, handle) = Worker::new(role, tun, sender, options)?;
-    let counters = worker.counters();
     for (id, port) in [(SOCKET_V4, &sockets.v4), (SOCKET_V6, &sockets.v6)] {
         if let Some(port) = port {
             anyhow::ensure!(handle.add_socket(id, Arc::clone(port)), "the worker's queue is full at its start");
@@ -226,5 +236,5 @@ fn worker(
             tracing::error!(%error, "the tunnel worker ended");
         }
     })?;
-    Ok((handle, counters))
+    Ok(handle)
 }
