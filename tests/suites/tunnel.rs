@@ -3,6 +3,8 @@
 //! Owns what must hold end to end through the rig that the bench uses, too.
 //! Must never skip: without root it fails and says what to run.
 
+#![allow(clippy::unwrap_used)] // helpers of tests stand outside test functions
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant as Clock};

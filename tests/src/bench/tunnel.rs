@@ -31,7 +31,10 @@ const QUIET_LOOK: Duration = Duration::from_millis(300);
 /// The inner TCP ÷ gotatun that is promised today, and what is aimed at.
 const GOTATUN: (&str, f64, f64) = ("gotatun", 7.0, 1.5);
 
-const METRICS: [(Wanted, fn(&Sample) -> f64); 5] = [
+/// A figure of a sample.
+type Value = fn(&Sample) -> f64;
+
+const METRICS: [(Wanted, Value); 5] = [
     (metric("inner_tcp_gbps", "Gbit/s", Better::Higher, &[GOTATUN]), |s| s.up_gbps.min(s.down_gbps)),
     (metric("inner_tcp_gbps_up", "Gbit/s", Better::Higher, &[]), |s| s.up_gbps),
     (metric("inner_tcp_gbps_down", "Gbit/s", Better::Higher, &[]), |s| s.down_gbps),
@@ -228,12 +231,12 @@ impl Bench<'_> {
         measure(underlay, load)
     }
 
-    fn series(&self, who: Who, value: fn(&Sample) -> f64) -> Vec<Option<f64>> {
+    fn series(&self, who: Who, value: Value) -> Vec<Option<f64>> {
         let all = self.samples.get(&who).into_iter().flatten();
         all.map(|sample| sample.as_ref().map(value)).collect()
     }
 
-    fn against(&self, rivals: &[Who], value: fn(&Sample) -> f64) -> BTreeMap<String, Vec<Option<f64>>> {
+    fn against(&self, rivals: &[Who], value: Value) -> BTreeMap<String, Vec<Option<f64>>> {
         rivals.iter().map(|&who| (who.name().to_owned(), self.series(who, value))).collect()
     }
 
@@ -243,7 +246,7 @@ impl Bench<'_> {
             .iter()
             .map(|(wanted, value)| Metric::new(wanted, self.series(Who::Ours, *value), self.against(&rivals, *value)))
             .collect();
-        let worse: fn(&Sample) -> f64 = |s| s.up_gbps.min(s.down_gbps);
+        let worse: Value = |s| s.up_gbps.min(s.down_gbps);
         let rivals = self.against(&[Who::Plain, Who::Null, Who::Gotatun], worse);
         results.insert(3, Metric::new(&CHACHA, self.series(Who::Chacha, worse), rivals));
         results
