@@ -1,5 +1,6 @@
 //! Tests of Jumping VPN as a library: owns the modules that suites and lab tools share. Never part of the product.
 
+pub mod bench;
 pub mod lab;
 pub mod packet;
 pub mod packet_cases;

@@ -1,4 +1,4 @@
-//! The lab's command: ping, demo, clean. Owns arguments and what is printed; never measures or judges.
+//! The lab's command: ping, demo, bench, clean. Owns arguments and what is printed; never measures or judges.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use jvpn_tests::bench;
 use jvpn_tests::lab::demo::{self, Options};
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role};
@@ -67,6 +68,23 @@ enum Verb {
         #[arg(long, value_enum, default_value = "native")]
         xdp: Xdp,
     },
+    /// Measure ours and rivals in interleaved rounds
+    Bench {
+        /// Which bench: tunnel
+        #[arg(default_value = "tunnel")]
+        name: String,
+        /// Few, short rounds: shows that it works, decides nothing
+        #[arg(long)]
+        quick: bool,
+        #[arg(long, value_name = "N")]
+        rounds: Option<u32>,
+        /// Print one JSON document instead
+        #[arg(long)]
+        json: bool,
+        /// Write the document and raw output here
+        #[arg(long, value_name = "DIR")]
+        report: Option<PathBuf>,
+    },
     /// Check that the document in a directory written with --out is what its raw files say
     Recompute { directory: PathBuf },
     /// Bring up the bare lab, print its name, and hold it until Ctrl-C
@@ -94,7 +112,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             println!("recomputed: {}", report::verify(&directory)?.join(", "));
             return Ok(ExitCode::SUCCESS);
         }
-        Verb::Ping { .. } | Verb::Demo { .. } | Verb::Up | Verb::Clean { .. } => {}
+        Verb::Ping { .. } | Verb::Demo { .. } | Verb::Bench { .. } | Verb::Up | Verb::Clean { .. } => {}
     }
     if let Err(error) = lab::require_root() {
         eprintln!("error: {error:#}");
@@ -117,6 +135,15 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 );
             }
             Ok(if document.pass { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        }
+        Verb::Bench { name, quick, rounds, json, report } => {
+            let document = bench::run(&name, &bench::Options { quick, rounds, report })?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&document)?);
+            } else {
+                print!("{}", document.human());
+            }
+            Ok(if document.pass() { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Verb::Up => {
             let lab = Lab::up()?;

@@ -22,6 +22,7 @@ pub mod delay;
 pub mod demo;
 pub mod fault;
 pub mod flow;
+pub mod ground;
 pub mod http;
 pub mod inspect;
 pub mod netns;

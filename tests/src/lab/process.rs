@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::netns::Netns;
 use super::setup::{Setup, write_private};
+use super::topology::Topology;
 use super::{Lab, steady};
 
 /// Start of both processes and the first session; debug builds load a large object.
@@ -69,14 +70,19 @@ pub fn find_binary() -> Result<PathBuf> {
 impl Product {
     /// Writes keys and configuration and starts both sides; `wait_healthy` says when they work.
     pub fn start(lab: &Lab, setup: &Setup) -> Result<Product> {
+        Self::start_in(&lab.topology, lab.files(), &lab.pin_root(), setup)
+    }
+
+    /// The same between any two namespaces that are named and addressed as the lab's are.
+    pub fn start_in(topology: &Topology, files: &FilePath, pin_root: &FilePath, setup: &Setup) -> Result<Product> {
         let binary = find_binary()?;
         let side = |space: Netns, name: &str, verb| -> Result<Side> {
-            let directory = lab.files().join(name);
+            let directory = files.join(name);
             fs::create_dir(&directory).with_context(|| format!("create {}", directory.display()))?;
             Ok(Side {
                 space,
                 directory,
-                pin_root: lab.pin_root().join(name),
+                pin_root: pin_root.join(name),
                 verb,
                 environment: setup.environment.clone(),
                 child: None,
@@ -84,10 +90,10 @@ impl Product {
         };
         let mut product = Product {
             binary,
-            gateway: side(lab.topology.gateway(), "gateway", "serve")?,
-            client: side(lab.topology.client(), "client", "connect")?,
+            gateway: side(topology.gateway(), "gateway", "serve")?,
+            client: side(topology.client(), "client", "connect")?,
         };
-        fs::create_dir_all(lab.pin_root()).context("create the pin directory")?;
+        fs::create_dir_all(pin_root).context("create the pin directory")?;
         let gateway_public = product.keys(&product.gateway.directory)?;
         let client_public = product.keys(&product.client.directory)?;
         setup.write((&product.gateway.directory, &gateway_public), (&product.client.directory, &client_public))?;

@@ -16,6 +16,8 @@ pub struct Setup {
     pub xdp: String,
     /// The client reaches the gateway over IPv6 first.
     pub outside_v6: bool,
+    /// The client's transports.
+    pub uplinks: Vec<at::Path>,
     /// Lines added to the peer's policy, `key = value`.
     pub policy: Vec<String>,
     /// Environment of both processes.
@@ -27,6 +29,7 @@ impl Default for Setup {
         Self {
             xdp: "native".into(),
             outside_v6: false,
+            uplinks: at::Path::BOTH.into(),
             policy: Vec::new(),
             environment: vec![("RUST_BACKTRACE".into(), "1".into())],
         }
@@ -62,7 +65,8 @@ impl Setup {
         let v4 = format!("\"{}:{}\"", at::GATEWAY_V4, at::GATEWAY_PORT);
         let v6 = format!("\"[{}]:{}\"", at::GATEWAY_V6, at::GATEWAY_PORT);
         let endpoint = if self.outside_v6 { v6 } else { v4 };
-        let transports: String = at::Path::BOTH
+        let transports: String = self
+            .uplinks
             .iter()
             .map(|path| {
                 let (name, interface) = (path.transport(), path.uplink());

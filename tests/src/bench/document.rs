@@ -1,0 +1,237 @@
+//! Owns the document of a bench (`jvpn.bench/1`) and how people see it. Never measures; a figure that is missing is
+//! null and `errors` says why.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::stats::{paired, summary};
+
+pub const SCHEMA: &str = "jvpn.bench/1";
+/// Rounds below which no promise is called kept or broken: the machine's noise is larger than the figure.
+pub const ROUNDS_FOR_VERDICT: usize = 9;
+/// How far the lower quartile may lie beyond a bound that the median reaches.
+const QUARTILE_SLACK: f64 = 0.10;
+
+/// Which way is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    Higher,
+    Lower,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Holds,
+    Fails,
+    TooFewRounds,
+    NotMeasured,
+}
+
+/// One figure against its rivals.
+#[derive(Clone, Debug, Serialize)]
+pub struct Metric {
+    pub metric: String,
+    pub unit: String,
+    pub better: Better,
+    /// Median.
+    pub ours: Option<f64>,
+    pub rivals: BTreeMap<String, Option<f64>>,
+    /// Median of ours ÷ rival, paired by round.
+    pub ratios: BTreeMap<String, Option<f64>>,
+    /// Bounds of ratios, by rival.
+    pub goal: BTreeMap<String, f64>,
+    pub must: BTreeMap<String, f64>,
+    /// What became of each must.
+    pub verdicts: BTreeMap<String, Verdict>,
+    pub rounds: usize,
+    /// Quartiles of the paired ratios, and of our own figure under `ours`.
+    pub spread: BTreeMap<String, [f64; 2]>,
+    /// Every figure, round by round.
+    pub samples: BTreeMap<String, Vec<Option<f64>>>,
+}
+
+/// What is asked of a metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    pub metric: &'static str,
+    pub unit: &'static str,
+    pub better: Better,
+    /// Rival, goal, must.
+    pub bounds: &'static [(&'static str, f64, f64)],
+}
+
+impl Metric {
+    pub fn new(wanted: &Wanted, ours: Vec<Option<f64>>, rivals: BTreeMap<String, Vec<Option<f64>>>) -> Metric {
+        let middle = |samples: &[Option<f64>]| summary(&samples.iter().flatten().copied().collect::<Vec<_>>());
+        let mut metric = Metric {
+            metric: wanted.metric.into(),
+            unit: wanted.unit.into(),
+            better: wanted.better,
+            ours: middle(&ours).map(|all| all.median),
+            rivals: BTreeMap::new(),
+            ratios: BTreeMap::new(),
+            goal: BTreeMap::new(),
+            must: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
+            rounds: ours.len(),
+            spread: middle(&ours).map(|all| ("ours".into(), [all.lower, all.upper])).into_iter().collect(),
+            samples: BTreeMap::new(),
+        };
+        for (name, theirs) in &rivals {
+            let ratios = paired(&ours, theirs);
+            let all = summary(&ratios);
+            metric.rivals.insert(name.clone(), middle(theirs).map(|all| all.median));
+            metric.ratios.insert(name.clone(), all.map(|all| all.median));
+            if let Some(all) = all {
+                metric.spread.insert(name.clone(), [all.lower, all.upper]);
+            }
+            if let Some((_, goal, must)) = wanted.bounds.iter().find(|(rival, ..)| rival == name) {
+                metric.goal.insert(name.clone(), *goal);
+                metric.must.insert(name.clone(), *must);
+                metric.verdicts.insert(name.clone(), judge(&ratios, wanted.better, *must));
+            }
+        }
+        metric.samples = rivals;
+        metric.samples.insert("ours".into(), ours);
+        metric
+    }
+}
+
+/// Whether paired ratios keep a bound: the median reaches it and the worse quartile is within a tenth of it.
+fn judge(ratios: &[f64], better: Better, bound: f64) -> Verdict {
+    let Some(all) = summary(ratios) else { return Verdict::NotMeasured };
+    let kept = match better {
+        Better::Higher => all.median >= bound && all.lower >= bound * (1.0 - QUARTILE_SLACK),
+        Better::Lower => all.median <= bound && all.upper <= bound * (1.0 + QUARTILE_SLACK),
+    };
+    match (ratios.len() < ROUNDS_FOR_VERDICT, kept) {
+        (true, _) => Verdict::TooFewRounds,
+        (false, true) => Verdict::Holds,
+        (false, false) => Verdict::Fails,
+    }
+}
+
+/// Where it was measured.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Machine {
+    pub processor: String,
+    pub processors: usize,
+    pub memory_mib: u64,
+    pub load_1min: f64,
+    /// Share of the machine others used just before each round.
+    pub busy_before_rounds: Vec<f64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Contender {
+    pub name: String,
+    /// What it is, in one line: cipher, version, kernel program.
+    pub what: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Document {
+    pub schema: &'static str,
+    pub bench: String,
+    pub machine: Machine,
+    pub kernel: String,
+    pub version: String,
+    pub command: String,
+    pub policy: String,
+    pub contenders: Vec<Contender>,
+    pub results: Vec<Metric>,
+    pub notes: Vec<String>,
+    pub errors: Vec<String>,
+}
+
+impl Document {
+    /// Whether ours was measured and no must is broken.
+    pub fn pass(&self) -> bool {
+        let broken = |metric: &Metric| metric.verdicts.values().any(|verdict| *verdict == Verdict::Fails);
+        self.results.iter().all(|metric| metric.ours.is_some() && !broken(metric))
+    }
+
+    /// For people.
+    pub fn human(&self) -> String {
+        let mut text = format!("{}: {}, Linux {}\n", self.bench, self.machine.processor, self.kernel);
+        for contender in &self.contenders {
+            let _ = writeln!(text, "  {:<10} {}", contender.name, contender.what);
+        }
+        for metric in &self.results {
+            let _ = writeln!(
+                text,
+                "\n{} ({}), median of {} rounds\n  {:<10} {}",
+                metric.metric,
+                metric.unit,
+                metric.rounds,
+                "ours",
+                figure(metric.ours)
+            );
+            for (name, value) in &metric.rivals {
+                let _ = write!(text, "  {name:<10} {:>8}   ours ÷ it {}", figure(*value), figure(metric.ratios[name]));
+                if let Some([lower, upper]) = metric.spread.get(name) {
+                    let _ = write!(text, " ({lower:.2}–{upper:.2})");
+                }
+                if let (Some(must), Some(goal)) = (metric.must.get(name), metric.goal.get(name)) {
+                    let sign = if metric.better == Better::Higher { "≥" } else { "≤" };
+                    let verdict = match metric.verdicts.get(name) {
+                        Some(Verdict::Holds) => "holds",
+                        Some(Verdict::Fails) => "FAILS",
+                        Some(Verdict::TooFewRounds) => "too few rounds to say",
+                        _ => "not measured",
+                    };
+                    let _ = write!(text, "   must {sign} {must}: {verdict} (goal {goal})");
+                }
+                text.push('\n');
+            }
+        }
+        for (kind, lines) in [("note", &self.notes), ("error", &self.errors)] {
+            for line in lines {
+                let _ = writeln!(text, "{kind}: {line}");
+            }
+        }
+        text
+    }
+}
+
+fn figure(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".into(), |value| format!("{value:.3}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WANTED: Wanted = Wanted { metric: "m", unit: "u", better: Better::Higher, bounds: &[("rival", 3.0, 1.5)] };
+
+    fn metric(ours: &[f64], rival: Vec<Option<f64>>) -> Metric {
+        let ours = ours.iter().copied().map(Some).collect();
+        Metric::new(&WANTED, ours, [("rival".to_owned(), rival)].into())
+    }
+
+    #[test]
+    fn a_must_holds_by_median_and_worse_quartile() {
+        let good = metric(&[2.0; 9], vec![Some(1.0); 9]);
+        assert_eq!(good.verdicts["rival"], Verdict::Holds);
+        let mut ours = [2.0; 9];
+        ours[..4].fill(1.0);
+        assert_eq!(metric(&ours, vec![Some(1.0); 9]).verdicts["rival"], Verdict::Fails, "the quartile is too low");
+        assert_eq!(metric(&[1.4; 9], vec![Some(1.0); 9]).verdicts["rival"], Verdict::Fails);
+        assert_eq!(judge(&[0.5; 9], Better::Lower, 0.5), Verdict::Holds);
+        assert_eq!(judge(&[0.6; 9], Better::Lower, 0.5), Verdict::Fails);
+    }
+
+    #[test]
+    fn few_rounds_say_nothing_and_a_missing_rival_is_null() {
+        assert_eq!(metric(&[9.0; 3], vec![Some(1.0); 3]).verdicts["rival"], Verdict::TooFewRounds);
+        let missing = metric(&[9.0; 9], vec![None; 9]);
+        assert_eq!(missing.verdicts["rival"], Verdict::NotMeasured);
+        let json = serde_json::to_value(&missing).unwrap();
+        assert!(json["rivals"]["rival"].is_null() && json["ratios"]["rival"].is_null());
+        assert_eq!(json["ours"], 9.0);
+    }
+}

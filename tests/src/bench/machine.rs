@@ -1,0 +1,53 @@
+//! Owns what a figure must carry: machine, kernel, command. Never anything that names a person, host or address.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use super::document::Machine;
+
+/// The machine as it is now.
+pub fn describe() -> Result<Machine> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
+    let memory = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    let load = fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
+    let kib: u64 = field(&memory, "MemTotal").and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0);
+    Ok(Machine {
+        processor: field(&cpuinfo, "model name").unwrap_or("unknown").to_owned(),
+        processors: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+        memory_mib: kib / 1_024,
+        load_1min: load.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0.0),
+        busy_before_rounds: Vec::new(),
+    })
+}
+
+pub fn kernel() -> Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?.trim().to_owned())
+}
+
+/// The command line as it could be typed again; the program by its name, not where it lies.
+pub fn command() -> String {
+    let mut words = std::env::args();
+    let program = words.next().unwrap_or_default();
+    let name = program.rsplit('/').next().unwrap_or_default().to_owned();
+    std::iter::once(name).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_field_of_a_name_counts() {
+        let text = "processor : 0\nmodel name\t: A CPU @ 2 GHz\nmodel name : other\n";
+        assert_eq!(field(text, "model name"), Some("A CPU @ 2 GHz"));
+        assert_eq!(field(text, "model"), None);
+    }
+}

@@ -1,0 +1,139 @@
+//! Owns the link two contenders' ends are joined by: two namespaces and one veth pair. Never carries a tunnel's
+//! choices: every contender gets the same link with the same offloads.
+//!
+//! ```text
+//!  PREFIX-client                               PREFIX-gw
+//!  wan-a 198.51.100.1/24 ──── veth, MTU 1500 ──── wan 198.51.100.7/24
+//! ```
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::lab::ground::Ground;
+use crate::lab::netns::{Netns, run};
+use crate::lab::topology::{GATEWAY_INTERFACE, GATEWAY_V4, Path};
+
+/// The client's end of the link.
+pub const CLIENT_V4: &str = "198.51.100.1";
+/// Its interface; what the lab calls the first uplink.
+pub const CLIENT_INTERFACE: Path = Path::A;
+/// A frame of a 1,500-byte MTU with its Ethernet header.
+pub const FRAME_MAX: f64 = 1_514.0;
+/// One frame per MTU, as on a wire: no super-packets over the veth. GRO is software and on every real interface.
+const OFFLOADS: [&str; 8] = ["tso", "off", "gso", "off", "tx-udp-segmentation", "off", "gro", "on"];
+
+/// Two joined namespaces. Dropping them removes them with whatever runs there.
+#[derive(Debug)]
+pub struct Underlay {
+    pub ground: Ground,
+}
+
+/// What one interface carried.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Carried {
+    pub bytes: u64,
+    pub packets: u64,
+}
+
+impl Underlay {
+    pub fn up() -> Result<Underlay> {
+        let ground = Ground::take(&["client", "gw"])?;
+        let underlay = Underlay { ground };
+        let [(client, near), (gateway, far)] = underlay.ends();
+        run(
+            &[
+                "ip",
+                "link",
+                "add",
+                near,
+                "netns",
+                client.name(),
+                "type",
+                "veth",
+                "peer",
+                "name",
+                far,
+                "netns",
+                gateway.name(),
+            ],
+            None,
+        )?;
+        for ((space, interface), address) in underlay.ends().into_iter().zip([CLIENT_V4, GATEWAY_V4]) {
+            space.ip(&format!("address add {address}/24 dev {interface}\nlink set {interface} up\n"))?;
+            let mut command = vec!["ethtool", "-K", interface];
+            command.extend(OFFLOADS);
+            space.run(&command, None)?;
+        }
+        Ok(underlay)
+    }
+
+    /// Namespace and interface of both ends, the client's first.
+    pub fn ends(&self) -> [(Netns, &'static str); 2] {
+        [(self.client(), CLIENT_INTERFACE.uplink()), (self.gateway(), GATEWAY_INTERFACE)]
+    }
+
+    pub fn client(&self) -> Netns {
+        self.ground.topology.client()
+    }
+
+    pub fn gateway(&self) -> Netns {
+        self.ground.topology.gateway()
+    }
+
+    /// Outer address of side 0 (client) or 1 (gateway).
+    pub fn outer(side: usize) -> Result<IpAddr> {
+        let text = if side == 0 { CLIENT_V4 } else { GATEWAY_V4 };
+        text.parse().context("an address of the underlay")
+    }
+
+    /// What the gateway's end carried so far, both ways together.
+    pub fn carried(&self) -> Result<Carried> {
+        let text = self.gateway().run(&["ip", "-s", "-j", "link", "show", "dev", GATEWAY_INTERFACE], None)?;
+        carried(&text)
+    }
+}
+
+fn carried(text: &str) -> Result<Carried> {
+    let links: Value = serde_json::from_str(text).context("what ip says of a link")?;
+    let sum = |field| -> Option<u64> {
+        ["rx", "tx"].iter().map(|way| links[0]["stats64"][way][field].as_u64()).sum::<Option<u64>>()
+    };
+    let (bytes, packets) = sum("bytes").zip(sum("packets")).context("no counters in what ip says of a link")?;
+    Ok(Carried { bytes, packets })
+}
+
+impl Carried {
+    /// Mean frame length of what was carried since `before`; an error if it shows super-packets.
+    pub fn frame_since(self, before: Carried) -> Result<f64> {
+        let packets = self.packets.saturating_sub(before.packets);
+        ensure!(packets > 0, "nothing crossed the underlay");
+        let mean = self.bytes.saturating_sub(before.bytes) as f64 / packets as f64;
+        ensure!(
+            mean <= FRAME_MAX,
+            "frames of {mean:.0} bytes on the underlay: offloads are on, figures would be unfair"
+        );
+        Ok(mean)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_bytes_by_packets_both_ways_together() {
+        let text = r#"[{"stats64":{"rx":{"bytes":1000,"packets":10},"tx":{"bytes":200,"packets":2}}}]"#;
+        let now = carried(text).unwrap();
+        assert_eq!((now.bytes, now.packets), (1_200, 12));
+        assert!((now.frame_since(Carried::default()).unwrap() - 100.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn super_packets_on_the_underlay_are_an_error_and_so_is_silence() {
+        let big = Carried { bytes: 20_000, packets: 10 };
+        assert!(big.frame_since(Carried::default()).is_err());
+        assert!(big.frame_since(big).is_err());
+    }
+}
