@@ -61,7 +61,7 @@ const STEPS: &[Step] = &[
     step("tidy", 1, Action::Tidy),
     step("clippy", 180, Action::Cargo(&[&["clippy", "--all-targets", "--", "-D", "warnings"]])),
     built("clippy-ebpf", 20, Action::ClippyEbpf),
-    sized("unit", 240, Action::Cargo(&[&["test", "--lib", "--bins"], &["test", "--doc"]])),
+    sized("unit", 240, Action::Cargo(&[&["test", "--lib", "--bins", "--test", "pages", "--test", "verbs"], &["test", "--doc"]])),
 ];
 
 /// What is known of a test target of `tests/Cargo.toml`. One that is not listed runs too, as the caller, at the end.
@@ -73,12 +73,13 @@ struct Suite {
 }
 
 const SUITES: &[Suite] = &[
-    Suite { name: "simulation", guess_s: 300, elevated: false },
-    Suite { name: "steer", guess_s: 60, elevated: false },
-    Suite { name: "kernel", guess_s: 60, elevated: true },
-    Suite { name: "storage", guess_s: 60, elevated: false },
-    Suite { name: "cli", guess_s: 30, elevated: false },
-    Suite { name: "lab", guess_s: 600, elevated: true },
+    Suite { name: "sim", guess_s: 300, elevated: false },
+    Suite { name: "steer", guess_s: 60, elevated: true },
+    Suite { name: "active", guess_s: 20, elevated: true },
+    Suite { name: "dataplane", guess_s: 20, elevated: true },
+    Suite { name: "tunnel", guess_s: 60, elevated: true },
+    Suite { name: "lab", guess_s: 60, elevated: true },
+    Suite { name: "demo", guess_s: 240, elevated: true },
 ];
 
 /// After the suites.
