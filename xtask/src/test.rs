@@ -94,16 +94,19 @@ fn perform(job: &Job, size: Size, ready: &mut Option<Ready>) -> anyhow::Result<(
 /// The runner's own lines pass through: they name each test and end with `test result:`.
 fn test_command(words: &[&str], size: Size, elevated: bool) -> anyhow::Result<()> {
     let mut cargo = run::cargo(words);
-    cargo.env("JVPN_TEST_SIZE", size.name()).env("JVPN_BIN_DIR", paths::target().join("release"));
+    let environment = [
+        ("JVPN_TEST_SIZE", size.name().to_owned()),
+        ("JVPN_CTL", paths::binary("jvpn-ctl").display().to_string()),
+        // Those that need root share one machine's two cores with namespaces full of processes: one after another.
+        ("RUST_TEST_THREADS", if elevated { "1" } else { "2" }.to_owned()),
+    ];
+    cargo.envs(environment.iter().map(|(name, value)| (name, value)));
     if elevated && !run::is_root() {
         let shown = run::shown(&cargo);
         // Cargo builds as the caller and starts the test through the runner.
         let runner = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", std::env::consts::ARCH.to_uppercase());
         let mut prefix = run::elevation(&shown)?;
-        prefix.extend([
-            format!("JVPN_TEST_SIZE={}", size.name()),
-            format!("JVPN_BIN_DIR={}", paths::binary("").display()),
-        ]);
+        prefix.extend(environment.iter().map(|(name, value)| format!("{name}={value}")));
         cargo.env(runner, prefix.join(" "));
     }
     run::run(cargo)

@@ -230,7 +230,7 @@ impl World {
                 let input = ClientHost::path_up(&host.paths[path]);
                 out.extend(host.handle(now, input, &mut self.cover));
             }
-            self.from_client(client, out);
+            self.sent_by_client(client, out);
             let at = now + self.rng.millis(100, 2_000);
             self.put(at, What::Phase { client });
         }
@@ -296,12 +296,12 @@ impl World {
         if self.gateway.wakeup().is_some_and(|at| at <= now) {
             self.cover.step(now, 1, &[]);
             let out = self.gateway.wake(now, &mut self.checker, &mut self.cover);
-            return self.from_gateway(out);
+            return self.sent_by_gateway(out);
         }
         if let Some(client) = self.clients.iter().position(|client| client.wakeup().is_some_and(|at| at <= now)) {
             self.cover.step(now, 2 + client as u64, &[]);
             let out = self.clients[client].handle(now, Input::Wakeup, &mut self.cover);
-            return self.from_client(client, out);
+            return self.sent_by_client(client, out);
         }
         if let Some(entry) = self.events.first_entry()
             && entry.key().0 <= now
@@ -318,9 +318,9 @@ impl World {
                 self.cover.step(now, 10, &bytes);
                 let origin = GatewayHost::origin(outer, gateway);
                 let out = self.gateway.receive(now, origin, bytes, &mut self.checker, &mut self.cover);
-                self.from_gateway(out);
+                self.sent_by_gateway(out);
             }
-            What::ToClient { outer, from, bytes } => self.to_client(outer, from, bytes),
+            What::ToClient { outer, from, bytes } => self.reach_client(outer, from, bytes),
             What::Fault if !self.calm => {
                 self.fault();
                 let gap = if self.long { 20 } else { 1 };
@@ -333,7 +333,7 @@ impl World {
             What::PathBack { client, path } => self.path_back(client, path),
             What::Restart { power } => {
                 let out = self.gateway.restart(power, now, &mut self.checker, &mut self.cover);
-                self.from_gateway(out);
+                self.sent_by_gateway(out);
             }
             What::CommitsWork => self.gateway.failing = 0,
             What::StorageBack => self.order(jvpn_common::gateway::command::Order::Storage { available: true }),
@@ -350,7 +350,7 @@ impl World {
         }
     }
 
-    fn to_client(&mut self, outer: SocketAddr, from: SocketAddr, bytes: Vec<u8>) {
+    fn reach_client(&mut self, outer: SocketAddr, from: SocketAddr, bytes: Vec<u8>) {
         let now = self.now;
         self.cover.step(now, 11, &bytes);
         // Whoever owns the address now gets it; the NAT forgot the others.
@@ -363,7 +363,7 @@ impl World {
         let id = self.clients[client].paths[path].id;
         let out = self.clients[client].receive(now, id, from, bytes, &mut self.cover);
         self.checker.client(&self.clients[client], &self.gateway, now);
-        self.from_client(client, out);
+        self.sent_by_client(client, out);
     }
 
     /// Traffic of a client begins, changes or ends.
@@ -398,15 +398,15 @@ impl World {
         self.cover.step(now, 20 + client as u64, &[]);
         if up && self.clients[client].asleep.is_none() {
             let out = self.clients[client].send_inner(now, &mut self.cover);
-            self.from_client(client, out);
+            self.sent_by_client(client, out);
         } else if !up {
             let key = self.clients[client].key;
             let out = self.gateway.send_inner(now, &key, &mut self.checker, &mut self.cover);
-            self.from_gateway(out);
+            self.sent_by_gateway(out);
         }
     }
 
-    fn from_client(&mut self, client: usize, out: Vec<client::Out>) {
+    fn sent_by_client(&mut self, client: usize, out: Vec<client::Out>) {
         let now = self.now;
         for (id, gateway, bytes) in out {
             self.checker.datagram(false, &bytes, now, &mut self.cover);
@@ -433,7 +433,7 @@ impl World {
         }
     }
 
-    fn from_gateway(&mut self, out: Vec<gateway::Out>) {
+    fn sent_by_gateway(&mut self, out: Vec<gateway::Out>) {
         let now = self.now;
         for (from, outer, bytes) in out {
             self.checker.datagram(true, &bytes, now, &mut self.cover);

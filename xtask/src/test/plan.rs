@@ -61,7 +61,11 @@ const STEPS: &[Step] = &[
     step("tidy", 1, Action::Tidy),
     step("clippy", 180, Action::Cargo(&[&["clippy", "--all-targets", "--", "-D", "warnings"]])),
     built("clippy-ebpf", 20, Action::ClippyEbpf),
-    sized("unit", 240, Action::Cargo(&[&["test", "--lib", "--bins", "--test", "pages", "--test", "verbs"], &["test", "--doc"]])),
+    sized(
+        "unit",
+        240,
+        Action::Cargo(&[&["test", "--lib", "--bins", "--test", "pages", "--test", "verbs"], &["test", "--doc"]]),
+    ),
 ];
 
 /// What is known of a test target of `tests/Cargo.toml`. One that is not listed runs too, as the caller, at the end.
