@@ -173,7 +173,9 @@ impl Maps {
             }
             MapOp::AddLocators { slot, generation, locators } => self.add_locators(*slot, generation.0, locators),
             MapOp::RemoveLocators { locators } => {
-                locators.iter().for_each(|locator| drop(self.locators.remove(&locator.0)));
+                for locator in locators {
+                    self.locators.remove(&locator.0);
+                }
             }
             MapOp::Binding { slot, entry, binding } => self.entry(*slot).bindings[usize::from(*entry) - 1] = *binding,
             MapOp::Drain { slot, entry, within } => {
