@@ -33,9 +33,9 @@ use jvpn_common::secret::PrivateKey;
 use jvpn_common::session::policy::Policy;
 use jvpn_common::time::{Duration, Instant};
 use rng::Rng;
-use wires::Copy;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use wires::Copy;
 
 /// Steps at one instant after which the run spins.
 const SPIN_MAX: u32 = 20_000;
