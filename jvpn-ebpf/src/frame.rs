@@ -60,7 +60,7 @@ macro_rules! access {
             #[inline(always)]
             unsafe fn store(to: usize, value: Self) {
                 // SAFETY: one store to an address the caller has proven to lie inside the frame.
-                unsafe { asm!($store, to = in(reg) to, value = in(reg) value as $register, options(nostack)) };
+                unsafe { asm!($store, to = in(reg) to, value = in(reg) $register::from(value), options(nostack)) };
             }
         }
     )*};

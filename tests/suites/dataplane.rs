@@ -67,7 +67,7 @@ fn judged(plane: &dyn DataPlane, mut datagram: Vec<u8>) -> Verdict {
     }
     let tables = WorkerTables::new(plane.shared().clone(), clock, true, 0);
     let source = Source { address: mapped(CLIENT_V4.ip()), port: CLIENT_V4.port() };
-    steer::datagram(&mut Bytes::new(&mut datagram), &source, &tables.batch()).verdict
+    steer::datagram(&mut Bytes::new(&mut datagram), &source, &tables.batch(&tables.turn())).verdict
 }
 
 fn data(locator: Locator, k: u16) -> Vec<u8> {

@@ -22,7 +22,7 @@ pub struct Elapsed {
 
 impl Session {
     /// The same session after the gateway was started again, perhaps on another boot clock. It still needs
-    /// [`Input::ControllerRestarted`].
+    /// [`super::Input::ControllerRestarted`].
     #[must_use]
     pub fn restored(&self, elapsed: Elapsed, version: Version, owner_epoch: OwnerEpoch) -> Self {
         let Elapsed { then, now, between } = elapsed;

@@ -26,7 +26,7 @@ mod worker;
 pub use plane::{Backing, Plane};
 pub use shared::{Settings, Shared};
 pub use undo::Undo;
-pub use worker::{Batch, Slot as WorkerSlot, WorkerTables};
+pub use worker::{Batch, Slot as WorkerSlot, Turn, WorkerTables};
 
 use jvpn_common::abi::{ActiveWord, Event, PathCounters, SessionInfo, Traffic};
 use jvpn_common::ids::{Generation, Locator, SessionId, Slot, TransportIndex};

@@ -1,8 +1,9 @@
 //! The maps as a tunnel worker reads them: the same function as the kernel's, no syscall a packet.
 //!
-//! Owns one thread's view. A [`Batch`] holds the mirror's read lock, one copy of the configuration and one
-//! tick for as many packets as came in one `recvmmsg`; keep it no longer, since the controller waits for
-//! it to add or remove locators. Bindings are read anew for each packet. Must never write a binding.
+//! Owns one thread's view. A [`Turn`] is one copy of the configuration and one tick, good for one turn of the
+//! worker's loop. A [`Batch`] adds the mirror's read lock; keep it no longer than the packets at hand, since the
+//! controller waits for it to add or remove locators. Bindings are read anew for each packet. Must never write a
+//! binding.
 
 use super::shared::{Counters, Mirror, Shared};
 use jvpn_common::abi::{
@@ -41,15 +42,17 @@ impl WorkerTables {
         Self { shared, counters, clock, counts_arrivals, lane }
     }
 
-    /// The view for one batch of packets.
+    /// What one turn of the worker's loop sees unchanged: 256 bytes of atomic loads and a clock read, which would
+    /// cost more per packet than the look-ups themselves.
     #[must_use]
-    pub fn batch(&self) -> Batch<'_> {
-        Batch {
-            mirror: self.shared.mirror.read().unwrap_or_else(PoisonError::into_inner),
-            config: self.shared.config(),
-            tick: self.shared.ticks().now(),
-            tables: self,
-        }
+    pub fn turn(&self) -> Turn {
+        Turn { config: self.shared.config(), tick: self.shared.ticks().now() }
+    }
+
+    /// The view for some packets of a turn.
+    #[must_use]
+    pub fn batch<'a>(&'a self, turn: &'a Turn) -> Batch<'a> {
+        Batch { mirror: self.shared.mirror.read().unwrap_or_else(PoisonError::into_inner), turn, tables: self }
     }
 
     /// What is shared, for liveness and counters.
@@ -69,17 +72,23 @@ impl WorkerTables {
     }
 }
 
-/// The maps for one batch.
-pub struct Batch<'a> {
-    mirror: RwLockReadGuard<'a, Mirror>,
+/// Configuration and tick of one turn. Take a new one each turn: whether a worker is alive is judged by it.
+#[derive(Clone, Debug)]
+pub struct Turn {
     config: Config,
     tick: u64,
+}
+
+/// The maps for some packets of one turn.
+pub struct Batch<'a> {
+    mirror: RwLockReadGuard<'a, Mirror>,
+    turn: &'a Turn,
     tables: &'a WorkerTables,
 }
 
 impl fmt::Debug for Batch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch").field("tick", &self.tick).finish_non_exhaustive()
+        f.debug_struct("Batch").field("tick", &self.turn.tick).finish_non_exhaustive()
     }
 }
 
@@ -122,7 +131,7 @@ impl<'a> Tables for Batch<'a> {
     type Session = Slot<'a>;
 
     fn config(&self) -> Option<&Config> {
-        Some(&self.config)
+        Some(&self.turn.config)
     }
 
     fn locator(&self, locator: u64) -> Option<LocatorEntry> {
@@ -180,7 +189,7 @@ impl<'a> Tables for Batch<'a> {
     }
 
     fn ticks(&self) -> u64 {
-        self.tick
+        self.turn.tick
     }
 
     fn now(&self) -> u64 {

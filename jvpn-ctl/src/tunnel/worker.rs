@@ -31,10 +31,19 @@ use super::vnet::VNET_LEN;
 const TURN: usize = 4;
 /// Reads of the TUN before the other direction has its turn: small packets that make up one send.
 const TUN_READS: usize = 64;
+/// Looks in a row that found a socket empty, after which it counts as quiet.
+const QUIET_AFTER: u32 = 16;
+/// A quiet socket is looked at in every fourth turn while another has work: an empty `recvmmsg` per turn and
+/// family costs as much as sealing a packet. Four turns of bulk are about a millisecond, the latency of bulk itself.
+const LOOK_EVERY: u32 = 4;
 /// Longest sleep: a third of what a worker's lease may lapse after.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
 /// Longest time the TUN is left unread for a session that is between two transports.
 pub const HOLD_MAX: Duration = Duration::from_millis(100);
+/// Halves the idle latency where nobody else needs the processor; more would cost others' time.
+const SPIN: Duration = Duration::from_micros(50);
+/// One for the worker, one for interrupts and the kernel's receive path, two for everybody else.
+const SPIN_PROCESSORS: usize = 4;
 /// ICMP errors per second and at once; RFC 1812 and 4443 ask for a limit.
 const ICMP_PER_SECOND: u64 = 100;
 const ICMP_BURST: u64 = 20;
@@ -46,7 +55,7 @@ pub struct WorkerOptions {
     pub inner_mtu: u16,
     /// From where ICMP errors come.
     pub addresses: TunnelAddresses,
-    /// How long to look for more work before sleeping. 50 µs halve the idle latency; more costs others' time.
+    /// How long to look for more work before sleeping; not at all where processors are few.
     pub spin: Duration,
     /// Leave inner checksums that the kernel left partial to the peer's kernel.
     pub carry_checksum: bool,
@@ -57,19 +66,41 @@ impl Default for WorkerOptions {
         Self {
             inner_mtu: 1_412,
             addresses: TunnelAddresses::default(),
-            spin: Duration::from_micros(50),
+            spin: spin_for(std::thread::available_parallelism().map_or(1, usize::from)),
             carry_checksum: true,
         }
     }
 }
 
+/// How long a worker on a machine of so many processors looks for more work before it sleeps. With processors to
+/// spare 50 µs save a wake-up. On two, the worker spins where the kernel's half of the same packet wants to run:
+/// measured there, idle round trips of 80 µs instead of 43, and a tenth less throughput.
+fn spin_for(processors: usize) -> Duration {
+    if processors >= SPIN_PROCESSORS { SPIN } else { Duration::ZERO }
+}
+
 /// The sockets of a worker.
 #[derive(Debug, Default)]
-pub(super) struct Ports(Vec<(SocketId, Arc<UdpPort>)>);
+pub(super) struct Ports(Vec<Port>);
+
+/// One socket, and how long it has been silent.
+#[derive(Debug)]
+struct Port {
+    id: SocketId,
+    port: Arc<UdpPort>,
+    /// Looks in a row that found nothing.
+    empty: u32,
+}
+
+/// Whether to look in turn number `turn` at a socket that was found empty so often; `busy`: the turn before found
+/// work somewhere.
+fn due(empty: u32, turn: u32, busy: bool) -> bool {
+    !busy || empty < QUIET_AFTER || turn.is_multiple_of(LOOK_EVERY)
+}
 
 impl Ports {
     pub(super) fn find(&self, id: SocketId) -> Option<&UdpPort> {
-        self.0.iter().find(|(known, _)| *known == id).map(|(_, port)| port.as_ref())
+        self.0.iter().find(|known| known.id == id).map(|known| known.port.as_ref())
     }
 }
 
@@ -194,7 +225,9 @@ impl<R: Role> Worker<R> {
     /// When the TUN is gone, or the kernel cannot poll.
     pub fn run(mut self) -> io::Result<()> {
         let mut idle_since = None;
+        let mut turn = 0u32;
         loop {
+            turn = turn.wrapping_add(1);
             let now = boot_time();
             self.role.begin(now);
             if self.inbox.rung() {
@@ -204,7 +237,7 @@ impl<R: Role> Worker<R> {
                     return Ok(());
                 }
             }
-            let worked = self.receive(now) | self.send(now)?;
+            let worked = self.receive(now, turn, idle_since.is_none()) | self.send(now)?;
             if worked {
                 self.io.tally.publish(&self.counters);
                 idle_since = None;
@@ -225,10 +258,10 @@ impl<R: Role> Worker<R> {
         while let Some(command) = self.inbox.next() {
             match command {
                 ToWorker::AddSocket(id, port) => {
-                    self.io.ports.0.retain(|(known, _)| *known != id);
-                    self.io.ports.0.push((id, port));
+                    self.io.ports.0.retain(|known| known.id != id);
+                    self.io.ports.0.push(Port { id, port, empty: 0 });
                 }
-                ToWorker::RemoveSocket(id) => self.io.ports.0.retain(|(known, _)| *known != id),
+                ToWorker::RemoveSocket(id) => self.io.ports.0.retain(|known| known.id != id),
                 ToWorker::Ping(session, id) => {
                     if let Some(route) = self.role.route_of(session) {
                         outbound::send_ping::<R>(&route, &mut self.io, Ping::Ask(id), now);
@@ -240,20 +273,28 @@ impl<R: Role> Worker<R> {
         true
     }
 
-    /// Receives from every socket; says whether anything was there.
-    fn receive(&mut self, now: Instant) -> bool {
+    /// Receives from every socket that is due; says whether anything was there.
+    fn receive(&mut self, now: Instant, turn: u32, busy: bool) -> bool {
         let mut worked = false;
         for index in 0..self.io.ports.0.len() {
-            for _ in 0..TURN {
-                let Some((id, port)) = self.io.ports.0.get(index) else { break };
-                let id = *id;
-                match port.receive(&mut self.buffer) {
+            for round in 0..TURN {
+                let Some(known) =
+                    self.io.ports.0.get_mut(index).filter(|known| round > 0 || due(known.empty, turn, busy))
+                else {
+                    break;
+                };
+                let id = known.id;
+                match known.port.receive(&mut self.buffer) {
                     Ok(Some(received)) => {
                         worked = true;
+                        known.empty = 0;
                         let Self { role, io, merge, buffer, .. } = self;
                         inbound::batch(role, io, merge, id, &received, buffer, now);
                     }
-                    Ok(None) => break,
+                    Ok(None) => {
+                        known.empty = known.empty.saturating_add(u32::from(round == 0));
+                        break;
+                    }
                     Err(_) => {
                         // Errors of earlier datagrams (ICMP); each is reported once.
                         self.io.tally.one(Counter::SocketErrors);
@@ -300,7 +341,7 @@ impl<R: Role> Worker<R> {
     fn sleep(&mut self, now: Instant) -> io::Result<()> {
         let holding = self.held_since.is_some_and(|since| now.since(since) < HOLD_MAX);
         let (tun, inbox) = (self.io.tun.as_fd(), self.inbox.as_fd());
-        let sockets: Vec<_> = self.io.ports.0.iter().map(|(_, port)| port.as_fd()).collect();
+        let sockets: Vec<_> = self.io.ports.0.iter().map(|known| known.port.as_fd()).collect();
         let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         fds.push(PollFd::new(&inbox, PollFlags::IN));
         if !holding {
@@ -319,4 +360,22 @@ fn boot_time() -> Instant {
     let time = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Instant(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_machine_does_not_spin() {
+        assert_eq!([1, 2, 3, 4, 64].map(spin_for).map(nanos), [0, 0, 0, 50_000, 50_000]);
+    }
+
+    #[test]
+    fn a_quiet_socket_waits_a_few_turns_of_work_and_none_before_sleep() {
+        let looks = |empty, busy| (0..8).filter(|&turn| due(empty, turn, busy)).count();
+        assert_eq!(looks(QUIET_AFTER, true), 2);
+        assert_eq!(looks(QUIET_AFTER - 1, true), 8, "one that had something lately is looked at always");
+        assert_eq!(looks(u32::MAX, false), 8, "nothing is left unseen when the worker may sleep");
+    }
 }

@@ -78,11 +78,11 @@ impl World {
         let path_number = path as u8;
         let net = &mut host.paths[path];
         match kind {
-            0 => net.reach_gateway.silent_until = until,
-            1 => net.reach_client.silent_until = until,
-            2 => (net.reach_gateway.silent_until, net.reach_client.silent_until) = (until, until),
+            0 => net.to_gateway.silent_until = until,
+            1 => net.to_client.silent_until = until,
+            2 => (net.to_gateway.silent_until, net.to_client.silent_until) = (until, until),
             3 => {
-                for way in [&mut net.reach_gateway, &mut net.reach_client] {
+                for way in [&mut net.to_gateway, &mut net.to_client] {
                     (way.loss, way.lossy_until) = (loss, until + Duration::from_secs(3));
                 }
             }
@@ -92,7 +92,7 @@ impl World {
                 self.checker.home(net.outer, host.number);
             }
             6 | 7 => {
-                for way in [&mut net.reach_gateway, &mut net.reach_client] {
+                for way in [&mut net.to_gateway, &mut net.to_client] {
                     (way.twice, way.reorder, way.odd_until) = if kind == 6 { (odd, 0, until) } else { (0, odd, until) };
                 }
             }
@@ -149,7 +149,7 @@ impl World {
         let input = Input::PathDown { path: id, reason: Reason::LinkDown };
         let out = host.handle(now, input, &mut self.cover);
         self.put(back, What::PathBack { client, path });
-        self.sent_by_client(client, out);
+        self.out_of_client(client, out);
     }
 
     fn gateway_fault(&mut self, kind: usize) {
@@ -171,7 +171,7 @@ impl World {
             _ => {
                 if kind == 17 {
                     let out = self.gateway.order(now, Order::GoingAway, &mut self.checker, &mut self.cover);
-                    self.sent_by_gateway(out);
+                    self.out_of_gateway(out);
                 }
                 let power = kind == 16;
                 self.gateway.crash(power, now, &mut self.cover);
@@ -188,7 +188,7 @@ impl World {
         match (kind, session) {
             (20, _) => {
                 let out = self.clients[client].handle(now, Input::Jump { label }, &mut self.cover);
-                self.sent_by_client(client, out);
+                self.out_of_client(client, out);
             }
             (21, Some(session)) => self.order(Order::Jump { session, label }),
             (22, Some(session)) => {
@@ -209,7 +209,7 @@ impl World {
             (26, _) => self.start_client(client),
             (27, _) => {
                 let out = self.clients[client].handle(now, Input::Close, &mut self.cover);
-                self.sent_by_client(client, out);
+                self.out_of_client(client, out);
                 let again = now + self.rng.millis(300, 3_000);
                 self.put(again, What::ClientStarts { client });
             }
@@ -226,7 +226,7 @@ impl World {
                 }
                 for net in &mut self.clients[client].paths {
                     let until = now + lasts;
-                    (net.reach_gateway.silent_until, net.reach_client.silent_until) = (until, until);
+                    (net.to_gateway.silent_until, net.to_client.silent_until) = (until, until);
                 }
             }
             _ => {}
@@ -245,7 +245,7 @@ impl World {
                 out.extend(host.handle(now, input, &mut self.cover));
             }
         }
-        self.sent_by_client(client, out);
+        self.out_of_client(client, out);
     }
 
     fn ending(&mut self) -> Reason {
@@ -256,7 +256,7 @@ impl World {
     pub(super) fn order(&mut self, order: Order) {
         let now = self.now;
         let out = self.gateway.order(now, order, &mut self.checker, &mut self.cover);
-        self.sent_by_gateway(out);
+        self.out_of_gateway(out);
     }
 
     /// Everything that is wrong ends.
@@ -265,7 +265,7 @@ impl World {
         if self.gateway.frozen.is_some() {
             self.gateway.frozen = Some(self.now);
             let out = self.gateway.wake(self.now, &mut self.checker, &mut self.cover);
-            self.sent_by_gateway(out);
+            self.out_of_gateway(out);
         }
         self.hold_back = 0;
         self.divert = 0;
@@ -292,7 +292,7 @@ impl World {
         host.paths[path].up_at = None;
         let input = ClientHost::path_up(&host.paths[path]);
         let out = host.handle(now, input, &mut self.cover);
-        self.sent_by_client(client, out);
+        self.out_of_client(client, out);
     }
 
     pub(super) fn wake_client(&mut self, client: usize) {
@@ -302,7 +302,7 @@ impl World {
         let due: Vec<usize> =
             (0..host.paths.len()).filter(|&path| host.paths[path].up_at.is_some_and(|at| at <= now)).collect();
         let out = host.handle(now, Input::Woke { suspended: now.since(since) }, &mut self.cover);
-        self.sent_by_client(client, out);
+        self.out_of_client(client, out);
         due.into_iter().for_each(|path| self.path_back(client, path));
     }
 }

@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod maps;
 pub mod net;
 pub mod rng;
+mod wires;
 pub mod worker;
 
 use check::Checker;
@@ -34,9 +35,8 @@ use jvpn_common::time::{Duration, Instant};
 use rng::Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use wires::Copy;
 
-/// Datagrams remembered, to be replayed.
-const SEEN_MAX: usize = 96;
 /// Steps at one instant after which the run spins.
 const SPIN_MAX: u32 = 20_000;
 
@@ -79,15 +79,6 @@ const LONG_EVERY: u64 = 25;
 impl Size {
     /// The size of continuous integration.
     pub const CI: Self = Self { faulty: Duration::from_secs(62), calm: Duration::from_secs(60), clients: 3 };
-}
-
-/// A datagram somebody may repeat.
-#[derive(Clone, Debug)]
-struct Copy {
-    up: bool,
-    outer: SocketAddr,
-    gateway: SocketAddr,
-    bytes: Vec<u8>,
 }
 
 /// What happens at an instant.
@@ -230,7 +221,7 @@ impl World {
                 let input = ClientHost::path_up(&host.paths[path]);
                 out.extend(host.handle(now, input, &mut self.cover));
             }
-            self.sent_by_client(client, out);
+            self.out_of_client(client, out);
             let at = now + self.rng.millis(100, 2_000);
             self.put(at, What::Phase { client });
         }
@@ -296,12 +287,12 @@ impl World {
         if self.gateway.wakeup().is_some_and(|at| at <= now) {
             self.cover.step(now, 1, &[]);
             let out = self.gateway.wake(now, &mut self.checker, &mut self.cover);
-            return self.sent_by_gateway(out);
+            return self.out_of_gateway(out);
         }
         if let Some(client) = self.clients.iter().position(|client| client.wakeup().is_some_and(|at| at <= now)) {
             self.cover.step(now, 2 + client as u64, &[]);
             let out = self.clients[client].handle(now, Input::Wakeup, &mut self.cover);
-            return self.sent_by_client(client, out);
+            return self.out_of_client(client, out);
         }
         if let Some(entry) = self.events.first_entry()
             && entry.key().0 <= now
@@ -318,9 +309,9 @@ impl World {
                 self.cover.step(now, 10, &bytes);
                 let origin = GatewayHost::origin(outer, gateway);
                 let out = self.gateway.receive(now, origin, bytes, &mut self.checker, &mut self.cover);
-                self.sent_by_gateway(out);
+                self.out_of_gateway(out);
             }
-            What::ToClient { outer, from, bytes } => self.reach_client(outer, from, bytes),
+            What::ToClient { outer, from, bytes } => self.deliver(outer, from, bytes),
             What::Fault if !self.calm => {
                 self.fault();
                 let gap = if self.long { 20 } else { 1 };
@@ -333,7 +324,7 @@ impl World {
             What::PathBack { client, path } => self.path_back(client, path),
             What::Restart { power } => {
                 let out = self.gateway.restart(power, now, &mut self.checker, &mut self.cover);
-                self.sent_by_gateway(out);
+                self.out_of_gateway(out);
             }
             What::CommitsWork => self.gateway.failing = 0,
             What::StorageBack => self.order(jvpn_common::gateway::command::Order::Storage { available: true }),
@@ -348,22 +339,6 @@ impl World {
                 self.flows(client, true, true, Duration::from_millis(50));
             }),
         }
-    }
-
-    fn reach_client(&mut self, outer: SocketAddr, from: SocketAddr, bytes: Vec<u8>) {
-        let now = self.now;
-        self.cover.step(now, 11, &bytes);
-        // Whoever owns the address now gets it; the NAT forgot the others.
-        let find = |host: &ClientHost| host.paths.iter().position(|path| path.up && path.outer == outer);
-        let owner = self.clients.iter().enumerate().find_map(|(client, host)| Some((client, find(host)?)));
-        let Some((client, path)) = owner else { return };
-        if self.clients[client].asleep.is_some() {
-            return;
-        }
-        let id = self.clients[client].paths[path].id;
-        let out = self.clients[client].receive(now, id, from, bytes, &mut self.cover);
-        self.checker.client(&self.clients[client], &self.gateway, now);
-        self.sent_by_client(client, out);
     }
 
     /// Traffic of a client begins, changes or ends.
@@ -398,65 +373,12 @@ impl World {
         self.cover.step(now, 20 + client as u64, &[]);
         if up && self.clients[client].asleep.is_none() {
             let out = self.clients[client].send_inner(now, &mut self.cover);
-            self.sent_by_client(client, out);
+            self.out_of_client(client, out);
         } else if !up {
             let key = self.clients[client].key;
             let out = self.gateway.send_inner(now, &key, &mut self.checker, &mut self.cover);
-            self.sent_by_gateway(out);
+            self.out_of_gateway(out);
         }
-    }
-
-    fn sent_by_client(&mut self, client: usize, out: Vec<client::Out>) {
-        let now = self.now;
-        for (id, gateway, bytes) in out {
-            self.checker.datagram(false, &bytes, now, &mut self.cover);
-            let Some(path) = self.clients[client].paths.iter().find(|path| path.id == id && path.up) else { continue };
-            let mut outer = path.outer;
-            if now < self.no_rekey_until && bytes.first() == Some(&5) && bytes.len() > 1_000 {
-                continue;
-            }
-            let mut arrivals = path.carry(true, bytes.len(), now, &mut self.rng);
-            if self.hold_back > 0 && bytes.len() == jvpn_common::limits::CONTROL_LEN {
-                // Released long after its successors.
-                self.hold_back -= 1;
-                arrivals = vec![now + self.rng.millis(500, 6_000)];
-            }
-            if self.divert > 0 && bytes.len() == jvpn_common::limits::CONTROL_LEN {
-                // Somebody on the way sends it on from an address that is nobody's.
-                self.divert -= 1;
-                outer.set_port(7);
-            }
-            self.remember(Copy { up: true, outer, gateway, bytes: bytes.clone() });
-            for at in arrivals {
-                self.put(at, What::ToGateway { outer, gateway, bytes: bytes.clone() });
-            }
-        }
-    }
-
-    fn sent_by_gateway(&mut self, out: Vec<gateway::Out>) {
-        let now = self.now;
-        for (from, outer, bytes) in out {
-            self.checker.datagram(true, &bytes, now, &mut self.cover);
-            let path = self.clients.iter().flat_map(|client| &client.paths).find(|path| path.outer == outer);
-            let Some(path) = path else { continue };
-            let arrivals = path.carry(false, bytes.len(), now, &mut self.rng);
-            self.remember(Copy { up: false, outer, gateway: from, bytes: bytes.clone() });
-            for at in arrivals {
-                self.put(at, What::ToClient { outer, from, bytes: bytes.clone() });
-            }
-        }
-    }
-
-    fn remember(&mut self, copy: Copy) {
-        // Probes and data are most of what there is; what can move a session is worth more.
-        let dull = matches!(copy.bytes.first(), Some(4 | 6 | 7));
-        if dull && !self.rng.chance(20) {
-            return;
-        }
-        if self.seen.len() == SEEN_MAX {
-            self.seen.pop_front();
-        }
-        self.seen.push_back(copy);
     }
 
     /// After the calm every session carries traffic both ways, or is over and another one does.

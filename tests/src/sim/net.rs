@@ -64,9 +64,9 @@ pub struct NetPath {
     /// Variation.
     pub jitter: Duration,
     /// Client to gateway.
-    pub reach_gateway: Way,
+    pub to_gateway: Way,
     /// Gateway to client.
-    pub reach_client: Way,
+    pub to_client: Way,
 }
 
 impl NetPath {
@@ -92,8 +92,8 @@ impl NetPath {
             delay: rng.millis(1, 60),
             spike: (Duration::ZERO, Instant(0)),
             jitter: rng.millis(0, 4),
-            reach_gateway: Way::default(),
-            reach_client: Way::default(),
+            to_gateway: Way::default(),
+            to_client: Way::default(),
         };
         path.renumber(client, number, rng);
         path
@@ -120,7 +120,7 @@ impl NetPath {
 
     /// When a datagram of `len` bytes arrives: never, once or twice.
     pub fn carry(&self, up: bool, len: usize, now: Instant, rng: &mut Rng) -> Vec<Instant> {
-        let way = if up { &self.reach_gateway } else { &self.reach_client };
+        let way = if up { &self.to_gateway } else { &self.to_client };
         let headers = if self.v6 { 48 } else { 28 };
         let silent = now < way.silent_until || len + headers > usize::from(self.mtu);
         if silent || (now < way.lossy_until && rng.chance(way.loss)) {
@@ -142,8 +142,8 @@ impl NetPath {
 
     /// Nothing is wrong any more.
     pub fn heal(&mut self) {
-        self.reach_gateway = Way::default();
-        self.reach_client = Way::default();
+        self.to_gateway = Way::default();
+        self.to_client = Way::default();
         self.spike = (Duration::ZERO, Instant(0));
     }
 }

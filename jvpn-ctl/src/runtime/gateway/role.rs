@@ -4,7 +4,7 @@
 //! worker. Must never cache a binding beyond one packet.
 
 use super::sessions::{Entry, Shared as SessionsShared, Snapshot};
-use crate::dataplane::{Shared, WorkerTables};
+use crate::dataplane::{Shared, Turn, WorkerTables};
 use crate::tunnel::{Inbound, Inner, Origin, Role, Route, SocketId};
 use jvpn_common::abi::mapped;
 use jvpn_common::ids::{SessionId, Slot, TransportIndex};
@@ -27,6 +27,7 @@ pub(super) struct GatewayRole {
     shared: Arc<Shared>,
     sessions: Arc<SessionsShared>,
     snapshot: Arc<Snapshot>,
+    turn: Turn,
     worker: usize,
 }
 
@@ -34,8 +35,8 @@ impl GatewayRole {
     /// The side of worker number `worker`.
     #[must_use]
     pub(super) fn new(tables: WorkerTables, sessions: Arc<SessionsShared>, worker: usize) -> Self {
-        let (shared, snapshot) = (Arc::clone(tables.shared()), sessions.load());
-        Self { tables, shared, sessions, snapshot, worker }
+        let (shared, snapshot, turn) = (Arc::clone(tables.shared()), sessions.load(), tables.turn());
+        Self { tables, shared, sessions, snapshot, turn, worker }
     }
 
     fn route(&self, slot: Slot, entry: &Entry) -> Option<Destination> {
@@ -81,12 +82,14 @@ impl Role for GatewayRole {
     fn begin(&mut self, _now: Instant) {
         self.snapshot = self.sessions.load();
         self.shared.set_alive(self.worker, ALIVE_FOR);
+        // After the lease, which is part of it.
+        self.turn = self.tables.turn();
     }
 
     fn inbound(&mut self, origin: &Origin, datagram: &mut [u8]) -> Inbound<'_> {
         let source = Source { address: mapped(origin.remote.ip().to_canonical()), port: origin.remote.port() };
         let mut payload = Bytes::new(datagram);
-        let judgement = steer::datagram(&mut payload, &source, &self.tables.batch());
+        let judgement = steer::datagram(&mut payload, &source, &self.tables.batch(&self.turn));
         let len = payload.packet().len();
         match judgement.verdict.class() {
             Class::Answer => Inbound::Reply(len),
