@@ -29,7 +29,7 @@ const SOCKETS: &str = "/var/run/wireguard";
 /// The program, from `target/tools`, PATH or ~/.cargo/bin.
 pub fn find() -> Option<PathBuf> {
     let own = std::env::current_exe().ok();
-    let tools = own.iter().flat_map(|exe| exe.ancestors().skip(1).take(3)).map(|directory| directory.join("tools/bin"));
+    let tools = own.iter().flat_map(|exe| exe.ancestors().skip(1).take(2)).map(|directory| directory.join("tools/bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo/bin"));
     tools

@@ -125,7 +125,7 @@ pub fn run(options: &Options) -> Result<Document> {
         bench: "tunnel".into(),
         machine,
         kernel: machine::kernel()?,
-        version: version.trim().to_owned(),
+        version: version.lines().collect::<Vec<_>>().join("; "),
         command: machine::command(),
         policy: "field".into(),
         contenders: bench.contenders()?,
