@@ -10,6 +10,7 @@ use crate::ids::{Epoch, Locator, SessionId, TransportIndex, Version};
 use crate::message::Label;
 use crate::reason::Reason;
 use crate::secret::{PresharedKey, PrivateKey, PublicKey, Secret};
+use crate::session::TransportClass;
 use crate::time::{Duration, Instant};
 use core::net::SocketAddr;
 use ipnet::IpNet;
@@ -29,13 +30,13 @@ pub struct SetId(pub u32);
 #[repr(u8)]
 pub enum PathClass {
     /// Preferred.
-    Primary = 0,
+    Primary = TransportClass::Primary as u8,
     /// Next.
-    Secondary = 1,
+    Secondary = TransportClass::Secondary as u8,
     /// Only when nothing else works.
-    Backup = 2,
-    /// Not at all.
-    Never = 3,
+    Backup = TransportClass::Backup as u8,
+    /// Not at all; never on the wire.
+    Never = 0,
 }
 
 /// Who the client is and whom it talks to.

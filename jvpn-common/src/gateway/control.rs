@@ -231,3 +231,17 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::command::PathClass;
+
+    #[test]
+    fn a_class_means_the_same_on_both_sides_and_an_unknown_one_is_the_least_wanted() {
+        assert_eq!(class(PathClass::Primary as u8), TransportClass::Primary);
+        assert_eq!(class(PathClass::Secondary as u8), TransportClass::Secondary);
+        assert_eq!(class(PathClass::Backup as u8), TransportClass::Backup);
+        assert_eq!(class(200), TransportClass::Backup);
+    }
+}

@@ -122,7 +122,7 @@ pub struct Request {
     pub quoted_echo: u64,
     /// The transport's name.
     pub label: Label,
-    /// Its class: 0 primary, 1 secondary, 2 backup.
+    /// Its class, as [`crate::session::TransportClass`] numbers them.
     pub class: u8,
     /// Its proven path MTU.
     pub mtu: u16,

@@ -144,7 +144,8 @@ pub fn history(dir: &Path, session: SessionId) -> Result<Vec<Step>, AuditError> 
 fn step(record: &Value) -> Step {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
     let details = record.get("details");
-    let number = |key: &str| details.and_then(|details| details.get(key)).and_then(Value::as_f64);
+    let micros = |key: &str| details.and_then(|details| details.get(key)).and_then(Value::as_f64);
+    let millis = |key: &str| micros(key).map(|micros| micros / 1_000.0);
     let codes = details.and_then(|details| details.get("reasons")).and_then(Value::as_array);
     let version = record.get("state_version").and_then(Value::as_str).and_then(|version| version.parse().ok());
     Step {
@@ -156,8 +157,8 @@ fn step(record: &Value) -> Step {
         details: codes.into_iter().flatten().filter_map(|code| text(Some(code))).collect(),
         transport: text(record.pointer("/transport/to/label")),
         state_version: version.unwrap_or(0),
-        detect_ms: number("detect_ms"),
-        prove_ms: number("prove_ms"),
-        commit_ms: number("commit_ms"),
+        detect_ms: millis("detect_us"),
+        prove_ms: millis("prove_us"),
+        commit_ms: millis("commit_us"),
     }
 }

@@ -1,4 +1,4 @@
-//! The gateway's own nftables table: masquerade and forwarding for what comes out of the tunnel.
+//! The gateway's own nftables table: peers are kept apart, and what leaves the tunnel is masqueraded.
 //!
 //! Owns the table `inet jvpn_<tun>`, and nothing else of the host's firewall; removed with the value, and by
 //! `cleanup`. Must never touch another table.
@@ -20,18 +20,23 @@ pub fn table(tun: &str) -> String {
     format!("jvpn_{}", tun.replace(|c: char| !c.is_ascii_alphanumeric(), "_"))
 }
 
-/// The rules as text; also what is printed when `masquerade = false`.
+/// The rules as text. Peers do not reach each other through the gateway, whatever else it forwards.
 #[must_use]
-pub fn ruleset(tun: &str, addresses: &[IpNet]) -> String {
+pub fn ruleset(tun: &str, addresses: &[IpNet], masquerade: bool) -> String {
     let table = table(tun);
-    let mut rules = String::new();
-    for net in addresses {
-        let family = if net.addr().is_ipv4() { "ip" } else { "ip6" };
-        rules += &format!("    {family} saddr {} oifname != \"{tun}\" masquerade\n", net.trunc());
+    let mut rules = format!(
+        "  chain forward {{\n    type filter hook forward priority filter; policy accept;\n    \
+         iifname \"{tun}\" oifname \"{tun}\" drop\n  }}\n"
+    );
+    if masquerade {
+        rules += "  chain postrouting {\n    type nat hook postrouting priority srcnat; policy accept;\n";
+        for net in addresses {
+            let family = if net.addr().is_ipv4() { "ip" } else { "ip6" };
+            rules += &format!("    {family} saddr {} oifname != \"{tun}\" masquerade\n", net.trunc());
+        }
+        rules += "  }\n";
     }
-    format!(
-        "table inet {table} {{\n  chain postrouting {{\n    type nat hook postrouting priority srcnat; policy accept;\n{rules}  }}\n}}\n"
-    )
+    format!("table inet {table} {{\n{rules}}}\n")
 }
 
 impl Firewall {
@@ -39,9 +44,9 @@ impl Firewall {
     ///
     /// # Errors
     /// Without `nft`, or when the kernel refuses.
-    pub fn apply(tun: &str, addresses: &[IpNet]) -> Result<Self> {
+    pub fn apply(tun: &str, addresses: &[IpNet], masquerade: bool) -> Result<Self> {
         let table = table(tun);
-        nft(&format!("add table inet {table}\ndelete table inet {table}\n{}", ruleset(tun, addresses)))?;
+        nft(&format!("add table inet {table}\ndelete table inet {table}\n{}", ruleset(tun, addresses, masquerade)))?;
         Ok(Self { table })
     }
 }
@@ -67,7 +72,7 @@ fn nft(script: &str) -> Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .context("cannot run nft; install the package nftables, or set masquerade = false")?;
+        .context("cannot run nft; install the package nftables")?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(script.as_bytes()).context("cannot write to nft")?;
     }
@@ -96,9 +101,18 @@ mod tests {
     #[test]
     fn the_ruleset_names_only_our_table_and_our_networks() {
         let nets = ["10.77.0.1/24".parse().unwrap(), "fd77::1/64".parse().unwrap()];
-        let rules = ruleset("jvpn0", &nets);
+        let rules = ruleset("jvpn0", &nets, true);
         assert!(rules.starts_with("table inet jvpn_jvpn0 {"));
         assert!(rules.contains("ip saddr 10.77.0.0/24 oifname != \"jvpn0\" masquerade"));
         assert!(rules.contains("ip6 saddr fd77::/64"));
+    }
+
+    #[test]
+    fn peers_are_kept_apart_with_and_without_masquerading() {
+        for masquerade in [true, false] {
+            let rules = ruleset("jvpn0", &["10.77.0.1/24".parse().unwrap()], masquerade);
+            assert!(rules.contains("iifname \"jvpn0\" oifname \"jvpn0\" drop"));
+            assert_eq!(rules.contains("masquerade\n"), masquerade);
+        }
     }
 }

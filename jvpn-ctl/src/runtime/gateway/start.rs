@@ -84,7 +84,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let (name, mtu, addresses) = (config.tun.clone(), setup::inner_mtu(&config), config.addresses.clone());
     let tun = Tun::open(&TunOptions { name, mtu, addresses }).await?;
     firewall::enable_forwarding()?;
-    let _firewall = config.masquerade.then(|| Firewall::apply(&config.tun, &config.addresses)).transpose()?;
+    let _firewall = Firewall::apply(&config.tun, &config.addresses, config.masquerade)?;
     let sockets = sockets(config.listen)?;
     let (sender, inbox) = to_controller()?;
     let sessions = Sessions::default();
