@@ -151,7 +151,9 @@ fn a_ping_is_answered_under_the_data_keys() {
             _ => assert!(start.elapsed() < Duration::from_secs(5), "no pong\n{}", rig.dump()),
         }
     }
-    assert!(rig.ends[1].session.last_opened(0).is_some() && rig.ends[0].session.last_opened(0).is_some());
+    for side in 0..2 {
+        until(&rig, "what was opened is published", |rig| rig.ends[side].session.last_opened(0).is_some());
+    }
     assert_eq!(rig.ends[1].session.last_opened(4), None);
 }
 

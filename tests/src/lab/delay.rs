@@ -113,8 +113,7 @@ fn forward(mut input: Socket, output: &Socket, delay: Duration, shared: &Shared)
 impl Lab {
     /// Every packet of a path takes `delay` longer, each way.
     pub fn delay(&self, path: Path, delay: Duration) -> Result<Fault> {
-        let before = self.canary.probe(path, false, 64)?.round_trip;
-        ensure!(before.is_some(), "{path:?} must work before it can be slow");
+        self.canary.prove(path).context("a path must work before it can be slow")?;
         let (router, core) = (self.topology.router(path), self.topology.space("core"));
         let (short, x) = match path {
             Path::A => ("ra", "a"),

@@ -107,9 +107,9 @@ impl Lab {
     /// Packets vanish; nobody is told.
     pub fn silence(&self, path: Path, way: Way) -> Result<Fault> {
         let fault = self.drop_rule(path, way, "")?;
-        let probe = self.canary.probe(path, false, 64)?;
-        ensure!(probe.round_trip.is_none(), "{path:?} still answers: {probe:?}");
         let expected = way == Way::Down;
+        let probe = self.canary.probe_until(path, false, 64, |probe| probe.arrived == expected)?;
+        ensure!(probe.round_trip.is_none(), "{path:?} still answers: {probe:?}");
         ensure!(probe.arrived == expected, "silence {way:?} of {path:?} broke the wrong way: {probe:?}");
         Ok(fault)
     }
@@ -159,7 +159,8 @@ impl Lab {
     pub fn mtu(&self, path: Path, mtu: usize) -> Result<Fault> {
         ensure!((576..1500).contains(&mtu), "MTU {mtu} is outside 576–1499");
         let fault = self.drop_rule(path, Way::Both, &format!("meta length > {mtu}"))?;
-        let (fits, too_long) = (self.canary.probe(path, false, mtu)?, self.canary.probe(path, false, mtu + 1)?);
+        let fits = self.canary.probe_until(path, false, mtu, |probe| probe.arrived)?;
+        let too_long = self.canary.probe(path, false, mtu + 1)?;
         ensure!(fits.arrived, "a packet of {mtu} bytes does not pass");
         ensure!(!too_long.arrived, "a packet of {} bytes still passes", mtu + 1);
         Ok(fault)
@@ -195,12 +196,10 @@ impl Lab {
     /// The NAT forgets every mapping and hands out other ports from now on. Nothing to undo: NATs never do.
     /// Returns the instant before it did.
     pub fn nat_forget(&self) -> Result<u64> {
-        let before = self.canary.probe(Path::B, false, 64)?.seen_port;
-        let before = before.context("path B must work before its NAT can forget")?;
+        let before = self.canary.seen_port(Path::B).context("before the NAT forgets")?;
         let at_ns = now_ns();
         self.nat_forget_now()?;
-        let after = self.canary.probe(Path::B, false, 64)?.seen_port;
-        let after = after.context("path B must work after its NAT forgot")?;
+        let after = self.canary.seen_port(Path::B).context("after the NAT forgot")?;
         ensure!(before != after, "the gateway still sees port {before}");
         Ok(at_ns)
     }
