@@ -3,6 +3,7 @@
 //! Owns what lives and dies with a key set. Must never outlive its slot's generation.
 
 use super::command::{DataKeys, Origin};
+use super::outbox::Outbox;
 use crate::abi::ActiveWord;
 use crate::channel::Channel;
 use crate::crypto::Suite;
@@ -92,8 +93,8 @@ pub(super) struct Attachment {
     /// Addresses that answered a challenge, oldest first.
     pub(super) validated: Vec<Path>,
     pub(super) pending: Option<Pending>,
-    /// Number of the next message of ours that is not an answer.
-    pub(super) next_id: u64,
+    /// What we say by ourselves and is not acknowledged yet.
+    pub(super) outbox: Outbox,
     /// When anything authenticated came last.
     pub(super) last_opened: Instant,
     /// Since when inner packets have gone down without anything coming back.
@@ -131,7 +132,7 @@ impl Attachment {
             word: ActiveWord::default(),
             validated: Vec::new(),
             pending: None,
-            next_id: 1,
+            outbox: Outbox::default(),
             last_opened: now,
             unanswered: None,
             requests: Meter::default(),

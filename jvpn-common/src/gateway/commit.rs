@@ -16,6 +16,8 @@ use crate::abi::ActiveWord;
 use crate::event::{Context, Record};
 use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
 use crate::mapop::MapOp;
+use crate::message::{Control, Message};
+use crate::reason::Reason;
 use crate::secret::PublicKey;
 use crate::session::policy::Audit;
 use crate::session::transition::TABLE;
@@ -165,7 +167,7 @@ impl Engine {
             }
         }
         if ended {
-            return self.forget(id);
+            return self.forget(id, reason);
         }
         if let Some(live) = self.table.sessions.get_mut(&id) {
             (live.core, live.ceiling) = (core, ceiling);
@@ -207,17 +209,18 @@ impl Engine {
         }
     }
 
-    /// A session is over: nothing of it is left but its records.
-    pub(super) fn forget(&mut self, id: SessionId) {
+    /// A session is over: nothing of it is left but its records, and why.
+    pub(super) fn forget(&mut self, id: SessionId, reason: Option<Reason>) {
         self.alarms.set(Due::Session(id), None);
-        if let Some(slot) = self.table.delist(id).and_then(|live| live.slot) {
-            self.release_slot(slot);
+        if let Some(live) = self.table.delist(id) {
+            self.ended.remember(id, live.peer, reason.unwrap_or(Reason::SessionExpired));
+            live.slot.into_iter().for_each(|slot| self.release_slot(slot));
         }
         self.table.unreserve(id);
     }
 
     pub(super) fn release_slot(&mut self, slot: Slot) {
-        for due in [Due::Pending(slot), Due::Silent(slot), Due::Wipe(slot)] {
+        for due in [Due::Pending(slot), Due::Silent(slot), Due::Wipe(slot), Due::Unacknowledged(slot)] {
             self.alarms.set(due, None);
         }
         self.table.detach(slot);
@@ -248,6 +251,7 @@ impl Engine {
             word = self.effect(id, effect, word, &mut commit);
         }
         let ended = step.effects.iter().any(|effect| matches!(effect, Effect::End { .. }));
+        commit.send.extend(self.last_word(id, &step));
         let ceiling = version::ceiling(step.session.version(), live.ceiling);
         if !ended && !step.transitions.is_empty() {
             let stored = Box::new(self.stored(&step.session, &live.peer, ceiling.unwrap_or(live.ceiling)));
@@ -262,6 +266,16 @@ impl Engine {
         let rows = step.transitions.iter().map(|transition| transition.row).collect();
         let stepped = Stepped { id, core: step.session, ceiling, word, issued, retired, ended, rows };
         (Change::new(Then::Stepped(Box::new(stepped))), commit)
+    }
+
+    /// TERMINATE, sealed while there are keys, for a step that ends a session; a client that ends it by itself
+    /// is answered instead.
+    pub(super) fn last_word(&self, id: SessionId, step: &Step) -> Option<Datagram> {
+        let end = |effect: &Effect| if let Effect::End { reason, .. } = effect { Some(*reason) } else { None };
+        let reason = step.effects.iter().find_map(end).filter(|reason| *reason != Reason::ClientTermination)?;
+        let slot = self.table.sessions.get(&id)?.slot?;
+        let number = self.table.attachments.get(&slot)?.outbox.next_id();
+        self.sealed_to_active(id, &Message { id: number, body: Control::Terminate { reason } })
     }
 
     pub(super) fn stored(&self, core: &Session, peer: &PublicKey, ceiling: Version) -> Stored {

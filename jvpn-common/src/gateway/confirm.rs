@@ -193,6 +193,7 @@ impl Engine {
         let other = self.table.session_of(peer).filter(|other| *other != session)?;
         let live = self.table.sessions.get(&other)?;
         let step = live.core.step(&Input::Superseded, &self.policy(peer), self.now).ok()?;
+        commit.send.extend(self.last_word(other, &step));
         if let Some(old) = live.slot {
             commit.maps.extend(self.free_maps(old, None));
             commit.worker.push(WorkerOp::Free { slot: old });
@@ -208,7 +209,7 @@ impl Engine {
         let Settled { slot, stepped, superseded, left } = settled;
         if let Some((other, rows)) = superseded {
             self.count_rows(&rows);
-            self.forget(other);
+            self.forget(other, Some(Reason::SessionSuperseded));
         }
         if let Some(left) = left {
             self.release_slot(left);

@@ -93,7 +93,7 @@ impl Engine {
                 self.acknowledge(came);
             }
             Control::Close => self.on_close(came),
-            Control::Done => {}
+            Control::Done => self.on_received(came.slot, came.id),
             Control::Reattach(_)
             | Control::Validate(_)
             | Control::Challenge { .. }
@@ -197,16 +197,15 @@ impl Engine {
 
     /// Ends a session, now or as soon as what is under way is done.
     pub(super) fn terminate(&mut self, session: SessionId, reason: Reason) {
-        let (input, reason) = match reason {
-            Reason::PolicyTermination => (Input::PeerRemoved, reason),
-            Reason::SecKeyCompromiseSuspected => (Input::CompromiseSuspected, reason),
-            _ => (Input::Terminate { by: Ender::Operator }, Reason::OperatorTermination),
+        let input = match reason {
+            Reason::PolicyTermination => Input::PeerRemoved,
+            Reason::SecKeyCompromiseSuspected => Input::CompromiseSuspected,
+            _ => Input::Terminate { by: Ender::Operator },
         };
         let Some(live) = self.table.sessions.get_mut(&session) else { return };
         live.waiting.end = Some(reason);
         if live.busy.is_none() {
-            let last = self.pushed(session, Control::Terminate { reason });
-            self.apply(session, &input, last.into_iter().collect());
+            self.apply(session, &input, Vec::new());
         }
     }
 

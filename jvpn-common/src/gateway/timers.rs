@@ -21,6 +21,7 @@ impl Engine {
                 Due::Pending(slot) => self.on_unconfirmed(slot),
                 Due::Wipe(slot) => self.wipe(slot),
                 Due::Silent(slot) => self.on_silence(slot),
+                Due::Unacknowledged(slot) => self.repeat(slot),
             }
         }
     }

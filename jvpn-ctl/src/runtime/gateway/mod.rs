@@ -38,13 +38,18 @@ use jvpn_common::ids::{Incarnation, OwnerEpoch, Slot};
 use jvpn_common::time::Instant;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::unix::AsyncFdReadyGuard;
 use tokio::sync::mpsc::Receiver;
 
 /// How often the worker's counters are read for the engine. Silence is judged in seconds.
 const ACTIVITY_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a gateway that stops waits for its clients to acknowledge that it goes: two copies over a usual
+/// path. Who is not there delays the stop by no more than this.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Datagrams taken from the worker in one turn, so that timers and results are not starved.
 const TURN_MAX: usize = 256;
@@ -87,12 +92,7 @@ impl Gateway {
             tokio::select! {
                 biased;
                 () = stop.asked() => break,
-                ready = bell.readable() => {
-                    let mut ready = ready?;
-                    if !self.drain(&inbox) {
-                        ready.clear_ready();
-                    }
-                }
+                ready = bell.readable() => self.drain_ready(ready?, &inbox),
                 (op, result) = self.compute.next() => self.input(Input::Computed { op, result }),
                 fired = alarm.fired() => {
                     fired?;
@@ -103,7 +103,24 @@ impl Gateway {
             }
         }
         self.input(Input::Order(Order::GoingAway));
-        self.carry_out();
+        let patience = tokio::time::sleep(FAREWELL);
+        tokio::pin!(patience);
+        loop {
+            self.carry_out();
+            if self.engine.unacknowledged() == 0 {
+                break;
+            }
+            alarm.set(self.engine.wakeup())?;
+            tokio::select! {
+                biased;
+                () = &mut patience => break,
+                ready = bell.readable() => self.drain_ready(ready?, &inbox),
+                fired = alarm.fired() => {
+                    fired?;
+                    self.input(Input::Wakeup);
+                }
+            }
+        }
         self.executor.plane.shared().set_alive(0, Duration::ZERO);
         Ok(())
     }
@@ -129,6 +146,12 @@ impl Gateway {
                     self.input(Input::Committed { op, done });
                 }
             }
+        }
+    }
+
+    fn drain_ready<T: AsRawFd>(&mut self, mut ready: AsyncFdReadyGuard<'_, T>, inbox: &Inbox<FromWorker>) {
+        if !self.drain(inbox) {
+            ready.clear_ready();
         }
     }
 
