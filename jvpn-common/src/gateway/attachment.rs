@@ -105,6 +105,8 @@ pub(super) struct Attachment {
     pub(super) rekeying: bool,
     /// The last rekey: id of the request and the answer to it.
     pub(super) rekeyed: Option<(u64, Vec<u8>)>,
+    /// When the client was last asked for a rekey.
+    pub(super) rekey_wanted: Option<Instant>,
     /// When the keys of the highest epoch given out die.
     pub(super) reject_after: Instant,
 }
@@ -138,6 +140,7 @@ impl Attachment {
             requests: Meter::default(),
             rekeying: false,
             rekeyed: None,
+            rekey_wanted: None,
             reject_after: now,
         }
     }

@@ -68,6 +68,15 @@ pub enum Input<'a> {
         /// Highest epoch anything opened under.
         epoch: Epoch,
     },
+    /// The data keys of an epoch did as much as a rekey asks for, or all they may.
+    Worn {
+        /// Of which slot.
+        slot: Slot,
+        /// Which epoch.
+        epoch: Epoch,
+        /// Whether nothing more is sealed under them.
+        spent: bool,
+    },
     /// An operator or the runtime wants something.
     Order(Order),
     /// The time passed to `handle` is all there is: fire what is due.

@@ -206,6 +206,7 @@ impl Engine {
         self.alarms.set(Due::Session(id), at.map(|at| at.max(earliest)));
         if let Some(slot) = slot {
             self.arm_silence(slot, earliest);
+            self.arm_aged(slot);
         }
     }
 
@@ -220,9 +221,8 @@ impl Engine {
     }
 
     pub(super) fn release_slot(&mut self, slot: Slot) {
-        for due in [Due::Pending(slot), Due::Silent(slot), Due::Wipe(slot), Due::Unacknowledged(slot)] {
-            self.alarms.set(due, None);
-        }
+        let all = [Due::Pending, Due::Silent, Due::Wipe, Due::Unacknowledged, Due::Aged];
+        all.into_iter().for_each(|due| self.alarms.set(due(slot), None));
         self.table.detach(slot);
     }
 

@@ -78,6 +78,8 @@ enum Due {
     Silent(Slot),
     /// A message of our own that waits for its acknowledgement.
     Unacknowledged(Slot),
+    /// Keys that their client should have renewed by now.
+    Aged(Slot),
 }
 
 /// The engine.
@@ -160,6 +162,7 @@ impl Engine {
             Input::Computed { op, result } => self.on_computed(op, result),
             Input::Committed { op, done } => self.on_committed(op, done),
             Input::Activity { slot, opened, unanswered, epoch } => self.on_activity(slot, opened, unanswered, epoch),
+            Input::Worn { slot, epoch, spent } => self.on_worn(slot, epoch, spent),
             Input::Order(order) => self.on_order(order),
             Input::Wakeup => {}
         }

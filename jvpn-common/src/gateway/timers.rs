@@ -22,6 +22,7 @@ impl Engine {
                 Due::Wipe(slot) => self.wipe(slot),
                 Due::Silent(slot) => self.on_silence(slot),
                 Due::Unacknowledged(slot) => self.repeat(slot),
+                Due::Aged(slot) => self.on_aged(slot),
             }
         }
     }

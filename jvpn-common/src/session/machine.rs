@@ -153,7 +153,7 @@ impl Session {
         match *input {
             Input::Quality(report) if self.is_bound() && !report.is_empty() => {}
             Input::AttemptFailed if self.state == State::Recovering => {}
-            Input::Rekeyed { reject_after } if self.is_live() && self.keys == Keys::Live && reject_after > now => {
+            Input::Rekeyed { reject_after } if self.is_live() && self.keys == Keys::Live && reject_after >= now => {
                 session.reject_after = reject_after;
             }
             Input::NonceFloor { nonce } if self.is_live() && nonce > self.nonce => {

@@ -191,9 +191,13 @@ impl Gateway {
     /// Tells the engine what the worker saw of every slot.
     fn activity(&mut self) {
         let now = clock::boot();
-        let mut seen = Vec::new();
+        let (mut seen, mut worn) = (Vec::new(), Vec::new());
         for (slot, entry) in self.executor.sessions.iter() {
-            let Some(epoch) = entry.data.sealing().map(|key| key.epoch()) else { continue };
+            let Some(key) = entry.data.sealing() else { continue };
+            let (epoch, spent) = (key.epoch(), key.spent(now));
+            if spent || key.worn() {
+                worn.push((slot, epoch, spent));
+            }
             let opened = entry.locators.keys().filter_map(|k| entry.data.last_opened(k.0)).max();
             let sealed = Instant(entry.data.traffic().last_sealed.load(std::sync::atomic::Ordering::Relaxed));
             let waiting = sealed.0 != 0 && opened.is_none_or(|at| sealed > at);
@@ -207,6 +211,9 @@ impl Gateway {
         }
         for (slot, opened, unanswered, epoch) in seen {
             self.input(Input::Activity { slot, opened, unanswered, epoch });
+        }
+        for (slot, epoch, spent) in worn {
+            self.input(Input::Worn { slot, epoch, spent });
         }
         let available = !self.executor.audit.is_failing();
         self.input(Input::Order(Order::Storage { available }));
