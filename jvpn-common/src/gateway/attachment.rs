@@ -4,6 +4,7 @@
 
 use super::command::{DataKeys, Origin};
 use super::outbox::Outbox;
+use super::security::Roam;
 use crate::abi::ActiveWord;
 use crate::channel::Channel;
 use crate::crypto::Suite;
@@ -93,6 +94,8 @@ pub(super) struct Attachment {
     /// Addresses that answered a challenge, oldest first.
     pub(super) validated: Vec<Path>,
     pub(super) pending: Option<Pending>,
+    /// Where REBINDs of its session came from.
+    pub(super) roam: Roam,
     /// What we say by ourselves and is not acknowledged yet.
     pub(super) outbox: Outbox,
     /// When anything authenticated came last.
@@ -134,6 +137,7 @@ impl Attachment {
             word: ActiveWord::default(),
             validated: Vec::new(),
             pending: None,
+            roam: Roam::default(),
             outbox: Outbox::default(),
             last_opened: now,
             unanswered: None,

@@ -77,6 +77,15 @@ pub enum Input<'a> {
         /// Whether nothing more is sealed under them.
         spent: bool,
     },
+    /// The runtime counted what a security team wants to see.
+    Suspicious {
+        /// Of which session.
+        session: SessionId,
+        /// SEC_FORGED_TAG, SEC_INNER_SPOOF or SEC_MAP_TAMPERED.
+        reason: Reason,
+        /// How often since the last time.
+        causes: u64,
+    },
     /// An operator or the runtime wants something.
     Order(Order),
     /// The time passed to `handle` is all there is: fire what is due.

@@ -10,6 +10,7 @@
 
 use super::command::{Command, Commit, Datagram, StoreOp, Stored};
 use super::confirm::Settled;
+use super::table::Live;
 use super::view::Drop;
 use super::{Due, Engine};
 use crate::abi::ActiveWord;
@@ -18,10 +19,11 @@ use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportInd
 use crate::mapop::MapOp;
 use crate::message::{Control, Message};
 use crate::reason::Reason;
+use crate::sabotage::Bug;
 use crate::secret::PublicKey;
 use crate::session::policy::Audit;
 use crate::session::transition::TABLE;
-use crate::session::{Effect, Input, Policy, Session, State, Step, Transport, version};
+use crate::session::{Effect, Input, Policy, Session, State, Step, Transport, invariant, version};
 use crate::time::{Duration, Instant};
 
 /// How long after a failed commit what made it is tried again. Maps or disk that failed once may fail for a
@@ -162,6 +164,9 @@ impl Engine {
         if let Some((slot, word)) = word {
             self.table.exchange(slot, &issued, &retired);
             self.moved(slot, moved, left);
+            if let Some((left, to)) = left.zip(core.transport()) {
+                self.roamed(id, slot, &rows, left.path, to.path);
+            }
             if let Some(attachment) = self.table.attachments.get_mut(&slot) {
                 attachment.word = word;
             }
@@ -214,6 +219,7 @@ impl Engine {
     pub(super) fn forget(&mut self, id: SessionId, reason: Option<Reason>) {
         self.alarms.set(Due::Session(id), None);
         if let Some(live) = self.table.delist(id) {
+            self.last_suspicions(id, &live);
             self.ended.remember(id, live.peer, reason.unwrap_or(Reason::SessionExpired));
             live.slot.into_iter().for_each(|slot| self.release_slot(slot));
         }
@@ -236,6 +242,10 @@ impl Engine {
     ) -> (Change, Commit) {
         let Some(live) = self.table.sessions.get(&id) else { return (Change::new(Then::Nothing), Commit::default()) };
         let policy = self.policy(&live.peer);
+        let (step, locators, send) = match self.checked(live, step) {
+            Ok(step) => (step, locators, send),
+            Err(ending) => (ending, Locators::default(), Vec::new()),
+        };
         let mut commit = Commit { strict: is_strict(&policy), send, ..Commit::default() };
         let attachment = live.slot.and_then(|slot| self.table.attachments.get(&slot));
         let mut word = attachment.map(|held| (held.slot, held.word));
@@ -266,6 +276,17 @@ impl Engine {
         let rows = step.transitions.iter().map(|transition| transition.row).collect();
         let stepped = Stepped { id, core: step.session, ceiling, word, issued, retired, ended, rows };
         (Change::new(Then::Stepped(Box::new(stepped))), commit)
+    }
+
+    /// The step, if every invariant holds of it; else the one that ends its session, and only its session.
+    pub(super) fn checked(&self, live: &Live, mut step: Step) -> Result<Step, Step> {
+        if self.sabotage.is(Bug::ForgetsIdentity) {
+            step.session = step.session.renamed();
+        }
+        let Err(broken) = invariant::check(&live.core, &step) else { return Ok(step) };
+        let ending = Input::InvariantBroken { which: broken.which };
+        // A session that is over cannot be ended again: then the step is all there is.
+        Err(live.core.step(&ending, &self.policy(&live.peer), self.now).unwrap_or(step))
     }
 
     /// TERMINATE, sealed while there are keys, for a step that ends a session; a client that ends it by itself

@@ -12,6 +12,7 @@
 //!              outbox    ── what the gateway says by itself, until it is acknowledged
 //!              reattach  ── REATTACH, VALIDATE, PROVE → challenge or commit
 //!              rekey     ── a handshake inside the session
+//!              security  ── what somebody should look at     reconcile ── what the maps must say
 //! time     ──► timers    ── whatever is due
 //!              commit    ── one change of a session: maps, store, record, datagrams, all or nothing
 //!              plan      ── which map writes a change is     ended ── why sessions ended
@@ -28,11 +29,15 @@ mod confirm;
 mod control;
 mod ended;
 pub mod handshake;
+#[cfg(any(test, feature = "sabotage"))]
+mod inject;
 mod outbox;
 mod plan;
 mod reattach;
+mod reconcile;
 mod rekey;
 mod restore;
+mod security;
 mod table;
 mod timers;
 mod view;
@@ -45,7 +50,6 @@ use crate::crypto::Entropy;
 use crate::crypto::challenge::ChallengeSecret;
 use crate::ids::{OpId, SessionId, Slot};
 use crate::message::{Control, Message};
-use crate::reason::Reason;
 use crate::sabotage::Sabotage;
 use crate::session::Path;
 use crate::time::Instant;
@@ -80,6 +84,8 @@ enum Due {
     Unacknowledged(Slot),
     /// Keys that their client should have renewed by now.
     Aged(Slot),
+    /// Security events that were counted and not recorded yet.
+    Suspicions(SessionId),
 }
 
 /// The engine.
@@ -103,7 +109,6 @@ pub struct Engine {
     rows: BTreeMap<usize, u64>,
     /// Messages opened, by kind.
     seen: BTreeMap<&'static str, u64>,
-    security_at: BTreeMap<(SessionId, Reason), Instant>,
     ended: Ended,
     sabotage: Sabotage,
 }
@@ -139,7 +144,6 @@ impl Engine {
             storage: true,
             drops: BTreeMap::new(),
             rows: BTreeMap::new(),
-            security_at: BTreeMap::new(),
             ended: Ended::default(),
             sabotage: Sabotage::default(),
             seen: BTreeMap::new(),
@@ -163,6 +167,7 @@ impl Engine {
             Input::Committed { op, done } => self.on_committed(op, done),
             Input::Activity { slot, opened, unanswered, epoch } => self.on_activity(slot, opened, unanswered, epoch),
             Input::Worn { slot, epoch, spent } => self.on_worn(slot, epoch, spent),
+            Input::Suspicious { session, reason, causes } => self.suspicious(session, reason, causes),
             Input::Order(order) => self.on_order(order),
             Input::Wakeup => {}
         }

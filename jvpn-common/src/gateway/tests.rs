@@ -13,13 +13,15 @@ mod outbox;
 mod reattach;
 mod rekey;
 mod resume;
+mod security;
+mod sound;
 mod timers;
 
 use super::command::{Command, Commit, Datagram, Hop, Input, Order, Origin, StoreOp, Stored, WorkerOp};
 use super::{Config, Drop, Engine, Peer, Restored};
 use crate::crypto::Suite;
 use crate::crypto::test_entropy::Fixed;
-use crate::event::{Event, Record};
+use crate::event::{Event, Record, Written};
 use crate::ids::{Incarnation, OpId, OwnerEpoch, SessionId, Slot, Version};
 use crate::limits::CONTROL_LEN;
 use crate::reason::Reason;
@@ -87,6 +89,8 @@ struct World {
     worker: Vec<WorkerOp>,
     /// Fail this many commits to come.
     failing: usize,
+    /// An invariant is broken on purpose.
+    broken: bool,
     /// Keep commits back until [`World::finish`].
     holding: bool,
     held: Vec<(OpId, Commit)>,
@@ -115,6 +119,7 @@ impl World {
             records: Vec::new(),
             worker: Vec::new(),
             failing: 0,
+            broken: false,
             holding: false,
             held: Vec::new(),
             commits: 0,
@@ -227,6 +232,8 @@ impl World {
 
     /// Every transition has one record, with the version after the last one's.
     fn record(&mut self, record: Record) {
+        let broken = matches!(record.input, Some(Written::InvariantBroken { .. }));
+        assert!(!broken || self.broken, "an invariant does not hold: {record:?}");
         let session = record.session_id.unwrap();
         let last = self.versions.entry(session).or_default();
         match record.event {

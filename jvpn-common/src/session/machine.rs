@@ -61,7 +61,12 @@ impl Session {
     /// ran the timers nothing else was decided, and a session without keys must not stay bound for a timer's sake.
     fn precedes(&self, timer: On, input: &Input, policy: &Policy, now: Instant) -> bool {
         let ends = matches!(timer, On::SessionTtl | On::LossTtl);
-        let counts = ends || *input != Input::ControllerRestarted;
+        let counts = match input {
+            Input::ControllerRestarted => ends,
+            // What is not sound is not judged by its timers either.
+            Input::InvariantBroken { .. } => false,
+            _ => true,
+        };
         counts && self.deadline(timer, policy).is_some_and(|at| at <= now)
     }
 

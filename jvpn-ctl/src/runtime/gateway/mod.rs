@@ -17,6 +17,7 @@ mod role;
 pub mod sessions;
 pub mod setup;
 mod start;
+mod watch;
 
 pub use start::wanted;
 
@@ -27,25 +28,21 @@ use crate::config::{GatewayConfig, Paths};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
 use crate::runtime::stop::Stop;
-use crate::runtime::sys::watch;
+use crate::runtime::sys;
 use crate::tunnel::{FromWorker, Inbox};
 use anyhow::{Context, Result};
 use commit::Executor;
 use compute::Compute;
 use jvpn_common::gateway::Engine;
 use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
-use jvpn_common::ids::{Incarnation, OwnerEpoch, Slot};
-use jvpn_common::time::Instant;
-use std::collections::BTreeMap;
+use jvpn_common::ids::{Incarnation, OwnerEpoch};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFdReadyGuard;
 use tokio::sync::mpsc::Receiver;
-
-/// How often the worker's counters are read for the engine. Silence is judged in seconds.
-const ACTIVITY_EVERY: Duration = Duration::from_millis(250);
+use watch::Watch;
 
 /// How long a gateway that stops waits for its clients to acknowledge that it goes: two copies over a usual
 /// path. Who is not there delays the stop by no more than this.
@@ -61,7 +58,7 @@ struct Gateway {
     executor: Executor,
     compute: Compute,
     xdp: Vec<Xdp>,
-    unanswered: BTreeMap<Slot, Instant>,
+    watch: Watch,
     /// Detaches at the end, if that was asked for.
     #[expect(dead_code, reason = "held for its drop")]
     detach: Option<start::Detach>,
@@ -83,8 +80,8 @@ pub async fn run(config: GatewayConfig, paths: Paths, detach_on_exit: bool) -> R
 impl Gateway {
     async fn run(&mut self, inbox: Inbox<FromWorker>, mut requests: Receiver<Request>) -> Result<()> {
         let mut alarm = Alarm::new().context("no timer")?;
-        let bell = watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
-        let mut activity = tokio::time::interval(ACTIVITY_EVERY);
+        let bell = sys::watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
+        let mut look = tokio::time::interval(watch::LOOK_EVERY);
         let mut stop = Stop::new()?;
         loop {
             self.carry_out();
@@ -99,7 +96,7 @@ impl Gateway {
                     self.input(Input::Wakeup);
                 }
                 Some(request) = requests.recv() => self.serve(request),
-                _ = activity.tick() => self.activity(),
+                _ = look.tick() => self.look(),
             }
         }
         self.input(Input::Order(Order::GoingAway));
@@ -186,37 +183,6 @@ impl Gateway {
             let (opened, unanswered) = (Some(clock::boot()), None);
             self.input(Input::Activity { slot, opened, unanswered, epoch });
         }
-    }
-
-    /// Tells the engine what the worker saw of every slot.
-    fn activity(&mut self) {
-        let now = clock::boot();
-        let (mut seen, mut worn) = (Vec::new(), Vec::new());
-        for (slot, entry) in self.executor.sessions.iter() {
-            let Some(key) = entry.data.sealing() else { continue };
-            let (epoch, spent) = (key.epoch(), key.spent(now));
-            if spent || key.worn() {
-                worn.push((slot, epoch, spent));
-            }
-            let opened = entry.locators.keys().filter_map(|k| entry.data.last_opened(k.0)).max();
-            let sealed = Instant(entry.data.traffic().last_sealed.load(std::sync::atomic::Ordering::Relaxed));
-            let waiting = sealed.0 != 0 && opened.is_none_or(|at| sealed > at);
-            let since = self.unanswered.get(&slot).copied().filter(|since| opened.is_none_or(|at| *since > at));
-            let unanswered = waiting.then(|| since.unwrap_or(sealed.min(now)));
-            match unanswered {
-                Some(at) => self.unanswered.insert(slot, at),
-                None => self.unanswered.remove(&slot),
-            };
-            seen.push((slot, opened, unanswered, epoch));
-        }
-        for (slot, opened, unanswered, epoch) in seen {
-            self.input(Input::Activity { slot, opened, unanswered, epoch });
-        }
-        for (slot, epoch, spent) in worn {
-            self.input(Input::Worn { slot, epoch, spent });
-        }
-        let available = !self.executor.audit.is_failing();
-        self.input(Input::Order(Order::Storage { available }));
     }
 
     fn audit(&self) -> &Arc<Audit> {
