@@ -155,7 +155,10 @@ impl Client {
                     self.sets.use_transport(transport);
                     self.worker.wake();
                 }
-                Command::Hold => self.sets.hold(),
+                Command::Hold => {
+                    self.sets.hold();
+                    self.worker.wake();
+                }
                 Command::Ping(transport) => {
                     if !self.worker.ping(Sets::ping_name(transport.set), 0) {
                         tracing::debug!("the worker is too busy for a ping");
@@ -173,6 +176,7 @@ impl Client {
                 Command::Event(event) => self.record(&event),
                 Command::Ended { session, reason } => {
                     tracing::warn!(%session, reason = reason.name(), "the session ended");
+                    self.sets.end();
                 }
             }
         }
