@@ -9,6 +9,7 @@ use super::timing::Timing;
 use crate::message::{Control, Message};
 use crate::reason::Reason;
 use crate::wire::Header;
+use std::collections::BTreeMap;
 
 impl Engine {
     pub(super) fn on_control(&mut self, path: PathId, bytes: &mut [u8]) {
@@ -18,12 +19,14 @@ impl Engine {
             && confirm.keys.index_of(header.locator).is_some()
         {
             if let Some((_, message)) = confirm.keys.open(bytes) {
+                self.see(&message);
                 self.on_pending_control(&message);
             }
             return;
         }
         let Some(session) = &mut self.session else { return };
         let Some((k, message)) = session.keys.open(bytes) else { return };
+        self.see(&message);
         let now = self.now;
         if let Some(path) = self.paths.get_mut(&path)
             && path.link.as_ref().is_some_and(|link| link.k == k)
@@ -34,6 +37,16 @@ impl Engine {
         // Only a living gateway seals.
         self.end_unresponsive(path);
         self.on_message(path, message);
+    }
+
+    fn see(&mut self, message: &Message) {
+        *self.seen.entry(message.body.name()).or_default() += 1;
+    }
+
+    /// Messages of the gateway that opened, by kind.
+    #[must_use]
+    pub const fn seen(&self) -> &BTreeMap<&'static str, u64> {
+        &self.seen
     }
 
     fn on_message(&mut self, path: PathId, message: Message) {

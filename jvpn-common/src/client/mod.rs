@@ -93,6 +93,8 @@ pub struct Engine {
     reasons: VecDeque<Reason>,
     closing: Option<Closing>,
     closed: bool,
+    /// Messages opened, by kind.
+    seen: BTreeMap<&'static str, u64>,
     sabotage: Sabotage,
 }
 
@@ -128,6 +130,7 @@ impl Engine {
             reasons: VecDeque::new(),
             closing: None,
             closed: false,
+            seen: BTreeMap::new(),
             sabotage: Sabotage::default(),
         }
     }

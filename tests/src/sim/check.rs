@@ -5,7 +5,7 @@
 
 use super::client::ClientHost;
 use super::cover::Cover;
-use super::gateway::{GatewayHost, Out};
+use super::gateway::{GatewayHost, Out, SWITCHED};
 use core::net::SocketAddr;
 use jvpn_common::event::{Event, Record, Written, replay};
 use jvpn_common::ids::{SessionId, Slot, Version};
@@ -13,7 +13,7 @@ use jvpn_common::session::{Policy, Session, invariant};
 use jvpn_common::steer::bind::Bound;
 use jvpn_common::time::Instant;
 use jvpn_common::wire::{Header, Kind};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What the record said of a session so far.
 #[derive(Clone, Debug, Default)]
@@ -23,12 +23,16 @@ struct Track {
     peer: String,
     ended: bool,
     ended_at: Option<Instant>,
+    /// Born, and dead at the latest.
+    life: Option<(Instant, Instant)>,
 }
 
 /// Memory of the checks.
 #[derive(Debug, Default)]
 pub struct Checker {
     tracks: BTreeMap<SessionId, Track>,
+    /// Sessions of the engine after the last step.
+    living: BTreeSet<SessionId>,
     /// Sealed datagrams by nonce and key: locator, direction, type, epoch, counter.
     wire: HashMap<(u64, bool, u8, u8, u64), u64>,
     /// Outer addresses a client has, or has had.
@@ -45,7 +49,8 @@ impl Checker {
         }
     }
 
-    fn must(&mut self, holds: bool, now: Instant, what: impl FnOnce() -> String) {
+    /// Notes what is wrong unless it holds.
+    pub fn must(&mut self, holds: bool, now: Instant, what: impl FnOnce() -> String) {
         if !holds {
             self.wrong(now, what);
         }
@@ -62,6 +67,8 @@ impl Checker {
         if power {
             track.version = track.version.min(version);
         }
+        // The clock of another boot: the same life, counted anew.
+        track.life = None;
         track.nonce = 0;
     }
 
@@ -74,14 +81,7 @@ impl Checker {
         now: Instant,
         cover: &mut Cover,
     ) -> Option<Session> {
-        if let Some(reason) = record.reason {
-            *cover.reasons.entry(reason.name()).or_default() += 1;
-        }
-        for reason in record.details.get("reasons").and_then(|list| list.as_array()).into_iter().flatten() {
-            if let Some(code) = reason.as_str().and_then(|name| name.parse::<jvpn_common::reason::Reason>().ok()) {
-                *cover.reasons.entry(code.name()).or_default() += 1;
-            }
-        }
+        see_reasons(record, cover);
         let id = record.session_id?;
         let mut track = self.tracks.get(&id).cloned().unwrap_or_default();
         if record.event == Event::Gap {
@@ -92,9 +92,17 @@ impl Checker {
             self.tracks.insert(id, track);
             return None;
         }
-        record.input.as_ref()?;
+        if matches!(record.event, Event::ReattachReject | Event::TransportSwitchDenied) {
+            self.must(record.from == record.to && record.state_version == track.version, now, || {
+                format!("invariant 13: a refusal of {id} at v{} says v{}", track.version, record.state_version)
+            });
+        }
         if !matches!(record.event, Event::StateChange | Event::TransportSwitch) {
             return None;
+        }
+        cover.transitions += 1;
+        if let Some(Written::InvariantBroken { which }) = record.input {
+            self.must(which == SWITCHED, now, || format!("invariant {which}: {id} was ended for it"));
         }
         self.must(!track.ended, now, || format!("invariant 12: {id} moved after it ended"));
         let next = track.version.next();
@@ -119,19 +127,35 @@ impl Checker {
         }
         track.version = record.state_version;
         track.peer.clone_from(&record.peer);
-        let again = policy.map(|policy| replay(record, policy));
-        let after = match again {
-            Some(Ok(transition)) => Some(transition.after),
-            Some(Err(mismatch)) => {
-                self.wrong(now, || format!("invariant 9: a record does not replay: {mismatch}: {record:?}"));
-                None
-            }
-            None => None,
-        };
+        let after = policy.and_then(|policy| self.replayed(record, policy, &mut track, now, cover));
         track.ended = after.as_ref().is_some_and(|after| !after.is_live());
         track.ended_at = track.ended.then_some(now);
         self.tracks.insert(id, track);
         after
+    }
+
+    /// The same input on the same session gives the same transition, of the same life.
+    fn replayed(
+        &mut self,
+        record: &Record,
+        policy: &Policy,
+        track: &mut Track,
+        now: Instant,
+        cover: &mut Cover,
+    ) -> Option<Session> {
+        let after = match replay(record, policy) {
+            Ok(transition) => transition.after,
+            Err(mismatch) => {
+                self.wrong(now, || format!("invariant 9: a record does not replay: {mismatch}: {record:?}"));
+                return None;
+            }
+        };
+        cover.replayed += 1;
+        let life = (after.created_at(), after.expires_at());
+        let reborn = track.life.is_some_and(|known| known != life);
+        self.must(!reborn, now, || format!("invariant 5: the life of {} changed to {life:?}", after.id()));
+        track.life = Some(life);
+        Some(after)
     }
 
     /// Whether a session of a peer ended after `since`.
@@ -146,7 +170,8 @@ impl Checker {
         if self.wrong.is_some() {
             return;
         }
-        let settled = !gateway.committing();
+        let settled = !gateway.committing() && gateway.tampered.is_empty();
+        self.nobody_vanished(gateway, now);
         for (id, view) in engine.sessions() {
             if let Err(broken) = invariant::sound(view.core) {
                 self.wrong(now, || format!("{broken} of {id}"));
@@ -158,6 +183,22 @@ impl Checker {
         if settled {
             self.single_active(gateway, now);
         }
+    }
+
+    /// A session that was there is there, or its end is recorded.
+    fn nobody_vanished(&mut self, gateway: &GatewayHost, now: Instant) {
+        let Some(engine) = &gateway.engine else { return };
+        let living = engine.sessions().map(|(id, _)| id);
+        let now_living: BTreeSet<SessionId> = living.collect();
+        let gone = self.living.difference(&now_living).find(|id| !self.tracks.get(id).is_some_and(|track| track.ended));
+        let gone = gone.copied();
+        self.must(gone.is_none(), now, || format!("invariant 6: {gone:?} is gone without an end"));
+        self.living = now_living;
+    }
+
+    /// The process is gone; what comes back is what was stored.
+    pub fn crashed(&mut self) {
+        self.living.clear();
     }
 
     fn bound_as(&mut self, bound: Option<Bound>, core: &Session, slot: Slot, now: Instant) {
@@ -189,7 +230,7 @@ impl Checker {
     /// Data goes to the active binding and nowhere else.
     pub fn downlink(&mut self, gateway: &GatewayHost, id: SessionId, datagram: &Out, now: Instant) {
         let Some(engine) = &gateway.engine else { return };
-        if gateway.committing() {
+        if gateway.committing() || !gateway.tampered.is_empty() {
             return;
         }
         let Some((_, view)) = engine.sessions().find(|(known, _)| *known == id) else { return };
@@ -233,5 +274,17 @@ impl Checker {
         self.must(view.version <= known, now, || {
             format!("client {} believes v{} of {id}, the gateway has v{known}", client.number, view.version)
         });
+    }
+}
+
+/// Counts the codes of a record.
+fn see_reasons(record: &Record, cover: &mut Cover) {
+    if let Some(reason) = record.reason {
+        *cover.reasons.entry(reason.name()).or_default() += 1;
+    }
+    for reason in record.details.get("reasons").and_then(|list| list.as_array()).into_iter().flatten() {
+        if let Some(code) = reason.as_str().and_then(|name| name.parse::<jvpn_common::reason::Reason>().ok()) {
+            *cover.reasons.entry(code.name()).or_default() += 1;
+        }
     }
 }

@@ -92,8 +92,14 @@ impl ClientHost {
         }
     }
 
+    /// Adds what the engine opened to the cover, before it is gone.
+    pub fn collect(&self, cover: &mut Cover) {
+        self.engine.seen().iter().for_each(|(kind, count)| *cover.messages.entry(kind).or_default() += count);
+    }
+
     /// The process ends without a word and starts again.
-    pub fn restart(&mut self, rng: &mut Rng, now: Instant) {
+    pub fn restart(&mut self, rng: &mut Rng, now: Instant, cover: &mut Cover) {
+        self.collect(cover);
         self.engine = engine(self.number, &self.private, self.gateway, self.sabotage, rng, now);
         self.sets.clear();
         self.using = None;
@@ -177,6 +183,7 @@ impl ClientHost {
                     EventKind::Termination => "client Termination",
                     EventKind::GoingAway => "client GoingAway",
                 };
+                assert!(event.kind != EventKind::SessionCreated || event.version.0 > 0, "a birth without a version");
                 cover.client_event(kind);
                 if event.acknowledged {
                     *cover.reasons.entry(event.reason.name()).or_default() += 1;

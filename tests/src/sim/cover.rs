@@ -30,6 +30,12 @@ pub struct Cover {
     pub drops: BTreeMap<String, u64>,
     /// Inputs of all engines.
     pub inputs: u64,
+    /// Inputs of the smallest run.
+    pub least: Option<u64>,
+    /// Records of transitions.
+    pub transitions: u64,
+    /// Those that were replayed from `before` and reached `after`.
+    pub replayed: u64,
     /// Hash over everything that happened.
     pub trace: u64,
     /// Whether lines are kept.
@@ -88,6 +94,9 @@ impl Cover {
         sum(&mut self.verdicts, &other.verdicts);
         sum(&mut self.drops, &other.drops);
         self.inputs += other.inputs;
+        self.least = Some(self.least.map_or(other.inputs, |least| least.min(other.inputs)));
+        self.transitions += other.transitions;
+        self.replayed += other.replayed;
     }
 
     /// The counts as text.

@@ -10,7 +10,7 @@ use jvpn_common::reason::Reason;
 use jvpn_common::time::Duration;
 
 /// Names of the kinds, as the cover counts them.
-pub const KINDS: [&str; 29] = [
+pub const KINDS: [&str; 35] = [
     "silence up",
     "silence down",
     "silence both",
@@ -40,6 +40,13 @@ pub const KINDS: [&str; 29] = [
     "client killed",
     "client closes",
     "no large control",
+    "keys worn",
+    "maps tampered",
+    "address flips",
+    "inner spoof",
+    // What one gateway without a bug never meets is thrown in by a switch that no product build has.
+    "switch: newer owner",
+    "switch: invariant broken",
 ];
 
 impl World {
@@ -49,11 +56,11 @@ impl World {
         let client = self.rng.below(self.clients.len() as u64) as usize;
         let path = self.rng.below(self.clients[client].paths.len() as u64) as usize;
         // A long seed is about keys that die of age: nothing may renew them.
-        if self.long && matches!(kind, 15..=18 | 22 | 24..=27) {
+        if self.long && matches!(kind, 15..=18 | 22 | 24..=27 | 29 | 33 | 34) {
             return;
         }
         // The rare ones cost seconds: let them stay rare.
-        if matches!(kind, 15..=18 | 22 | 24 | 26 | 27) && self.rng.chance(600) {
+        if matches!(kind, 15..=18 | 22 | 24 | 26 | 27 | 33 | 34) && self.rng.chance(600) {
             return;
         }
         let name = KINDS[kind];
@@ -65,6 +72,7 @@ impl World {
             8..=12 => self.packet_fault(kind),
             13 | 14 => self.link_fault(kind == 14, client, path),
             15..=19 => self.gateway_fault(kind),
+            29..=34 => self.inside_fault(kind, client, path),
             _ => self.other_fault(kind, client, path),
         }
     }
@@ -175,6 +183,7 @@ impl World {
                 }
                 let power = kind == 16;
                 self.gateway.crash(power, now, &mut self.cover);
+                self.checker.crashed();
                 let back = now + self.rng.millis(100, 4_000);
                 self.put(back, What::Restart { power });
             }
@@ -233,11 +242,51 @@ impl World {
         }
     }
 
+    /// Something wrong inside the gateway's host, or with what only it can see.
+    fn inside_fault(&mut self, kind: usize, client: usize, path: usize) {
+        let now = self.now;
+        if kind == 31 {
+            return self.flip_soon(client, path);
+        }
+        let Some(session) = self.clients[client].engine.view().session else { return };
+        let (gateway, checker, cover) = (&mut self.gateway, &mut self.checker, &mut self.cover);
+        let out = match kind {
+            29 => gateway.wear(session, self.rng.chance(200), now, checker, cover),
+            30 => {
+                gateway.tamper(session, &mut self.rng);
+                Vec::new()
+            }
+            32 => gateway.spoof(session, now, checker, cover),
+            _ => gateway.switch(session, kind == 33, now, checker, cover),
+        };
+        self.out_of_gateway(out);
+    }
+
+    /// Two addresses take turns for one local network: a relay, or a NAT that splits the flow.
+    fn flip_soon(&mut self, client: usize, path: usize) {
+        let host = &mut self.clients[client];
+        let mut other = host.paths[path].clone();
+        other.rebind(&mut self.rng);
+        self.checker.home(other.outer, host.number);
+        let left = self.rng.between(4, 12) as u32;
+        self.put(self.now, What::Flip { client, path, other: other.outer, left });
+    }
+
+    pub(super) fn flip(&mut self, client: usize, path: usize, other: core::net::SocketAddr, left: u32) {
+        let net = &mut self.clients[client].paths[path];
+        if self.calm || left == 0 || net.outer.ip() != other.ip() {
+            return;
+        }
+        let other = core::mem::replace(&mut net.outer, other);
+        let next = self.now + self.rng.millis(300, 2_500);
+        self.put(next, What::Flip { client, path, other, left: left - 1 });
+    }
+
     /// A client's process starts (again), with whatever paths there are.
     pub(super) fn start_client(&mut self, client: usize) {
         let now = self.now;
         let host = &mut self.clients[client];
-        host.restart(&mut self.rng, now);
+        host.restart(&mut self.rng, now, &mut self.cover);
         let mut out = host.handle(now, Input::WallClock(super::gateway::WALL + now.0), &mut self.cover);
         for path in 0..host.paths.len() {
             if host.paths[path].up {

@@ -5,6 +5,9 @@
 
 use super::Bug;
 mod life;
+mod look;
+
+pub use look::SWITCHED;
 
 use super::check::Checker;
 use super::cover::Cover;
@@ -18,7 +21,7 @@ use jvpn_common::crypto::Suite;
 use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
 use jvpn_common::gateway::handshake::JobResult;
 use jvpn_common::gateway::{Commit, Config, Engine, Peer, Stored, WorkerOp};
-use jvpn_common::ids::{Epoch, Incarnation, OpId, OwnerEpoch, SessionId, Slot, TransportIndex, Version};
+use jvpn_common::ids::{Epoch, Generation, Incarnation, OpId, OwnerEpoch, SessionId, Slot, TransportIndex, Version};
 use jvpn_common::limits::ALIVE_FOR;
 use jvpn_common::mapop::MapOp;
 use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
@@ -27,7 +30,7 @@ use jvpn_common::steer::{self, Bytes, Source};
 use jvpn_common::time::Instant;
 use jvpn_common::verdict::{Class, Verdict};
 use jvpn_common::wire::header::FLAG_DOWN;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Slots of the maps.
@@ -91,6 +94,10 @@ pub struct GatewayHost {
     rng: Rng,
     sequence: u64,
     orders: Vec<Order>,
+    /// Slots somebody changed in the maps and nobody put back yet.
+    pub tampered: BTreeSet<Slot>,
+    /// Forged tags of each slot as they were read last.
+    forged: BTreeMap<(Slot, Generation), u64>,
 }
 
 impl GatewayHost {
@@ -127,6 +134,8 @@ impl GatewayHost {
             rng: rng.fork(),
             sequence: 0,
             orders: Vec::new(),
+            tampered: BTreeSet::new(),
+            forged: BTreeMap::new(),
         };
         host.start(now);
         host

@@ -8,7 +8,7 @@ use jvpn_common::abi::{
     SessionEntry, SessionInfo, SteeringKeys, Traffic, TrafficField,
 };
 use jvpn_common::ids::Slot;
-use jvpn_common::mapop::MapOp;
+use jvpn_common::mapop::{Committed, MapOp};
 use jvpn_common::steer::bind::{self, Bound};
 use jvpn_common::steer::{Session, Tables};
 use jvpn_common::time::{Duration, Instant, nanos};
@@ -136,6 +136,45 @@ impl Maps {
         let mut all = self.locators.iter();
         all.find(|(_, entry)| entry.slot == slot.0 && entry.k == k && entry.generation == generation)
             .map(|(&locator, _)| jvpn_common::ids::Locator(locator))
+    }
+
+    /// Datagrams of a slot whose steering tag was wrong.
+    #[must_use]
+    pub fn forged(&self, slot: Slot) -> u64 {
+        self.counters.borrow().traffic[slot.0 as usize][TrafficField::Forged as usize]
+    }
+
+    /// Whether a slot holds what was committed.
+    #[must_use]
+    pub fn agrees(&self, slot: Slot, committed: &Committed) -> bool {
+        let entry = &self.sessions[slot.0 as usize];
+        let named = usize::from(committed.word.active()).checked_sub(1).map(|place| entry.bindings[place]);
+        let bare = |binding: Binding| Binding { drain_until: 0, ..binding };
+        let flags = if committed.pending { PENDING } else { 0 };
+        entry.active == committed.word.0
+            && (entry.generation, entry.flags) == (committed.generation.0, flags)
+            && named.map(bare) == committed.active.map(bare)
+    }
+
+    /// Makes a slot what was committed.
+    pub fn put_back(&mut self, slot: Slot, committed: &Committed) {
+        let entry = &mut self.sessions[slot.0 as usize];
+        (entry.generation, entry.active) = (committed.generation.0, committed.word.0);
+        entry.flags = if committed.pending { PENDING } else { 0 };
+        if let (Some(place), Some(binding)) = (usize::from(committed.word.active()).checked_sub(1), committed.active) {
+            entry.bindings[place] = binding;
+        }
+    }
+
+    /// Somebody writes into a slot what nobody committed: no binding, another one, or another address.
+    pub fn tamper(&mut self, slot: Slot, how: u64) {
+        let entry = &mut self.sessions[slot.0 as usize];
+        let word = ActiveWord(entry.active);
+        match how {
+            0 => entry.active = word.successor(0, 0).0,
+            1 => entry.active = word.successor(0, word.spare()).0,
+            _ => entry.bindings.iter_mut().for_each(|binding| binding.port ^= 1),
+        }
     }
 
     /// The steering keys of a slot.

@@ -73,6 +73,9 @@ pub struct Size {
     pub clients: u8,
 }
 
+/// How often the gateway compares its maps with what was committed.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// One seed in so many is long enough for keys to die of age.
 const LONG_EVERY: u64 = 25;
 
@@ -96,6 +99,8 @@ enum What {
     Sleep { client: usize },
     Wake { client: usize },
     ClientStarts { client: usize },
+    Flip { client: usize, path: usize, other: SocketAddr, left: u32 },
+    Look,
     Calm,
     LastFlows,
 }
@@ -227,6 +232,7 @@ impl World {
         }
         let first = now + self.rng.millis(1_000, 4_000);
         self.put(first, What::Fault);
+        self.put(now + LOOK_EVERY, What::Look);
         if self.long {
             // One client is away for longer than keys live.
             self.put(now + Duration::from_secs(6), What::Sleep { client: 0 });
@@ -268,6 +274,7 @@ impl World {
             }
         }
         self.gateway.collect(&mut self.cover);
+        self.clients.iter().for_each(|client| client.collect(&mut self.cover));
         self.gateway
             .maps
             .verdicts()
@@ -331,6 +338,13 @@ impl World {
             What::Sleep { client } => self.clients[client].asleep = Some(now),
             What::Wake { client } => self.wake_client(client),
             What::ClientStarts { client } => self.start_client(client),
+            What::Flip { client, path, other, left } => self.flip(client, path, other, left),
+            What::Look => {
+                self.cover.step(now, 30, &[]);
+                let out = self.gateway.look(now, &mut self.checker, &mut self.cover);
+                self.out_of_gateway(out);
+                self.put(now + LOOK_EVERY, What::Look);
+            }
             What::Calm => {
                 self.calm = true;
                 self.heal();

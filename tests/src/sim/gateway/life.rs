@@ -27,6 +27,8 @@ impl GatewayHost {
         self.engine = None;
         self.later.clear();
         self.slots.clear();
+        self.tampered.clear();
+        self.forged.clear();
         self.backlog.clear();
         self.frozen = None;
         if power || self.rng.chance(300) {
