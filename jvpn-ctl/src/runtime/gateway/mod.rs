@@ -11,6 +11,7 @@
 mod api;
 mod commit;
 mod compute;
+mod ground;
 mod keeper;
 mod restore;
 mod role;
@@ -28,10 +29,11 @@ use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::sys::watch;
-use crate::tunnel::{FromWorker, Inbox};
+use crate::tunnel::{FromWorker, Inbox, WorkerHandle};
 use anyhow::{Context, Result};
 use commit::Executor;
 use compute::Compute;
+use ground::Ground;
 use jvpn_common::gateway::Engine;
 use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
 use jvpn_common::ids::{Incarnation, OwnerEpoch, Slot};
@@ -55,6 +57,8 @@ struct Gateway {
     engine: Engine,
     executor: Executor,
     compute: Compute,
+    worker: WorkerHandle,
+    ground: Ground,
     xdp: Vec<Xdp>,
     unanswered: BTreeMap<Slot, Instant>,
     /// Detaches at the end, if that was asked for.
@@ -151,7 +155,7 @@ impl Gateway {
                 }
                 Some(FromWorker::EpochProven { session, epoch }) => self.epoch_proven(session, epoch),
                 Some(FromWorker::Busy { .. } | FromWorker::Pong { .. }) => {}
-                Some(FromWorker::SocketLost { socket }) => tracing::warn!(?socket, "a socket is gone"),
+                Some(FromWorker::SocketLost { port, .. }) => self.socket_lost(&port),
             }
         }
         true
@@ -185,6 +189,7 @@ impl Gateway {
         for (slot, opened, unanswered, epoch) in seen {
             self.input(Input::Activity { slot, opened, unanswered, epoch });
         }
+        self.look_at_ground();
         let available = !self.executor.audit.is_failing();
         self.input(Input::Order(Order::Storage { available }));
     }

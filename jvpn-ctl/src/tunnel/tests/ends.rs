@@ -16,7 +16,7 @@ use jvpn_common::wire::header::{FLAG_DOWN, Header};
 use socket2::Socket;
 
 use crate::tunnel::inner::Inner;
-use crate::tunnel::queue::{FromWorker, Inbox, WorkerHandle, to_controller};
+use crate::tunnel::queue::{FromWorker, Inbox, ToController, WorkerHandle, to_controller};
 use crate::tunnel::role::{Inbound, Origin, Role, Route, SocketId};
 use crate::tunnel::session::SessionData;
 use crate::tunnel::udp::{UdpOptions, UdpPort};
@@ -121,7 +121,9 @@ pub(super) struct End<const DIRECTION: u16> {
     pub(super) counters: Arc<Counters>,
     pub(super) tun: Socket,
     pub(super) plan: Arc<Mutex<Plan>>,
+    pub(super) port: Arc<UdpPort>,
     pub(super) address: SocketAddr,
+    controller: ToController,
 }
 
 pub(super) type ClientEnd = End<0>;
@@ -134,12 +136,12 @@ impl<const DIRECTION: u16> End<DIRECTION> {
         let (controller, inbox) = to_controller().unwrap();
         let plan = Arc::new(Mutex::new(Plan::default()));
         let role = Planned { plan: Arc::clone(&plan), now: Plan::default() };
-        let (worker, handle) = Worker::new(role, tun, controller, WorkerOptions::default()).unwrap();
+        let (worker, handle) = Worker::new(role, tun, controller.clone(), WorkerOptions::default()).unwrap();
         let port = Arc::new(UdpPort::open(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap());
         let address = port.local_addr().unwrap();
-        assert!(handle.add_socket(SOCKET, port));
+        assert!(handle.add_socket(SOCKET, Arc::clone(&port)));
         let counters = worker.counters();
-        Self { worker, handle, inbox, counters, tun: other, plan, address }
+        Self { worker, handle, inbox, counters, tun: other, plan, port, address, controller }
     }
 
     /// Knows client `n` (on a gateway) or is client `n`; the other side is at `remote`. Sends under `epoch`.
@@ -205,6 +207,12 @@ impl<const DIRECTION: u16> End<DIRECTION> {
     /// The packets alone.
     pub(super) fn packets(&self) -> Vec<Vec<u8>> {
         self.written().into_iter().map(|(_, packet)| packet).collect()
+    }
+
+    /// Leaves the controller's queue no room.
+    pub(super) fn fill_controller(&self) {
+        let message = || FromWorker::Pong { session: session_id(0), id: 0, at: START };
+        while self.controller.0.send(message()) {}
     }
 
     /// What the controller was told since it was last asked.
