@@ -4,6 +4,7 @@ mod dead;
 mod ends;
 mod fallback;
 mod hold;
+mod mixed;
 
 use std::io::{self, IoSlice};
 

@@ -10,6 +10,7 @@ use std::time::{Duration as Patience, Instant as Clock};
 use jvpn_common::crypto::Suite;
 use jvpn_common::ids::{Epoch, Locator, SessionId};
 use jvpn_common::secret::Secret;
+use jvpn_common::tag::steering_tag;
 use jvpn_common::time::Instant;
 use jvpn_common::wire::Kind;
 use jvpn_common::wire::header::{FLAG_DOWN, Header};
@@ -244,4 +245,16 @@ pub(super) fn numbered(n: u16, len: usize) -> Vec<u8> {
     let mut payload = vec![0x5a; len];
     payload[..2].copy_from_slice(&n.to_be_bytes());
     packet(client(0), GATEWAY, &payload)
+}
+
+/// A data datagram of client `n`, as it lies on the wire.
+pub(super) fn sealed(key: &DataKey, locator: u64, direction: u16, plain: &[u8]) -> Vec<u8> {
+    let (kind, epoch) = (Kind::Data as u8, key.epoch().wire());
+    let header = |counter| {
+        let tag = steering_tag(STEERING, counter, kind, epoch, direction, 0, None);
+        Header { kind, epoch, flags: direction, tag, locator, counter }.to_bytes()
+    };
+    let mut text = plain.to_vec();
+    let sealed = key.sealing().reserve(0, 1).unwrap().seal_next(header, &mut text).unwrap();
+    [&sealed.header[..], &text, &sealed.tag].concat()
 }
