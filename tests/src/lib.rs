@@ -7,3 +7,4 @@ pub mod packet_cases;
 pub mod packet_kernel;
 pub mod packet_maps;
 pub mod sim;
+pub mod size;

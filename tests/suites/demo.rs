@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
+use jvpn_tests::size;
 use serde_json::Value;
 
 const LAB: &str = env!("CARGO_BIN_EXE_jvpn-lab");
@@ -42,6 +43,12 @@ fn pings_pass_inside_the_tunnel_both_ways_in_both_families() {
 
 #[test]
 fn every_act_keeps_its_promise_and_is_recomputed_from_its_raw_files() {
+    for _ in 0..size::of(1, 10) {
+        play_and_recompute();
+    }
+}
+
+fn play_and_recompute() {
     let out = tempfile::tempdir().expect("temporary directory");
     let output = lab(&["demo", "--json", "--out", text(out.path())], None);
     let document = document(&output);

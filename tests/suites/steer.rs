@@ -14,6 +14,7 @@ use jvpn_tests::packet::{self, KEYS, XDP_DROP, XDP_PASS, XDP_TX};
 use jvpn_tests::packet_cases::{self, Case, ONE_VERSION, WITHOUT_FRAMES};
 use jvpn_tests::packet_kernel::{Laboratory, counted, drained};
 use jvpn_tests::packet_maps::{HostMaps, INCARNATION, KernelMaps, NOW, TICK, VERDICTS};
+use jvpn_tests::size;
 use std::collections::BTreeMap;
 
 /// `BPF_PROG_TEST_RUN` takes no frame shorter than an Ethernet header.
@@ -21,10 +22,6 @@ const SHORTEST: usize = 14;
 
 /// Bytes of a frame that are mutated and truncated at the short size: all headers, whatever they are.
 const HEADERS: usize = 160;
-
-fn long() -> bool {
-    std::env::var("JVPN_TEST_SIZE").is_ok_and(|size| size == "long")
-}
 
 /// Runs on one processor, so that the kernel's "own" buckets and counters are always the same.
 fn stay_on_one_processor() {
@@ -225,7 +222,7 @@ fn check_body(q: &[u8], a: &[u8], verdict: Verdict, paths: &[PathCounters]) {
 
 /// Every truncation and every byte with four other values.
 fn variants(frame: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
-    let all = long();
+    let all = size::of(false, true);
     let far = move |at: usize| !all && at >= HEADERS && at + 2 < frame.len() && !at.is_multiple_of(97);
     let cut = (0..frame.len()).filter(move |at| !far(*at)).map(|len| frame[..len].to_vec());
     let changed = (0..frame.len()).filter(move |at| !far(*at)).flat_map(move |at| {

@@ -13,6 +13,7 @@ use jvpn_common::crypto::Suite;
 use jvpn_ctl::tunnel::{Counter, FromWorker, UdpOptions, UdpPort};
 use jvpn_tests::bench::rig::{PORT, Rig, SESSION, Setup, inner4, inner6, within};
 use jvpn_tests::bench::underlay::Underlay;
+use jvpn_tests::size;
 
 fn rig(setup: Setup) -> Rig {
     Rig::new(setup).expect("two workers in namespaces of their own")
@@ -92,7 +93,7 @@ fn tcp_arrives_whole_in_both_families_and_directions() {
     ] {
         let rig = rig(setup);
         for (from, address) in [(0, inner4(1).into()), (1, inner4(0).into()), (0, inner6(1).into())] {
-            let rate = transfer(&rig, from, address, 200_000_000);
+            let rate = transfer(&rig, from, address, size::of(200_000_000, 4_000_000_000));
             println!("{:?} carry {} {from} → {address}: {:.2} Gbit/s", setup.suite, setup.carry, rate / 1e9);
         }
         for side in 0..2 {

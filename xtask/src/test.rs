@@ -96,6 +96,7 @@ fn test_command(words: &[&str], size: Size, elevated: bool) -> anyhow::Result<()
     let mut cargo = run::cargo(words);
     let environment = [
         ("JVPN_TEST_SIZE", size.name().to_owned()),
+        ("PROPTEST_CASES", size.property_cases().to_string()),
         ("JVPN_CTL", paths::binary("jvpn-ctl").display().to_string()),
         // Those that need root share one machine's two cores with namespaces full of processes: one after another.
         ("RUST_TEST_THREADS", if elevated { "1" } else { "2" }.to_owned()),

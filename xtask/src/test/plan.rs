@@ -17,6 +17,14 @@ impl Size {
             Self::Long => "long",
         }
     }
+
+    /// Cases of a property test that names no number of its own.
+    pub(super) fn property_cases(self) -> u32 {
+        match self {
+            Self::Ci => 256,
+            Self::Long => 20_000,
+        }
+    }
 }
 
 pub(super) enum Action {

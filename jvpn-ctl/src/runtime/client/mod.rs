@@ -236,8 +236,8 @@ impl Client {
                     self.received = (packets, at);
                 }
                 if let Some(key) = set.data.sealing() {
-                    activity.rekey_due = key.sealing().rekey_due() || key.opening().rekey_due();
-                    activity.key_spent = !key.alive(clock::boot());
+                    activity.rekey_due = key.worn();
+                    activity.key_spent = key.spent(clock::boot());
                 }
             }
         }
