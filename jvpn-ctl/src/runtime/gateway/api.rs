@@ -65,6 +65,7 @@ impl Gateway {
                 });
             }
         }
+        problems.extend(self.ground.problems());
         problems
     }
 

@@ -3,6 +3,7 @@
 //! Owns the order and the way back. A word that was stored and not recorded was never acknowledged, so it
 //! is taken back and its version used again. Must never send before the record is written.
 
+use super::ground::ANY;
 use super::keeper::Keeper;
 use super::sessions::Sessions;
 use crate::audit::Audit;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 use jvpn_common::event::Record;
 use jvpn_common::gateway::Commit;
 use jvpn_common::gateway::command::Datagram;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Sockets of both families, to send control on.
@@ -25,6 +27,26 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
+    /// Forgets a socket that carries nothing any more; its wildcard address. None: it was replaced before.
+    pub(super) fn forget(&mut self, port: &Arc<UdpPort>) -> Option<IpAddr> {
+        let [v4, v6] = ANY;
+        let is = |own: &Option<Arc<UdpPort>>| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, port));
+        if is(&self.v4) {
+            self.v4 = None;
+            return Some(v4);
+        }
+        is(&self.v6).then(|| {
+            self.v6 = None;
+            v6
+        })
+    }
+
+    /// Takes the socket of a wildcard address.
+    pub(super) fn take(&mut self, any: IpAddr, port: Arc<UdpPort>) {
+        let own = if any.is_ipv4() { &mut self.v4 } else { &mut self.v6 };
+        *own = Some(port);
+    }
+
     /// Sends one datagram the way its question came; what cannot be sent is lost, as on any network.
     pub(super) fn send(&self, datagram: &Datagram) {
         let port = if datagram.origin.client.is_ipv4() { &self.v4 } else { &self.v6 };

@@ -11,6 +11,7 @@
 mod api;
 mod commit;
 mod compute;
+mod ground;
 mod keeper;
 mod restore;
 mod role;
@@ -29,10 +30,11 @@ use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::sys;
-use crate::tunnel::{FromWorker, Inbox};
+use crate::tunnel::{FromWorker, Inbox, WorkerHandle};
 use anyhow::{Context, Result};
 use commit::Executor;
 use compute::Compute;
+use ground::Ground;
 use jvpn_common::gateway::Engine;
 use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
 use jvpn_common::ids::{Incarnation, OwnerEpoch};
@@ -57,6 +59,8 @@ struct Gateway {
     engine: Engine,
     executor: Executor,
     compute: Compute,
+    worker: WorkerHandle,
+    ground: Ground,
     xdp: Vec<Xdp>,
     watch: Watch,
     /// Detaches at the end, if that was asked for.
@@ -171,7 +175,7 @@ impl Gateway {
                 }
                 Some(FromWorker::EpochProven { session, epoch }) => self.epoch_proven(session, epoch),
                 Some(FromWorker::Busy { .. } | FromWorker::Pong { .. }) => {}
-                Some(FromWorker::SocketLost { socket }) => tracing::warn!(?socket, "a socket is gone"),
+                Some(FromWorker::SocketLost { port, .. }) => self.socket_lost(&port),
             }
         }
         true

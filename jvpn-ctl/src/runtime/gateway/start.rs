@@ -5,6 +5,7 @@
 
 use super::commit::{Executor, Sockets};
 use super::compute::Compute;
+use super::ground::{ANY, Ground};
 use super::keeper::Keeper;
 use super::restore::Known;
 use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
@@ -34,7 +35,7 @@ use jvpn_common::gateway::Engine;
 use jvpn_common::ids::{Incarnation, OwnerEpoch};
 use jvpn_common::mapop::MapOp;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Message 1 a second the kernel lets through from one bucket of sources, and from all on one processor.
@@ -101,6 +102,8 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let executor = Executor { plane, keeper, audit, sessions, sockets };
     let mut gateway = Gateway {
         started: clock::text(clock::boot()),
+        worker: worker.clone(),
+        ground: Ground::new(&config.interfaces),
         detach: detach_on_exit.then(|| Detach(config.interfaces.clone(), paths.clone())),
         config,
         paths,
@@ -170,22 +173,28 @@ fn plane(config: &GatewayConfig, paths: &Paths) -> Result<(Box<dyn DataPlane>, V
     }
     let mut xdp = Vec::new();
     for interface in &config.interfaces {
-        let before = attach::plan(interface, &pins)?;
-        if !before.replaces {
-            let options = LoadOptions {
-                interface: interface.clone(),
-                max_sessions: config.max_sessions,
-                pins: pins.clone(),
-                wanted: wanted(config.xdp),
-            };
-            let loaded = attach::load(&options)?;
-            tracing::info!(interface, verified = loaded.verified, memory = loaded.memory, "kernel program attached");
-        }
-        let facts = attach::plan(interface, &pins)?.facts;
-        let mode = if facts.generic { "generic" } else { "native" }.to_owned();
-        xdp.push(Xdp { iface: interface.clone(), mode, prog_id: facts.program.unwrap_or(0) });
+        xdp.push(attach_to(interface, config, paths)?);
     }
     Ok((Box::new(Kernel::open(&pins)?), xdp))
+}
+
+/// The kernel program on one interface, unless it is there already.
+pub(super) fn attach_to(interface: &str, config: &GatewayConfig, paths: &Paths) -> Result<Xdp> {
+    let pins = Pins::below(&paths.pin_root);
+    let before = attach::plan(interface, &pins)?;
+    if !before.replaces {
+        let options = LoadOptions {
+            interface: interface.to_owned(),
+            max_sessions: config.max_sessions,
+            pins: pins.clone(),
+            wanted: wanted(config.xdp),
+        };
+        let loaded = attach::load(&options)?;
+        tracing::info!(interface, verified = loaded.verified, memory = loaded.memory, "kernel program attached");
+    }
+    let facts = attach::plan(interface, &pins)?.facts;
+    let mode = if facts.generic { "generic" } else { "native" }.to_owned();
+    Ok(Xdp { iface: interface.to_owned(), mode, prog_id: facts.program.unwrap_or(0) })
 }
 
 /// Which mode a configuration allows.
@@ -198,11 +207,16 @@ pub fn wanted(mode: XdpMode) -> Wanted {
     }
 }
 
+/// The socket of one family.
+pub(super) fn socket(any: IpAddr, port: u16) -> std::io::Result<UdpPort> {
+    UdpPort::open(&UdpOptions::new(SocketAddr::new(any, port)))
+}
+
 fn sockets(port: u16) -> Result<Sockets> {
-    let open = |address: IpAddr| UdpPort::open(&UdpOptions::new(SocketAddr::new(address, port))).map(Arc::new);
-    let v4 = open(Ipv4Addr::UNSPECIFIED.into()).with_context(|| format!("UDP port {port}"))?;
-    let v6 = match open(Ipv6Addr::UNSPECIFIED.into()) {
-        Ok(socket) => Some(socket),
+    let [v4, v6] = ANY;
+    let v4 = socket(v4, port).map(Arc::new).with_context(|| format!("UDP port {port}"))?;
+    let v6 = match socket(v6, port) {
+        Ok(socket) => Some(Arc::new(socket)),
         Err(error) => {
             tracing::warn!(%error, port, "no IPv6 socket; clients reach this gateway over IPv4 only");
             None

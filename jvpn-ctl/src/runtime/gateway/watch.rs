@@ -100,6 +100,7 @@ impl Gateway {
             self.watch.reconciled = now;
             self.reconcile();
         }
+        self.look_at_ground();
         let available = !self.executor.audit.is_failing();
         self.input(Input::Order(Order::Storage { available }));
     }
