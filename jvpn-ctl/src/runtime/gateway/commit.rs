@@ -13,7 +13,12 @@ use anyhow::{Context, Result};
 use jvpn_common::event::Record;
 use jvpn_common::gateway::Commit;
 use jvpn_common::gateway::command::Datagram;
+use jvpn_common::time::Instant;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a failure that goes on is told as an error: a full disk fails every commit until it has room.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Sockets of both families, to send control on.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +52,8 @@ pub(super) struct Executor {
     pub sessions: Sessions,
     /// Where datagrams leave.
     pub sockets: Sockets,
+    /// When a failure was last told.
+    pub complained: Option<Instant>,
 }
 
 impl std::fmt::Debug for Executor {
@@ -74,7 +81,7 @@ impl Executor {
         let last = match done {
             Ok(last) => last,
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "a commit failed and is taken back");
+                self.complain(&error, "a commit failed and is taken back");
                 self.take_back(undo);
                 return false;
             }
@@ -102,6 +109,16 @@ impl Executor {
         }
         log(&record);
         Ok(self.audit.append(record)?)
+    }
+
+    /// Tells a failure, as an error now and then.
+    pub(super) fn complain(&mut self, error: &anyhow::Error, what: &str) {
+        let now = clock::boot();
+        if self.complained.is_some_and(|last| now.since(last) < COMPLAIN_EVERY) {
+            return tracing::debug!(error = format!("{error:#}"), "{what}");
+        }
+        self.complained = Some(now);
+        tracing::error!(error = format!("{error:#}"), "{what}");
     }
 
     fn take_back(&mut self, undo: Vec<Undo>) {

@@ -11,6 +11,7 @@
 mod api;
 mod commit;
 mod compute;
+mod interfaces;
 mod keeper;
 mod restore;
 mod role;
@@ -21,17 +22,18 @@ mod start;
 pub use start::wanted;
 
 use crate::api::Request;
-use crate::api::model::Xdp;
 use crate::audit::Audit;
 use crate::config::{GatewayConfig, Paths};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::sys::watch;
-use crate::tunnel::{FromWorker, Inbox};
+use crate::store::has_room;
+use crate::tunnel::{Counters, FromWorker, Inbox};
 use anyhow::{Context, Result};
 use commit::Executor;
 use compute::Compute;
+use interfaces::Interfaces;
 use jvpn_common::gateway::Engine;
 use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
 use jvpn_common::ids::{Incarnation, OwnerEpoch, Slot};
@@ -42,6 +44,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 
 /// How often the worker's counters are read for the engine. Silence is judged in seconds.
 const ACTIVITY_EVERY: Duration = Duration::from_millis(250);
@@ -55,7 +58,8 @@ struct Gateway {
     engine: Engine,
     executor: Executor,
     compute: Compute,
-    xdp: Vec<Xdp>,
+    interfaces: Interfaces,
+    counters: Arc<Counters>,
     unanswered: BTreeMap<Slot, Instant>,
     /// Detaches at the end, if that was asked for.
     #[expect(dead_code, reason = "held for its drop")]
@@ -76,7 +80,12 @@ pub async fn run(config: GatewayConfig, paths: Paths, detach_on_exit: bool) -> R
 }
 
 impl Gateway {
-    async fn run(&mut self, inbox: Inbox<FromWorker>, mut requests: Receiver<Request>) -> Result<()> {
+    async fn run(
+        &mut self,
+        inbox: Inbox<FromWorker>,
+        mut requests: Receiver<Request>,
+        mut ended: oneshot::Receiver<std::io::Error>,
+    ) -> Result<()> {
         let mut alarm = Alarm::new().context("no timer")?;
         let bell = watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
         let mut activity = tokio::time::interval(ACTIVITY_EVERY);
@@ -100,6 +109,11 @@ impl Gateway {
                 }
                 Some(request) = requests.recv() => self.serve(request),
                 _ = activity.tick() => self.activity(),
+                // Without its worker a gateway serves nobody; whoever started it starts it again.
+                Ok(error) = &mut ended => {
+                    self.executor.plane.shared().set_alive(0, Duration::ZERO);
+                    return Err(error).context(format!("the tunnel worker ended; is {} gone?", self.config.tun));
+                }
             }
         }
         self.input(Input::Order(Order::GoingAway));
@@ -120,7 +134,7 @@ impl Gateway {
                 Command::Compute { op, job } => self.compute.submit(op, job),
                 Command::Record(record) => {
                     if let Err(error) = self.executor.record(*record) {
-                        tracing::error!(%error, "a record could not be written");
+                        self.executor.complain(&error, "a record could not be written");
                     }
                 }
                 Command::Commit { op, commit } => {
@@ -185,8 +199,21 @@ impl Gateway {
         for (slot, opened, unanswered, epoch) in seen {
             self.input(Input::Activity { slot, opened, unanswered, epoch });
         }
-        let available = !self.executor.audit.is_failing();
+        self.look_at_storage();
+        self.interfaces.look();
+        let available = !self.executor.audit.is_failing() && !self.executor.keeper.is_failing();
         self.input(Input::Order(Order::Storage { available }));
+    }
+
+    /// A record that could not be written goes on once there is room, even when nothing happens.
+    fn look_at_storage(&self) {
+        if self.executor.audit.is_failing() && has_room(&self.paths.state_dir) {
+            let resumed = self.executor.audit.resume(&clock::text(clock::boot()), clock::boot(), &self.config.name);
+            match resumed {
+                Ok(()) => tracing::info!("the record goes on; a GAP names what was lost"),
+                Err(error) => tracing::debug!(%error, "the record cannot be written yet"),
+            }
+        }
     }
 
     fn audit(&self) -> &Arc<Audit> {
