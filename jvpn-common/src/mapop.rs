@@ -85,3 +85,16 @@ pub enum MapOp {
         slot: Slot,
     },
 }
+
+/// What a slot holds once its last commit is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Generation of the slot.
+    pub generation: Generation,
+    /// Whether only CONFIRM may pass.
+    pub pending: bool,
+    /// The active word.
+    pub word: ActiveWord,
+    /// The binding it names; none when it names none.
+    pub active: Option<Binding>,
+}

@@ -10,6 +10,8 @@ pub enum Bug {
     SkipsChallenge,
     /// Gateway: accepts a request whose nonce is not above the last one.
     AcceptsLowerNonce,
+    /// Gateway: every step of a session changes its identity.
+    ForgetsIdentity,
     /// Client: after a rekey seals under the old key with counters from zero.
     RekeyReusesCounter,
     /// Client: takes an ACK whatever version and owner epoch it says.
@@ -22,7 +24,7 @@ pub struct Sabotage(Option<Bug>);
 
 impl Sabotage {
     /// Switches a bug on.
-    #[cfg(feature = "sabotage")]
+    #[cfg(any(test, feature = "sabotage"))]
     #[must_use]
     pub const fn with(bug: Bug) -> Self {
         Self(Some(bug))

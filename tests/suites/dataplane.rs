@@ -8,7 +8,7 @@
 
 use jvpn_common::abi::{ActiveWord, Binding, SessionInfo, SteeringKeys, mapped};
 use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex};
-use jvpn_common::mapop::MapOp;
+use jvpn_common::mapop::{Committed, MapOp};
 use jvpn_common::steer::{self, Bytes, Source};
 use jvpn_common::time::{Duration, Instant};
 use jvpn_common::verdict::Verdict;
@@ -192,6 +192,40 @@ fn a_worker_that_is_silent_is_dead(plane: &mut dyn DataPlane) {
     assert_eq!(plane.shared().worker_verdicts()[Verdict::WorkerDead as usize], 1);
 }
 
+fn a_slot_that_somebody_changed_is_noticed_and_put_back(plane: &mut dyn DataPlane) {
+    bind(plane);
+    let committed =
+        Committed { generation: GENERATION, pending: false, word: ActiveWord::new(1, 0, 1), active: Some(client()) };
+    assert!(plane.agrees(SLOT, &committed), "nobody changed anything");
+    let elsewhere = Binding { port: 4_242, ..client() };
+    let word = |seq, active| MapOp::Activate { slot: SLOT, word: ActiveWord::new(seq, 0, active) };
+    let entry = |entry| MapOp::Binding { slot: SLOT, entry, binding: elsewhere };
+    let another = MapOp::Install {
+        slot: SLOT,
+        generation: Generation(8),
+        keys: KEYS,
+        locators: vec![(TransportIndex(0), Locator(LOCATOR.0 + 8))],
+        pending: false,
+        session: SessionId([8; 16]),
+    };
+    let changes: [&[MapOp]; 5] = [
+        &[word(2, 0)],
+        &[entry(2), word(2, 2)],
+        &[entry(2), word(1, 2)],
+        // The word as it was, and another binding under it.
+        &[word(2, 0), entry(1), word(1, 1)],
+        &[MapOp::Free { slot: SLOT }, another],
+    ];
+    for change in changes {
+        plane.apply_all(change).unwrap();
+        assert!(!plane.agrees(SLOT, &committed), "{change:?}");
+        plane.restore(SLOT, &committed).unwrap();
+        assert!(plane.agrees(SLOT, &committed), "{change:?}");
+        assert_eq!(plane.word(SLOT), committed.word);
+    }
+    assert_eq!(judged(plane, packet::control(LOCATOR.0 + 8, 0, 1)), Verdict::StaleGeneration, "theirs is gone");
+}
+
 /// Runs one claim against both.
 macro_rules! contract {
     ($($claim:ident;)*) => {
@@ -224,6 +258,7 @@ contract! {
     a_jump_moves_data_and_the_old_binding_drains;
     a_pending_slot_takes_control_only_until_it_is_confirmed;
     a_worker_that_is_silent_is_dead;
+    a_slot_that_somebody_changed_is_noticed_and_put_back;
 }
 
 mod restart {

@@ -14,35 +14,37 @@ pub const HOLD_BYTES_MAX: usize = 64 * 1024;
 /// How long a packet is worth sending. Later its sender has sent it again; a jump takes less.
 pub const HOLD_FOR: Duration = Duration::from_millis(100);
 
-/// Packets held back, oldest first.
+/// Packets held back, oldest first, end to end in one buffer: a packet costs no memory of its own.
 #[derive(Debug, Default)]
 pub struct HoldQueue {
-    packets: VecDeque<(Instant, Vec<u8>)>,
-    bytes: usize,
+    bytes: VecDeque<u8>,
+    packets: VecDeque<(Instant, usize)>,
     dropped: u64,
 }
 
 impl HoldQueue {
-    /// Keeps a packet; what is too old or too much is dropped, oldest first.
-    pub fn push(&mut self, now: Instant, packet: Vec<u8>) {
+    /// Keeps a packet, given in parts; what is too old or too much is dropped, oldest first.
+    pub fn push(&mut self, now: Instant, parts: &[&[u8]]) {
         self.expire(now);
-        if packet.len() > HOLD_BYTES_MAX {
+        let len = parts.iter().map(|part| part.len()).sum();
+        if len > HOLD_BYTES_MAX {
             self.dropped += 1;
             return;
         }
-        self.bytes += packet.len();
-        self.packets.push_back((now, packet));
-        while self.bytes > HOLD_BYTES_MAX {
+        while self.bytes.len() + len > HOLD_BYTES_MAX {
             self.drop_oldest();
         }
+        parts.iter().for_each(|part| self.bytes.extend(*part));
+        self.packets.push_back((now, len));
     }
 
-    /// The oldest packet still worth sending.
-    pub fn pop(&mut self, now: Instant) -> Option<Vec<u8>> {
+    /// Takes out the oldest packet still worth sending, to the start of `out`; its length. What does not fit
+    /// `out` is cut off.
+    pub fn pop(&mut self, now: Instant, out: &mut [u8]) -> Option<usize> {
         self.expire(now);
-        let (_, packet) = self.packets.pop_front()?;
-        self.bytes -= packet.len();
-        Some(packet)
+        let (_, len) = self.packets.pop_front()?;
+        out.iter_mut().zip(self.bytes.drain(..len)).for_each(|(to, byte)| *to = byte);
+        Some(len.min(out.len()))
     }
 
     /// Packets dropped since the beginning.
@@ -64,8 +66,8 @@ impl HoldQueue {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((_, packet)) = self.packets.pop_front() {
-            self.bytes -= packet.len();
+        if let Some((_, len)) = self.packets.pop_front() {
+            self.bytes.drain(..len);
             self.dropped += 1;
         }
     }
@@ -77,30 +79,58 @@ mod tests {
 
     const START: Instant = Instant(1_000_000_000);
 
+    fn pop(queue: &mut HoldQueue, now: Instant) -> Option<Vec<u8>> {
+        let mut out = vec![0xee; HOLD_BYTES_MAX];
+        let len = queue.pop(now, &mut out)?;
+        out.truncate(len);
+        Some(out)
+    }
+
     #[test]
     fn the_oldest_go_first_when_it_is_full_and_each_is_counted() {
         let mut queue = HoldQueue::default();
         for number in 0..70_u8 {
-            queue.push(START, vec![number; 1_024]);
+            queue.push(START, &[&[number; 1_000], &[number; 24]]);
         }
         assert_eq!(queue.dropped(), 6);
-        assert_eq!(queue.pop(START).map(|packet| packet[0]), Some(6));
+        for number in 6..70_u8 {
+            assert_eq!(pop(&mut queue, START), Some(vec![number; 1_024]));
+        }
+        assert_eq!((pop(&mut queue, START), queue.dropped(), queue.bytes.len()), (None, 6, 0));
     }
 
     #[test]
     fn a_packet_older_than_a_tenth_of_a_second_is_dropped() {
         let mut queue = HoldQueue::default();
-        queue.push(START, vec![1]);
-        queue.push(START + Duration::from_millis(60), vec![2]);
-        assert_eq!(queue.pop(START + Duration::from_millis(101)), Some(vec![2]));
+        queue.push(START, &[&[1]]);
+        queue.push(START + Duration::from_millis(60), &[&[2]]);
+        assert_eq!(pop(&mut queue, START + Duration::from_millis(101)), Some(vec![2]));
         assert_eq!((queue.dropped(), queue.is_empty()), (1, true));
     }
 
     #[test]
     fn a_packet_larger_than_the_queue_drops_only_itself() {
         let mut queue = HoldQueue::default();
-        queue.push(START, vec![1]);
-        queue.push(START, vec![2; HOLD_BYTES_MAX + 1]);
-        assert_eq!((queue.dropped(), queue.pop(START)), (1, Some(vec![1])));
+        queue.push(START, &[&[1]]);
+        queue.push(START, &[&[2; HOLD_BYTES_MAX + 1]]);
+        assert_eq!((queue.dropped(), pop(&mut queue, START)), (1, Some(vec![1])));
+    }
+
+    #[test]
+    fn one_packet_that_fills_the_queue_takes_the_place_of_all() {
+        let mut queue = HoldQueue::default();
+        queue.push(START, &[&[1]]);
+        queue.push(START, &[&[2; HOLD_BYTES_MAX]]);
+        assert_eq!((queue.dropped(), pop(&mut queue, START)), (1, Some(vec![2; HOLD_BYTES_MAX])));
+    }
+
+    #[test]
+    fn a_short_buffer_gets_the_beginning_and_the_next_packet_stays_whole() {
+        let mut queue = HoldQueue::default();
+        queue.push(START, &[&[1, 2, 3]]);
+        queue.push(START, &[&[4]]);
+        let mut out = [0; 2];
+        assert_eq!((queue.pop(START, &mut out), out), (Some(2), [1, 2]));
+        assert_eq!(pop(&mut queue, START), Some(vec![4]));
     }
 }

@@ -391,3 +391,20 @@ fn a_close_is_repeated_and_then_over() {
     let ended = |command: &Command| matches!(command, Command::Ended { reason: Reason::ClientTermination, .. });
     assert!(pair.others.iter().any(ended));
 }
+
+#[test]
+fn a_repeated_wish_of_the_gateway_is_acknowledged_every_time_and_acted_on_once() {
+    let mut pair = Pair::connected();
+    let wish = Message { id: 1, body: Control::JumpRequest { label: Label::new("lte") } };
+    let mut jumps = 0;
+    for _ in 0..3 {
+        pair.say(A, TransportIndex(0), &wish);
+        let said = pair.controls();
+        assert_eq!(said.iter().filter(|(.., m)| m.id == 1 && m.body == Control::Done).count(), 1, "{said:?}");
+        jumps += said.iter().filter(|(.., message)| matches!(message.body, Control::Reattach(_))).count();
+    }
+    assert_eq!(jumps, 1);
+    // Another number is another wish.
+    pair.say(A, TransportIndex(0), &Message { id: 2, ..wish });
+    assert!(pair.controls().iter().any(|(.., message)| matches!(message.body, Control::Reattach(_))));
+}

@@ -3,6 +3,8 @@
 //! Owns what lives and dies with a key set. Must never outlive its slot's generation.
 
 use super::command::{DataKeys, Origin};
+use super::outbox::Outbox;
+use super::security::Roam;
 use crate::abi::ActiveWord;
 use crate::channel::Channel;
 use crate::crypto::Suite;
@@ -92,8 +94,10 @@ pub(super) struct Attachment {
     /// Addresses that answered a challenge, oldest first.
     pub(super) validated: Vec<Path>,
     pub(super) pending: Option<Pending>,
-    /// Number of the next message of ours that is not an answer.
-    pub(super) next_id: u64,
+    /// Where REBINDs of its session came from.
+    pub(super) roam: Roam,
+    /// What we say by ourselves and is not acknowledged yet.
+    pub(super) outbox: Outbox,
     /// When anything authenticated came last.
     pub(super) last_opened: Instant,
     /// Since when inner packets have gone down without anything coming back.
@@ -104,6 +108,8 @@ pub(super) struct Attachment {
     pub(super) rekeying: bool,
     /// The last rekey: id of the request and the answer to it.
     pub(super) rekeyed: Option<(u64, Vec<u8>)>,
+    /// When the client was last asked for a rekey.
+    pub(super) rekey_wanted: Option<Instant>,
     /// When the keys of the highest epoch given out die.
     pub(super) reject_after: Instant,
 }
@@ -131,12 +137,14 @@ impl Attachment {
             word: ActiveWord::default(),
             validated: Vec::new(),
             pending: None,
-            next_id: 1,
+            roam: Roam::default(),
+            outbox: Outbox::default(),
             last_opened: now,
             unanswered: None,
             requests: Meter::default(),
             rekeying: false,
             rekeyed: None,
+            rekey_wanted: None,
             reject_after: now,
         }
     }

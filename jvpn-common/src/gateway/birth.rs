@@ -212,7 +212,7 @@ impl Engine {
     /// Whether `peer` may resume this session, or why it has to start anew.
     fn resumable(&mut self, peer: &PublicKey, id: SessionId) -> Result<SessionId, Reason> {
         match self.table.sessions.get(&id) {
-            None => Err(Reason::SessionNotFound),
+            None => Err(self.ended.reason(id, peer).unwrap_or(Reason::SessionNotFound)),
             Some(live) if live.peer != *peer => {
                 self.security(id, Reason::SecSessionFixationAttempt);
                 Err(Reason::SessionNotFound)

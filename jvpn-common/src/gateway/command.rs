@@ -68,6 +68,24 @@ pub enum Input<'a> {
         /// Highest epoch anything opened under.
         epoch: Epoch,
     },
+    /// The data keys of an epoch did as much as a rekey asks for, or all they may.
+    Worn {
+        /// Of which slot.
+        slot: Slot,
+        /// Which epoch.
+        epoch: Epoch,
+        /// Whether nothing more is sealed under them.
+        spent: bool,
+    },
+    /// The runtime counted what a security team wants to see.
+    Suspicious {
+        /// Of which session.
+        session: SessionId,
+        /// SEC_FORGED_TAG, SEC_INNER_SPOOF or SEC_MAP_TAMPERED.
+        reason: Reason,
+        /// How often since the last time.
+        causes: u64,
+    },
     /// An operator or the runtime wants something.
     Order(Order),
     /// The time passed to `handle` is all there is: fire what is due.

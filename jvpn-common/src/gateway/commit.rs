@@ -10,16 +10,20 @@
 
 use super::command::{Command, Commit, Datagram, StoreOp, Stored};
 use super::confirm::Settled;
+use super::table::Live;
 use super::view::Drop;
 use super::{Due, Engine};
 use crate::abi::ActiveWord;
 use crate::event::{Context, Record};
 use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
 use crate::mapop::MapOp;
+use crate::message::{Control, Message};
+use crate::reason::Reason;
+use crate::sabotage::Bug;
 use crate::secret::PublicKey;
 use crate::session::policy::Audit;
 use crate::session::transition::TABLE;
-use crate::session::{Effect, Input, Policy, Session, State, Step, Transport, version};
+use crate::session::{Effect, Input, Policy, Session, State, Step, Transport, invariant, version};
 use crate::time::{Duration, Instant};
 
 /// How long after a failed commit what made it is tried again. Maps or disk that failed once may fail for a
@@ -160,12 +164,15 @@ impl Engine {
         if let Some((slot, word)) = word {
             self.table.exchange(slot, &issued, &retired);
             self.moved(slot, moved, left);
+            if let Some((left, to)) = left.zip(core.transport()) {
+                self.roamed(id, slot, &rows, left.path, to.path);
+            }
             if let Some(attachment) = self.table.attachments.get_mut(&slot) {
                 attachment.word = word;
             }
         }
         if ended {
-            return self.forget(id);
+            return self.forget(id, reason);
         }
         if let Some(live) = self.table.sessions.get_mut(&id) {
             (live.core, live.ceiling) = (core, ceiling);
@@ -204,22 +211,24 @@ impl Engine {
         self.alarms.set(Due::Session(id), at.map(|at| at.max(earliest)));
         if let Some(slot) = slot {
             self.arm_silence(slot, earliest);
+            self.arm_aged(slot);
         }
     }
 
-    /// A session is over: nothing of it is left but its records.
-    pub(super) fn forget(&mut self, id: SessionId) {
+    /// A session is over: nothing of it is left but its records, and why.
+    pub(super) fn forget(&mut self, id: SessionId, reason: Option<Reason>) {
         self.alarms.set(Due::Session(id), None);
-        if let Some(slot) = self.table.delist(id).and_then(|live| live.slot) {
-            self.release_slot(slot);
+        if let Some(live) = self.table.delist(id) {
+            self.last_suspicions(id, &live);
+            self.ended.remember(id, live.peer, reason.unwrap_or(Reason::SessionExpired));
+            live.slot.into_iter().for_each(|slot| self.release_slot(slot));
         }
         self.table.unreserve(id);
     }
 
     pub(super) fn release_slot(&mut self, slot: Slot) {
-        for due in [Due::Pending(slot), Due::Silent(slot), Due::Wipe(slot)] {
-            self.alarms.set(due, None);
-        }
+        let all = [Due::Pending, Due::Silent, Due::Wipe, Due::Unacknowledged, Due::Aged];
+        all.into_iter().for_each(|due| self.alarms.set(due(slot), None));
         self.table.detach(slot);
     }
 
@@ -233,6 +242,10 @@ impl Engine {
     ) -> (Change, Commit) {
         let Some(live) = self.table.sessions.get(&id) else { return (Change::new(Then::Nothing), Commit::default()) };
         let policy = self.policy(&live.peer);
+        let (step, locators, send) = match self.checked(live, step) {
+            Ok(step) => (step, locators, send),
+            Err(ending) => (ending, Locators::default(), Vec::new()),
+        };
         let mut commit = Commit { strict: is_strict(&policy), send, ..Commit::default() };
         let attachment = live.slot.and_then(|slot| self.table.attachments.get(&slot));
         let mut word = attachment.map(|held| (held.slot, held.word));
@@ -248,6 +261,7 @@ impl Engine {
             word = self.effect(id, effect, word, &mut commit);
         }
         let ended = step.effects.iter().any(|effect| matches!(effect, Effect::End { .. }));
+        commit.send.extend(self.last_word(id, &step));
         let ceiling = version::ceiling(step.session.version(), live.ceiling);
         if !ended && !step.transitions.is_empty() {
             let stored = Box::new(self.stored(&step.session, &live.peer, ceiling.unwrap_or(live.ceiling)));
@@ -262,6 +276,27 @@ impl Engine {
         let rows = step.transitions.iter().map(|transition| transition.row).collect();
         let stepped = Stepped { id, core: step.session, ceiling, word, issued, retired, ended, rows };
         (Change::new(Then::Stepped(Box::new(stepped))), commit)
+    }
+
+    /// The step, if every invariant holds of it; else the one that ends its session, and only its session.
+    pub(super) fn checked(&self, live: &Live, mut step: Step) -> Result<Step, Step> {
+        if self.sabotage.is(Bug::ForgetsIdentity) {
+            step.session = step.session.renamed();
+        }
+        let Err(broken) = invariant::check(&live.core, &step) else { return Ok(step) };
+        let ending = Input::InvariantBroken { which: broken.which };
+        // A session that is over cannot be ended again: then the step is all there is.
+        Err(live.core.step(&ending, &self.policy(&live.peer), self.now).unwrap_or(step))
+    }
+
+    /// TERMINATE, sealed while there are keys, for a step that ends a session; a client that ends it by itself
+    /// is answered instead.
+    pub(super) fn last_word(&self, id: SessionId, step: &Step) -> Option<Datagram> {
+        let end = |effect: &Effect| if let Effect::End { reason, .. } = effect { Some(*reason) } else { None };
+        let reason = step.effects.iter().find_map(end).filter(|reason| *reason != Reason::ClientTermination)?;
+        let slot = self.table.sessions.get(&id)?.slot?;
+        let number = self.table.attachments.get(&slot)?.outbox.next_id();
+        self.sealed_to_active(id, &Message { id: number, body: Control::Terminate { reason } })
     }
 
     pub(super) fn stored(&self, core: &Session, peer: &PublicKey, ceiling: Version) -> Stored {

@@ -20,7 +20,8 @@ use crate::message::{Control, Label, Message, Reject};
 use crate::reason::Reason;
 use crate::session::version::{self, Gap};
 use crate::session::{
-    Allowed, Confirmed, Input, Opened, Path, Refusal, Resume, Session, Step, Transport, TransportClass,
+    Allowed, Confirmed, Input, Opened, Path, Refusal, RefusalKind, Resume, Session, Step, Transport, TransportClass,
+    invariant,
 };
 
 /// What CONFIRM says of its transport.
@@ -47,6 +48,13 @@ impl Settled {
     pub(super) fn superseded(&self) -> Option<SessionId> {
         self.superseded.as_ref().map(|(id, _)| *id)
     }
+}
+
+/// A step of which every invariant holds; nothing is born or resumed by another.
+fn sound(before: &Session, step: Step) -> Result<Step, Refusal> {
+    let broken = Refusal::new(RefusalKind::Invalid, Reason::FatalProtocolError);
+    invariant::check(before, &step).map_err(|_| broken)?;
+    Ok(step)
 }
 
 impl Engine {
@@ -90,7 +98,7 @@ impl Engine {
 
     /// What the core says to it.
     fn confirmed(&self, slot: Slot, transport: Transport, path: Path) -> Result<(Step, Option<Gap>), Refusal> {
-        let gone = Refusal::new(crate::session::RefusalKind::Invalid, Reason::SessionNotFound);
+        let gone = Refusal::new(RefusalKind::Invalid, Reason::SessionNotFound);
         let attachment = self.table.attachments.get(&slot).ok_or(gone)?;
         let pending = attachment.pending.as_ref().ok_or(gone)?;
         let policy = self.policy(&attachment.peer);
@@ -98,13 +106,15 @@ impl Engine {
         let confirmed = Confirmed::new(Opened::new(transport), path, allowed)?;
         let reject_after = self.now + REJECT_AFTER;
         if let Some(born) = &pending.birth {
-            return Ok((born.step(&Input::Confirm { confirmed, reject_after }, &policy, self.now)?, None));
+            let step = born.step(&Input::Confirm { confirmed, reject_after }, &policy, self.now)?;
+            return sound(born, step).map(|step| (step, None));
         }
         let live = self.table.sessions.get(&attachment.session).ok_or(gone)?;
         let (version, owner) = pending.claimed;
         let (core, gap) = live.core.raised(version, owner.max(self.config.owner_epoch)).ok_or(gone)?;
         let resume = Resume { peer: *attachment.peer.as_bytes(), confirmed, last_version: version, reject_after };
-        Ok((core.step(&Input::Resume(resume), &policy, self.now)?, gap))
+        let step = core.step(&Input::Resume(resume), &policy, self.now)?;
+        sound(&core, step).map(|step| (step, gap))
     }
 
     fn settle_commit(&mut self, came: Came, step: Step, gap: Option<Gap>) {
@@ -193,6 +203,7 @@ impl Engine {
         let other = self.table.session_of(peer).filter(|other| *other != session)?;
         let live = self.table.sessions.get(&other)?;
         let step = live.core.step(&Input::Superseded, &self.policy(peer), self.now).ok()?;
+        commit.send.extend(self.last_word(other, &step));
         if let Some(old) = live.slot {
             commit.maps.extend(self.free_maps(old, None));
             commit.worker.push(WorkerOp::Free { slot: old });
@@ -208,7 +219,7 @@ impl Engine {
         let Settled { slot, stepped, superseded, left } = settled;
         if let Some((other, rows)) = superseded {
             self.count_rows(&rows);
-            self.forget(other);
+            self.forget(other, Some(Reason::SessionSuperseded));
         }
         if let Some(left) = left {
             self.release_slot(left);
@@ -225,8 +236,11 @@ impl Engine {
             attachment.remember(transport.path);
         }
         // An order to end it stands; what else waited went with the old keys.
-        let end = self.table.sessions.get(&id).and_then(|live| live.waiting.end);
+        let old = self.table.delist(id);
+        let removed = (!self.config.peers.contains_key(&peer)).then_some(Reason::PolicyTermination);
+        let end = old.as_ref().and_then(|live| live.waiting.end).or(removed);
         let waiting = Waiting { end, ..Waiting::default() };
+        let suspicions = old.map(|live| live.suspicions).unwrap_or_default();
         let live = Live {
             core: stepped.core.clone(),
             peer,
@@ -235,6 +249,7 @@ impl Engine {
             reason: None,
             busy: None,
             waiting,
+            suspicions,
         };
         self.table.enlist(id, live);
         self.keep(stepped);

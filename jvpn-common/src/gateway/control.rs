@@ -8,21 +8,14 @@ use super::confirm::Says;
 use super::view::Drop;
 use super::{Due, Engine};
 use crate::channel::ChannelError;
-use crate::event::{Event, Record};
 use crate::ids::{Epoch, Locator, SessionId, Slot, TransportIndex};
 use crate::limits::PREVIOUS_KEYS_LIFE;
 use crate::message::control::PathQuality;
 use crate::message::{Control, Purpose};
 use crate::reason::Reason;
-use crate::session::{Ender, Input, Report, TransportClass};
+use crate::session::{Ender, Input, Report, TransportClass, invariant};
 use crate::time::{Duration, Instant};
 use crate::wire::Header;
-
-/// How often the same security event of the same session is recorded. Ten seconds keep a flood from
-/// filling the record and still show when it began and how long it lasted.
-const SECURITY_EVERY: Duration = Duration::from_secs(10);
-/// Security events remembered for that.
-const SECURITY_MAX: usize = 1_024;
 
 /// The class of a byte in CONFIRM or a request; an unknown one is the least wanted.
 pub(super) fn class(byte: u8) -> TransportClass {
@@ -93,7 +86,7 @@ impl Engine {
                 self.acknowledge(came);
             }
             Control::Close => self.on_close(came),
-            Control::Done => {}
+            Control::Done => self.on_received(came.slot, came.id),
             Control::Reattach(_)
             | Control::Validate(_)
             | Control::Challenge { .. }
@@ -177,7 +170,9 @@ impl Engine {
             return false;
         }
         match live.core.step(input, &policy, self.now) {
-            Ok(step) if step.transitions.is_empty() && send.is_empty() => {
+            Ok(step)
+                if step.transitions.is_empty() && send.is_empty() && invariant::check(&live.core, &step).is_ok() =>
+            {
                 // It only added to what is known: nothing outside depends on it.
                 live.core = step.session;
                 self.arm(id);
@@ -197,37 +192,23 @@ impl Engine {
 
     /// Ends a session, now or as soon as what is under way is done.
     pub(super) fn terminate(&mut self, session: SessionId, reason: Reason) {
-        let (input, reason) = match reason {
-            Reason::PolicyTermination => (Input::PeerRemoved, reason),
-            Reason::SecKeyCompromiseSuspected => (Input::CompromiseSuspected, reason),
-            _ => (Input::Terminate { by: Ender::Operator }, Reason::OperatorTermination),
+        let input = match reason {
+            Reason::PolicyTermination => Input::PeerRemoved,
+            Reason::SecKeyCompromiseSuspected => Input::CompromiseSuspected,
+            _ => Input::Terminate { by: Ender::Operator },
         };
         let Some(live) = self.table.sessions.get_mut(&session) else { return };
         live.waiting.end = Some(reason);
         if live.busy.is_none() {
-            let last = self.pushed(session, Control::Terminate { reason });
-            self.apply(session, &input, last.into_iter().collect());
+            self.apply(session, &input, Vec::new());
         }
     }
 
     pub(super) fn going_away(&mut self) {
+        self.end_births(&Input::Shutdown, |_| true);
         let sessions: Vec<SessionId> = self.table.sessions.keys().copied().collect();
         for session in sessions {
             self.push(session, Control::GoingAway);
-        }
-    }
-
-    /// Records a security event, the same one of a session at most every ten seconds.
-    pub(super) fn security(&mut self, session: SessionId, reason: Reason) {
-        let due = self.security_at.get(&(session, reason)).is_none_or(|&at| at + SECURITY_EVERY <= self.now);
-        let Some(live) = self.table.sessions.get(&session) else { return };
-        if due {
-            if self.security_at.len() >= SECURITY_MAX {
-                self.security_at.pop_first();
-            }
-            self.security_at.insert((session, reason), self.now);
-            let record = Record::about(&self.context(&live.peer), &live.core, Event::SecurityEvent, Some(reason));
-            self.commands.push_back(super::command::Command::Record(Box::new(record)));
         }
     }
 }

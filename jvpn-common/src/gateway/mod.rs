@@ -9,11 +9,13 @@
 //! datagram ──► birth     ── message 1 → pending slot → message 2 → CONFIRM
 //!              confirm   ── CONFIRM binds the session to its slot
 //!              control   ── opens what is sealed and hands it on
+//!              outbox    ── what the gateway says by itself, until it is acknowledged
 //!              reattach  ── REATTACH, VALIDATE, PROVE → challenge or commit
 //!              rekey     ── a handshake inside the session
+//!              security  ── what somebody should look at     reconcile ── what the maps must say
 //! time     ──► timers    ── whatever is due
 //!              commit    ── one change of a session: maps, store, record, datagrams, all or nothing
-//!              plan      ── which map writes a change is
+//!              plan      ── which map writes a change is     ended ── why sessions ended
 //!              table     ── who is where        attachment ── what lives with a key set
 //! ```
 
@@ -25,11 +27,17 @@ mod commit;
 pub mod config;
 mod confirm;
 mod control;
+mod ended;
 pub mod handshake;
+#[cfg(any(test, feature = "sabotage"))]
+mod inject;
+mod outbox;
 mod plan;
 mod reattach;
+mod reconcile;
 mod rekey;
 mod restore;
+mod security;
 mod table;
 mod timers;
 mod view;
@@ -42,7 +50,6 @@ use crate::crypto::Entropy;
 use crate::crypto::challenge::ChallengeSecret;
 use crate::ids::{OpId, SessionId, Slot};
 use crate::message::{Control, Message};
-use crate::reason::Reason;
 use crate::sabotage::Sabotage;
 use crate::session::Path;
 use crate::time::Instant;
@@ -53,6 +60,7 @@ use command::{Command, Datagram, Hop, Input, Order, Origin};
 pub use command::{Commit, DataKeys, StoreOp, Stored, WorkerOp};
 use commit::Change;
 pub use config::{Config, Peer};
+use ended::Ended;
 pub use restore::Restored;
 use std::collections::{BTreeMap, VecDeque};
 use table::Table;
@@ -72,6 +80,12 @@ enum Due {
     Wipe(Slot),
     /// Nothing opened from a slot for too long.
     Silent(Slot),
+    /// A message of our own that waits for its acknowledgement.
+    Unacknowledged(Slot),
+    /// Keys that their client should have renewed by now.
+    Aged(Slot),
+    /// Security events that were counted and not recorded yet.
+    Suspicions(SessionId),
 }
 
 /// The engine.
@@ -95,7 +109,7 @@ pub struct Engine {
     rows: BTreeMap<usize, u64>,
     /// Messages opened, by kind.
     seen: BTreeMap<&'static str, u64>,
-    security_at: BTreeMap<(SessionId, Reason), Instant>,
+    ended: Ended,
     sabotage: Sabotage,
 }
 
@@ -130,7 +144,7 @@ impl Engine {
             storage: true,
             drops: BTreeMap::new(),
             rows: BTreeMap::new(),
-            security_at: BTreeMap::new(),
+            ended: Ended::default(),
             sabotage: Sabotage::default(),
             seen: BTreeMap::new(),
         }
@@ -152,6 +166,8 @@ impl Engine {
             Input::Computed { op, result } => self.on_computed(op, result),
             Input::Committed { op, done } => self.on_committed(op, done),
             Input::Activity { slot, opened, unanswered, epoch } => self.on_activity(slot, opened, unanswered, epoch),
+            Input::Worn { slot, epoch, spent } => self.on_worn(slot, epoch, spent),
+            Input::Suspicious { session, reason, causes } => self.suspicious(session, reason, causes),
             Input::Order(order) => self.on_order(order),
             Input::Wakeup => {}
         }
@@ -248,25 +264,5 @@ impl Engine {
     #[must_use]
     pub fn gateway_address(&self, index: u16) -> Option<core::net::SocketAddr> {
         self.gateways.get(usize::from(index)).copied()
-    }
-
-    /// A message of our own to the active transport of a session.
-    fn push(&mut self, id: SessionId, body: Control) {
-        if let Some(datagram) = self.pushed(id, body) {
-            self.commands.push_back(Command::Send(datagram));
-        }
-    }
-
-    /// The same, for a commit to send; none for a session that is attached or bound to nothing.
-    fn pushed(&mut self, id: SessionId, body: Control) -> Option<Datagram> {
-        let live = self.table.sessions.get(&id)?;
-        let transport = *live.core.transport()?;
-        let attachment = self.table.attachments.get_mut(&live.slot?)?;
-        let locator = attachment.locators.get(&transport.k)?.locator;
-        let message = Message { id: attachment.next_id, body };
-        attachment.next_id += 1;
-        let bytes = attachment.channel.seal(transport.k, locator, &message)?;
-        let origin = self.origin(transport.path)?;
-        Some(Datagram { origin, bytes })
     }
 }

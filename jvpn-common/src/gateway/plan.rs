@@ -101,7 +101,7 @@ impl Engine {
 }
 
 /// A transport as the kernel knows it.
-fn binding(transport: &Transport) -> Binding {
+pub(super) fn binding(transport: &Transport) -> Binding {
     Binding {
         address: crate::abi::mapped(transport.path.remote().ip()),
         port: transport.path.remote().port(),

@@ -1,15 +1,17 @@
 //! REKEY: a handshake inside the session.
 //!
 //! Owns the gateway's half: one at a time, idempotent by id. The next keys are installed when the answer
-//! leaves and used for sending after the first packet that opens under them. Must never touch the binding.
+//! leaves and used for sending after the first packet that opens under them. Only a client starts one; what
+//! the gateway alone knows of (its own packets, failed opens, an age that its client missed) is a wish.
+//! Must never touch the binding.
 
-use super::Engine;
 use super::birth::Computing;
 use super::command::{Commit, DataKeys, WorkerOp};
 use super::commit::{Change, Then};
 use super::control::Came;
 use super::handshake::{Job, JobResult, Read};
 use super::view::Drop;
+use super::{Due, Engine};
 use crate::crypto::EpochKeys;
 use crate::crypto::noise::Responder;
 use crate::crypto::suite::REJECT_AFTER;
@@ -19,7 +21,14 @@ use crate::message::handshake::Outcome;
 use crate::message::{Accepted, Answer, Control, HandshakePurpose, Hello};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
-use crate::session::Keys;
+use crate::session::{Input, Keys};
+use crate::time::{Duration, Instant};
+
+/// How long after `rekey_after` a client that did not rekey by itself is asked to. A rekey takes a round trip;
+/// this leaves it time to be repeated, and the keys 40 s or more to live.
+const ASK_AFTER: Duration = Duration::from_secs(10);
+/// How long after a wish the next one may follow: as long as one is repeated (`outbox`).
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// A rekey under computation.
 #[derive(Debug)]
@@ -142,6 +151,55 @@ impl Engine {
             attachment.channel.wipe(epoch);
             attachment.rekeyed = None;
         }
+    }
+
+    /// What the worker says of the keys of an epoch; only the newest matter, others are being replaced.
+    pub(super) fn on_worn(&mut self, slot: Slot, epoch: Epoch, spent: bool) {
+        let Some(attachment) = self.table.attachments.get(&slot).filter(|held| held.epoch == epoch) else { return };
+        let session = attachment.session;
+        let Some(live) = self.table.sessions.get(&session).filter(|live| live.slot == Some(slot)) else { return };
+        if !spent {
+            self.want_rekey(slot);
+        } else if live.core.keys() == Keys::Live {
+            // Their time is over, whatever the clock says: the timer of the keys is due.
+            self.apply(session, &Input::Rekeyed { reject_after: self.now }, Vec::new());
+        }
+    }
+
+    /// Keys in use have reached an age at which their client should have renewed them.
+    pub(super) fn on_aged(&mut self, slot: Slot) {
+        if self.aged_at(slot).is_some_and(|at| at <= self.now) {
+            self.want_rekey(slot);
+        }
+        self.arm_aged(slot);
+    }
+
+    /// Asks the client for a rekey, unless it was asked lately or one is being computed.
+    fn want_rekey(&mut self, slot: Slot) {
+        let now = self.now;
+        let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
+        if attachment.rekeying || attachment.rekey_wanted.is_some_and(|at| at + ASK_AGAIN > now) {
+            return;
+        }
+        attachment.rekey_wanted = Some(now);
+        let session = attachment.session;
+        self.push(session, Control::RekeyWanted);
+    }
+
+    /// When the client of a slot is asked for a rekey: while it is bound, and its keys still live then.
+    fn aged_at(&self, slot: Slot) -> Option<Instant> {
+        let attachment = self.table.attachments.get(&slot)?;
+        let live = self.table.sessions.get(&attachment.session)?;
+        let core = &live.core;
+        let made = core.reject_after().before(REJECT_AFTER);
+        let due = made + self.policy(&attachment.peer).rekey_after + ASK_AFTER;
+        let at = attachment.rekey_wanted.map_or(due, |asked| due.max(asked + ASK_AGAIN));
+        (live.slot == Some(slot) && core.is_bound() && at < core.reject_after()).then_some(at)
+    }
+
+    pub(super) fn arm_aged(&mut self, slot: Slot) {
+        let at = self.aged_at(slot);
+        self.alarms.set(Due::Aged(slot), at);
     }
 
     fn rekey_record(&self, session: crate::ids::SessionId, peer: &PublicKey) -> Option<Record> {

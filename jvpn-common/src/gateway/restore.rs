@@ -27,9 +27,11 @@ pub struct Restored {
 }
 
 impl Engine {
-    /// Replaces the peers; sessions of those that are gone end.
+    /// Replaces the peers; sessions of those that are gone end, confirmed or not.
     pub fn set_peers(&mut self, peers: std::collections::BTreeMap<PublicKey, super::Peer>) {
         self.config.peers = peers;
+        let known: Vec<PublicKey> = self.config.peers.keys().copied().collect();
+        self.end_births(&Input::PeerRemoved, |peer| known.binary_search(peer).is_err());
         let gone = |live: &Live| !self.config.peers.contains_key(&live.peer);
         let gone: Vec<SessionId> =
             self.table.sessions.iter().filter(|(_, live)| gone(live)).map(|(&id, _)| id).collect();
@@ -51,7 +53,9 @@ impl Engine {
                 self.commands.push_back(super::command::Command::Record(Box::new(record)));
             }
             let waiting = Waiting { restarted: true, end: removed.then_some(Reason::PolicyTermination), rekeyed: None };
-            self.table.enlist(id, Live { core, peer, slot: None, ceiling, reason: None, busy: None, waiting });
+            let suspicions = super::security::Suspicions::default();
+            self.table
+                .enlist(id, Live { core, peer, slot: None, ceiling, reason: None, busy: None, waiting, suspicions });
             // A timer that ran out meanwhile fires first; unless the session is over then, the rest waits.
             let input = if removed { Input::PeerRemoved } else { Input::ControllerRestarted };
             let policy = self.policy(&peer);

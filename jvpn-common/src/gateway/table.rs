@@ -4,6 +4,7 @@
 //! until its client resumes. Must never reuse a slot without a new generation.
 
 use super::attachment::{Attachment, Pending};
+use super::security::Suspicions;
 use crate::crypto::Entropy;
 use crate::ids::{Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
 use crate::reason::Reason;
@@ -25,6 +26,7 @@ pub(super) struct Live {
     /// A commit is under way; nothing else may change the session until its outcome is here.
     pub(super) busy: Option<OpId>,
     pub(super) waiting: Waiting,
+    pub(super) suspicions: Suspicions,
 }
 
 /// What came while a commit was under way, or whose own commit failed, and is not sent again by anybody.

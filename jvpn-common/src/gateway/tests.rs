@@ -9,17 +9,21 @@ mod commit;
 mod door;
 mod hostile;
 mod maps;
+mod outbox;
 mod reattach;
 mod rekey;
 mod resume;
+mod security;
+mod sound;
 mod timers;
 
 use super::command::{Command, Commit, Datagram, Hop, Input, Order, Origin, StoreOp, Stored, WorkerOp};
 use super::{Config, Drop, Engine, Peer, Restored};
 use crate::crypto::Suite;
 use crate::crypto::test_entropy::Fixed;
-use crate::event::{Event, Record};
+use crate::event::{Event, Record, Written};
 use crate::ids::{Incarnation, OpId, OwnerEpoch, SessionId, Slot, Version};
+use crate::limits::CONTROL_LEN;
 use crate::reason::Reason;
 use crate::secret::{PresharedKey, PrivateKey};
 use crate::session::{Policy, Session, State};
@@ -85,11 +89,15 @@ struct World {
     worker: Vec<WorkerOp>,
     /// Fail this many commits to come.
     failing: usize,
+    /// An invariant is broken on purpose.
+    broken: bool,
     /// Keep commits back until [`World::finish`].
     holding: bool,
     held: Vec<(OpId, Commit)>,
     commits: usize,
     out: Vec<Datagram>,
+    /// What others were told while a datagram was answered.
+    told: Vec<Datagram>,
     versions: BTreeMap<SessionId, Version>,
 }
 
@@ -111,10 +119,12 @@ impl World {
             records: Vec::new(),
             worker: Vec::new(),
             failing: 0,
+            broken: false,
             holding: false,
             held: Vec::new(),
             commits: 0,
             out: Vec::new(),
+            told: Vec::new(),
             versions: BTreeMap::new(),
         }
     }
@@ -140,12 +150,15 @@ impl World {
     /// Delivers a datagram: whatever is answered to it is not larger and goes back where it came from.
     fn deliver(&mut self, origin: Origin, bytes: &[u8]) -> Vec<Datagram> {
         let sent = self.give(Input::Datagram { origin, bytes: &mut bytes.to_vec() });
-        for answer in &sent {
+        let (answers, told): (Vec<_>, Vec<_>) = sent.into_iter().partition(|sent| sent.origin == origin);
+        for answer in &answers {
             assert!(answer.bytes.len() <= bytes.len(), "{} bytes answer {}", answer.bytes.len(), bytes.len());
-            assert_eq!(answer.origin, origin, "an answer goes back the way its question came");
         }
+        // An answer goes back the way its question came; elsewhere only who is superseded hears of it.
+        assert!(told.len() <= 1 && told.iter().all(|told| told.bytes.len() < CONTROL_LEN), "{told:?}");
+        self.told.extend(told);
         assert_eq!(self.drops(Drop::AnswerTooLarge), 0);
-        sent
+        answers
     }
 
     fn order(&mut self, order: Order) -> Vec<Datagram> {
@@ -219,6 +232,8 @@ impl World {
 
     /// Every transition has one record, with the version after the last one's.
     fn record(&mut self, record: Record) {
+        let broken = matches!(record.input, Some(Written::InvariantBroken { .. }));
+        assert!(!broken || self.broken, "an invariant does not hold: {record:?}");
         let session = record.session_id.unwrap();
         let last = self.versions.entry(session).or_default();
         match record.event {

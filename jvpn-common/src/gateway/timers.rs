@@ -3,6 +3,7 @@
 //! Owns the firing of alarms. Timers due at or before an input fire before it. Must never decide by
 //! anything but the boot time it is given.
 
+use super::attachment::Attachment;
 use super::command::WorkerOp;
 use super::commit::{Change, Locators, Then};
 use super::{Commit, Due, Engine};
@@ -18,9 +19,12 @@ impl Engine {
         while let Some(due) = self.alarms.due(self.now) {
             match due {
                 Due::Session(id) => self.tick(id),
-                Due::Pending(slot) => self.on_unconfirmed(slot),
+                Due::Pending(slot) => self.on_unconfirmed(slot, &Input::Tick),
                 Due::Wipe(slot) => self.wipe(slot),
                 Due::Silent(slot) => self.on_silence(slot),
+                Due::Unacknowledged(slot) => self.repeat(slot),
+                Due::Aged(slot) => self.on_aged(slot),
+                Due::Suspicions(id) => self.on_suspicions(id),
             }
         }
     }
@@ -62,16 +66,26 @@ impl Engine {
         self.table.sessions.get(&id).is_some_and(|live| live.busy.is_some())
     }
 
-    fn on_unconfirmed(&mut self, slot: Slot) {
+    /// Ends a handshake that nobody confirmed, for a reason the core knows.
+    fn on_unconfirmed(&mut self, slot: Slot, input: &Input) {
         let Some(attachment) = self.table.attachments.get(&slot) else { return };
         let policy = self.policy(&attachment.peer);
         let born = attachment.pending.as_ref().and_then(|pending| pending.birth.as_ref());
         let rows: Vec<usize> = born
-            .and_then(|core| core.tick(&policy, self.now))
+            .and_then(|core| core.step(input, &policy, self.now).ok())
             .map(|step| step.transitions.iter().map(|transition| transition.row).collect())
             .unwrap_or_default();
         self.count_rows(&rows);
         self.abandon(slot);
+    }
+
+    /// Ends every handshake of some peers that nobody confirmed yet.
+    pub(super) fn end_births(&mut self, input: &Input, whose: impl Fn(&PublicKey) -> bool) {
+        let unconfirmed = |held: &&Attachment| {
+            whose(&held.peer) && held.pending.as_ref().is_some_and(|pending| !pending.is_confirming())
+        };
+        let slots: Vec<Slot> = self.table.attachments.values().filter(unconfirmed).map(|held| held.slot).collect();
+        slots.into_iter().for_each(|slot| self.on_unconfirmed(slot, input));
     }
 
     fn wipe(&mut self, slot: Slot) {

@@ -53,6 +53,8 @@ pub enum Drop {
     RateLimited,
     /// Refused by the session core.
     Refused,
+    /// A message of our own that was given up: its acknowledgement never came, or newer ones took its room.
+    Unacknowledged,
     /// A commit failed and was rolled back.
     CommitFailed,
     /// An answer that would have been larger than its question: a bug.

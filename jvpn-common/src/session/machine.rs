@@ -61,7 +61,12 @@ impl Session {
     /// ran the timers nothing else was decided, and a session without keys must not stay bound for a timer's sake.
     fn precedes(&self, timer: On, input: &Input, policy: &Policy, now: Instant) -> bool {
         let ends = matches!(timer, On::SessionTtl | On::LossTtl);
-        let counts = ends || *input != Input::ControllerRestarted;
+        let counts = match input {
+            Input::ControllerRestarted => ends,
+            // What is not sound is not judged by its timers either.
+            Input::InvariantBroken { .. } => false,
+            _ => true,
+        };
         counts && self.deadline(timer, policy).is_some_and(|at| at <= now)
     }
 
@@ -153,7 +158,7 @@ impl Session {
         match *input {
             Input::Quality(report) if self.is_bound() && !report.is_empty() => {}
             Input::AttemptFailed if self.state == State::Recovering => {}
-            Input::Rekeyed { reject_after } if self.is_live() && self.keys == Keys::Live && reject_after > now => {
+            Input::Rekeyed { reject_after } if self.is_live() && self.keys == Keys::Live && reject_after >= now => {
                 session.reject_after = reject_after;
             }
             Input::NonceFloor { nonce } if self.is_live() && nonce > self.nonce => {

@@ -69,6 +69,11 @@ impl Session {
         Some((raised, gap))
     }
 
+    /// The same session under another name: a deliberate bug.
+    pub(crate) fn renamed(&self) -> Self {
+        Self { id: crate::ids::SessionId(self.id.0.map(|byte| !byte)), ..self.clone() }
+    }
+
     /// The same session as if no request had been accepted: a deliberate bug.
     pub(crate) fn forgetting_nonce(&self) -> Self {
         Self { nonce: 0, nonce_path: None, ..self.clone() }

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod pins;
 mod plane;
 mod region;
+mod restore;
 mod shared;
 mod slots;
 pub mod ticks;
@@ -30,7 +31,7 @@ pub use worker::{Batch, Slot as WorkerSlot, Turn, WorkerTables};
 
 use jvpn_common::abi::{ActiveWord, Event, PathCounters, SessionInfo, Traffic};
 use jvpn_common::ids::{Generation, Locator, SessionId, Slot, TransportIndex};
-use jvpn_common::mapop::MapOp;
+use jvpn_common::mapop::{Committed, MapOp};
 use jvpn_common::verdict::{VERDICTS_MAX, Verdict};
 use std::sync::Arc;
 use thiserror::Error;
@@ -150,6 +151,14 @@ pub trait DataPlane: Send {
 
     /// Fills in the configuration; the kernel program answers and refuses from now on.
     fn configure(&mut self, settings: &Settings);
+
+    /// Whether a slot holds what was committed: generation, active word, the binding it names.
+    fn agrees(&self, slot: Slot, committed: &Committed) -> bool {
+        restore::agrees(self, slot, committed)
+    }
+
+    /// Makes a slot what was committed, whatever it holds.
+    fn restore(&mut self, slot: Slot, committed: &Committed) -> Result<(), DataPlaneError>;
 
     /// Takes the sessions an earlier process left: unbinds them and reports them; what was never confirmed
     /// is freed.

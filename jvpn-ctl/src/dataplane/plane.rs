@@ -8,7 +8,7 @@ use super::undo::Step;
 use super::{Adopted, DataPlane, DataPlaneError, Settings, Shared, Undo, Verdicts};
 use jvpn_common::abi::{ActiveWord, Binding, Event, LocatorEntry, PENDING, SessionInfo, SteeringKeys};
 use jvpn_common::ids::{Generation, Locator, Slot};
-use jvpn_common::mapop::MapOp;
+use jvpn_common::mapop::{Committed, MapOp};
 use jvpn_common::time::Duration;
 use jvpn_common::verdict::VERDICTS_MAX;
 use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
@@ -202,6 +202,10 @@ impl<B: Backing> DataPlane for Plane<B> {
 
     fn configure(&mut self, settings: &Settings) {
         self.shared.configure(settings);
+    }
+
+    fn restore(&mut self, slot: Slot, committed: &Committed) -> Result<(), DataPlaneError> {
+        self.put_back(slot, committed)
     }
 
     fn adopt(&mut self) -> Result<Vec<Adopted>, DataPlaneError> {

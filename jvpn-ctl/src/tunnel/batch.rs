@@ -12,9 +12,9 @@ use jvpn_common::limits::{HEADER_LEN, TAG_LEN};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::counters::{Counter, Tally};
+use super::ports::Ports;
 use super::role::SocketId;
 use super::udp::{SEGMENTS_MAX, SEND_MAX, UdpPort};
-use super::worker::Ports;
 
 /// How long a send waits for room in the socket's buffer before its batch is dropped: the time a gigabit
 /// link needs for a tenth of that buffer. Longer would stall the other direction of this worker.

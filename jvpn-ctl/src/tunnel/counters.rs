@@ -71,6 +71,8 @@ counters! {
     DropInnerChecksum "drop_inner_checksum",
     /// No session for the inner destination, or it has no binding.
     DropNoRoute "drop_no_route",
+    /// Waited for a transport while the active one was lost: too many, or too long.
+    DropHeld "drop_held",
     /// No key to seal with, or its limit is reached.
     DropNoKey "drop_no_key",
     /// Larger than the path carries; answered with ICMP when allowed.

@@ -4,6 +4,7 @@
 //! datagram of it decide about the others.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use jvpn_common::crypto::seal::OpenError;
 use jvpn_common::limits::{HEADER_LEN, TAG_LEN};
@@ -139,6 +140,7 @@ fn judge(run: &mut Run, io: &mut Io, plain: &mut [u8], partial: bool) -> Opened 
     }
     let Some(inner) = Inner::parse(plain) else { return dropped(io, Counter::DropInner) };
     if !run.session.allows(inner.source) {
+        run.session.traffic().spoofed.fetch_add(1, Relaxed);
         return dropped(io, Counter::DropInnerSpoof);
     }
     // A partial checksum of something that has none we know could not be finished by anybody.

@@ -60,6 +60,18 @@ impl DataKey {
         &self.open
     }
 
+    /// Whether a rekey is due: so much was sealed, or failed to open.
+    #[must_use]
+    pub fn worn(&self) -> bool {
+        self.seal.rekey_due() || self.open.rekey_due()
+    }
+
+    /// Whether nothing more is sealed with it, by age or by number.
+    #[must_use]
+    pub fn spent(&self, now: Instant) -> bool {
+        !self.alive(now) || self.seal.spent()
+    }
+
     /// Whether the key's time has not passed.
     #[must_use]
     pub fn alive(&self, now: Instant) -> bool {

@@ -82,8 +82,8 @@ pub trait Role: Send {
     /// The route of a session, for pings and their answers.
     fn route_of(&mut self, session: SessionId) -> Option<Route<'_>>;
 
-    /// Whether reading the TUN must wait: the active transport is lost and another is being proven. The TUN's
-    /// own queue holds what is sent meanwhile; the worker gives up waiting after [`super::HOLD_MAX`].
+    /// Whether inner packets must wait: the active transport is lost and another is being proven. While they
+    /// do, the worker keeps them in a [`jvpn_common::client::HoldQueue`] and asks for no route.
     fn holds(&self) -> bool {
         false
     }

@@ -48,6 +48,8 @@ pub struct Traffic {
     pub last_inner: AtomicU64,
     /// When one was last sealed.
     pub last_sealed: AtomicU64,
+    /// Packets opened and dropped since their inner source is not the session's.
+    pub spoofed: AtomicU64,
 }
 
 impl SessionData {

@@ -34,13 +34,25 @@ pub struct TunOptions {
 
 /// One queue of a TUN device.
 pub struct Tun {
-    device: SyncDevice,
+    device: Device,
     offloads: u32,
+}
+
+/// What is read and written.
+enum Device {
+    Kernel(SyncDevice),
+    /// A pair of sockets that keep the borders of packets, for tests without privileges.
+    #[cfg(test)]
+    Pair {
+        end: socket2::Socket,
+        /// Refuse merged writes, as kernels have.
+        refuses_merged: bool,
+    },
 }
 
 impl std::fmt::Debug for Tun {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tun").field("fd", &self.device.as_raw_fd()).field("offloads", &self.offloads).finish()
+        f.debug_struct("Tun").field("fd", &self.as_fd().as_raw_fd()).field("offloads", &self.offloads).finish()
     }
 }
 
@@ -59,12 +71,21 @@ impl Tun {
             .build_sync()
             .with_context(|| format!("cannot make the TUN device {}", options.name))?;
         device.set_nonblocking(true)?;
-        let tun = Self { offloads: 0, device };
-        let offloads = sys::tun_offloads(tun.as_fd()).context("TUNSETOFFLOAD")?;
-        let tun = Self { offloads, ..tun };
-        let index = tun.device.if_index()?;
-        configure(index, options).await.with_context(|| format!("cannot configure {}", options.name))?;
-        Ok(tun)
+        let offloads = sys::tun_offloads(device.as_fd()).context("TUNSETOFFLOAD")?;
+        configure(device.if_index()?, options).await.with_context(|| format!("cannot configure {}", options.name))?;
+        Ok(Self { device: Device::Kernel(device), offloads })
+    }
+
+    /// A device whose other end is a socket: what is written there is read here, header first, and the other
+    /// way round.
+    #[cfg(test)]
+    pub(super) fn pair(refuses_merged: bool) -> (Self, socket2::Socket) {
+        let (end, other) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
+        for socket in [&end, &other] {
+            socket.set_nonblocking(true).unwrap();
+            socket.set_send_buffer_size(1 << 20).unwrap();
+        }
+        (Self { device: Device::Pair { end, refuses_merged }, offloads: 0 }, other)
     }
 
     /// Interface index.
@@ -72,7 +93,11 @@ impl Tun {
     /// # Errors
     /// When the device is gone.
     pub fn index(&self) -> io::Result<u32> {
-        self.device.if_index()
+        match &self.device {
+            Device::Kernel(device) => device.if_index(),
+            #[cfg(test)]
+            Device::Pair { .. } => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// `TUN_F_…` bits the kernel took.
@@ -92,6 +117,11 @@ impl Tun {
 
     /// Writes one virtio header and packet.
     pub(super) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        #[cfg(test)]
+        if matches!(self.device, Device::Pair { refuses_merged: true, .. }) && parts.first().is_some_and(|v| v[1] != 0)
+        {
+            return Err(rustix::io::Errno::INVAL.into());
+        }
         rustix::io::writev(self, parts)?;
         Ok(())
     }
@@ -99,7 +129,11 @@ impl Tun {
 
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.device.as_fd()
+        match &self.device {
+            Device::Kernel(device) => device.as_fd(),
+            #[cfg(test)]
+            Device::Pair { end, .. } => end.as_fd(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use jvpn_common::client::HoldQueue;
 use jvpn_common::time::{Duration, Instant, nanos};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
@@ -20,10 +21,10 @@ use super::inbound;
 use super::inner::INNER_MAX;
 use super::outbound;
 use super::ping::Ping;
+use super::ports::{Port, Ports, due};
 use super::queue::{FromWorker, Inbox, ToController, ToWorker, WorkerHandle, to_worker};
-use super::role::{Role, SocketId};
+use super::role::Role;
 use super::tun::Tun;
-use super::udp::UdpPort;
 use super::vnet::VNET_LEN;
 
 /// Batches received from one socket, or as many bytes read from the TUN, before the other has its turn.
@@ -31,15 +32,8 @@ use super::vnet::VNET_LEN;
 const TURN: usize = 4;
 /// Reads of the TUN before the other direction has its turn: small packets that make up one send.
 const TUN_READS: usize = 64;
-/// Looks in a row that found a socket empty, after which it counts as quiet.
-const QUIET_AFTER: u32 = 16;
-/// A quiet socket is looked at in every fourth turn while another has work: an empty `recvmmsg` per turn and
-/// family costs as much as sealing a packet. Four turns of bulk are about a millisecond, the latency of bulk itself.
-const LOOK_EVERY: u32 = 4;
 /// Longest sleep: a third of what a worker's lease may lapse after.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
-/// Longest time the TUN is left unread for a session that is between two transports.
-pub const HOLD_MAX: Duration = Duration::from_millis(100);
 /// Halves the idle latency where nobody else needs the processor; more would cost others' time.
 const SPIN: Duration = Duration::from_micros(50);
 /// One for the worker, one for interrupts and the kernel's receive path, two for everybody else.
@@ -77,31 +71,6 @@ impl Default for WorkerOptions {
 /// measured there, idle round trips of 80 µs instead of 43, and a tenth less throughput.
 fn spin_for(processors: usize) -> Duration {
     if processors >= SPIN_PROCESSORS { SPIN } else { Duration::ZERO }
-}
-
-/// The sockets of a worker.
-#[derive(Debug, Default)]
-pub(super) struct Ports(Vec<Port>);
-
-/// One socket, and how long it has been silent.
-#[derive(Debug)]
-struct Port {
-    id: SocketId,
-    port: Arc<UdpPort>,
-    /// Looks in a row that found nothing.
-    empty: u32,
-}
-
-/// Whether to look in turn number `turn` at a socket that was found empty so often; `busy`: the turn before found
-/// work somewhere.
-fn due(empty: u32, turn: u32, busy: bool) -> bool {
-    !busy || empty < QUIET_AFTER || turn.is_multiple_of(LOOK_EVERY)
-}
-
-impl Ports {
-    pub(super) fn find(&self, id: SocketId) -> Option<&UdpPort> {
-        self.0.iter().find(|known| known.id == id).map(|known| known.port.as_ref())
-    }
 }
 
 /// Everything of a worker but its role and its receive buffers.
@@ -176,7 +145,18 @@ pub struct Worker<R> {
     merge: Coalescer,
     buffer: Vec<u8>,
     vnet: [u8; VNET_LEN],
-    held_since: Option<Instant>,
+    held: HoldQueue,
+    turn: u32,
+    /// The turn before found work.
+    busy: bool,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Worked,
+    Idle,
+    Stop,
 }
 
 impl<R: Role> Worker<R> {
@@ -208,7 +188,9 @@ impl<R: Role> Worker<R> {
             merge: Coalescer::default(),
             buffer: vec![0; INNER_MAX + VNET_LEN],
             vnet: [0; VNET_LEN],
-            held_since: None,
+            held: HoldQueue::default(),
+            turn: 0,
+            busy: false,
         };
         Ok((worker, WorkerHandle(sender)))
     }
@@ -225,31 +207,36 @@ impl<R: Role> Worker<R> {
     /// When the TUN is gone, or the kernel cannot poll.
     pub fn run(mut self) -> io::Result<()> {
         let mut idle_since = None;
-        let mut turn = 0u32;
         loop {
-            turn = turn.wrapping_add(1);
             let now = boot_time();
-            self.role.begin(now);
-            if self.inbox.rung() {
-                let more = self.commands(now);
-                self.io.tally.publish(&self.counters);
-                if !more {
-                    return Ok(());
+            match self.turn(now)? {
+                Turn::Stop => return Ok(()),
+                Turn::Worked => idle_since = None,
+                Turn::Idle if now.since(*idle_since.get_or_insert(now)) < self.io.options.spin => {
+                    std::hint::spin_loop();
                 }
+                Turn::Idle => self.sleep()?,
             }
-            let worked = self.receive(now, turn, idle_since.is_none()) | self.send(now)?;
-            if worked {
-                self.io.tally.publish(&self.counters);
-                idle_since = None;
-                continue;
-            }
-            let since = *idle_since.get_or_insert(now);
-            if now.since(since) < self.io.options.spin {
-                std::hint::spin_loop();
-                continue;
-            }
-            self.sleep(now)?;
         }
+    }
+
+    /// Does at `now` what there is to do, without waiting for more.
+    pub(super) fn turn(&mut self, now: Instant) -> io::Result<Turn> {
+        self.turn = self.turn.wrapping_add(1);
+        self.role.begin(now);
+        if self.inbox.rung() {
+            let more = self.commands(now);
+            self.io.tally.publish(&self.counters);
+            if !more {
+                return Ok(Turn::Stop);
+            }
+        }
+        self.busy = self.receive(now) | self.send(now)?;
+        if !self.busy {
+            return Ok(Turn::Idle);
+        }
+        self.io.tally.publish(&self.counters);
+        Ok(Turn::Worked)
     }
 
     /// Carries out commands; false: stop.
@@ -274,7 +261,8 @@ impl<R: Role> Worker<R> {
     }
 
     /// Receives from every socket that is due; says whether anything was there.
-    fn receive(&mut self, now: Instant, turn: u32, busy: bool) -> bool {
+    fn receive(&mut self, now: Instant) -> bool {
+        let (turn, busy) = (self.turn, self.busy);
         let mut worked = false;
         for index in 0..self.io.ports.0.len() {
             for round in 0..TURN {
@@ -308,10 +296,10 @@ impl<R: Role> Worker<R> {
 
     /// Reads the TUN and sends what it held; says whether anything was there.
     fn send(&mut self, now: Instant) -> io::Result<bool> {
-        if self.holds(now) {
-            return Ok(false);
+        if self.role.holds() {
+            return self.hold(now);
         }
-        let mut worked = false;
+        let mut worked = self.release(now);
         let mut bytes = 0;
         for _ in 0..TUN_READS {
             let Some(len) = self.io.tun.read(&mut self.vnet, &mut self.buffer)? else { break };
@@ -327,26 +315,41 @@ impl<R: Role> Worker<R> {
         Ok(worked)
     }
 
-    /// Whether the TUN is to be left alone for now.
-    fn holds(&mut self, now: Instant) -> bool {
-        if !self.role.holds() {
-            self.held_since = None;
+    /// Keeps what the TUN has for the transport to come; says whether anything was there.
+    fn hold(&mut self, now: Instant) -> io::Result<bool> {
+        let dropped = self.held.dropped();
+        let mut worked = false;
+        for _ in 0..TUN_READS {
+            let Some(len) = self.io.tun.read(&mut self.vnet, &mut self.buffer)? else { break };
+            worked = true;
+            self.held.push(now, &[&self.vnet, self.buffer.get(..len).unwrap_or(&[])]);
+        }
+        self.io.tally.add(Counter::DropHeld, self.held.dropped() - dropped);
+        Ok(worked)
+    }
+
+    /// Sends what was kept and is still worth it, oldest first; says whether anything was there.
+    fn release(&mut self, now: Instant) -> bool {
+        if self.held.is_empty() {
             return false;
         }
-        let since = *self.held_since.get_or_insert(now);
-        now.since(since) < HOLD_MAX
+        let dropped = self.held.dropped();
+        while let Some(len) = self.held.pop(now, &mut self.buffer) {
+            let Some((vnet, rest)) = self.buffer.split_first_chunk_mut::<VNET_LEN>() else { break };
+            let Some(packet) = rest.get_mut(..len.saturating_sub(VNET_LEN)) else { break };
+            outbound::super_packet(&mut self.role, &mut self.io, vnet, packet, now);
+        }
+        self.io.tally.add(Counter::DropHeld, self.held.dropped() - dropped);
+        true
     }
 
     /// Sleeps until a descriptor is ready, or the lease wants refreshing.
-    fn sleep(&mut self, now: Instant) -> io::Result<()> {
-        let holding = self.held_since.is_some_and(|since| now.since(since) < HOLD_MAX);
+    pub(super) fn sleep(&mut self) -> io::Result<()> {
         let (tun, inbox) = (self.io.tun.as_fd(), self.inbox.as_fd());
         let sockets: Vec<_> = self.io.ports.0.iter().map(|known| known.port.as_fd()).collect();
         let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         fds.push(PollFd::new(&inbox, PollFlags::IN));
-        if !holding {
-            fds.push(PollFd::new(&tun, PollFlags::IN));
-        }
+        fds.push(PollFd::new(&tun, PollFlags::IN));
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(nanos(SLEEP_MAX)).unwrap_or(0) };
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -369,13 +372,5 @@ mod tests {
     #[test]
     fn a_small_machine_does_not_spin() {
         assert_eq!([1, 2, 3, 4, 64].map(spin_for).map(nanos), [0, 0, 0, 50_000, 50_000]);
-    }
-
-    #[test]
-    fn a_quiet_socket_waits_a_few_turns_of_work_and_none_before_sleep() {
-        let looks = |empty, busy| (0..8).filter(|&turn| due(empty, turn, busy)).count();
-        assert_eq!(looks(QUIET_AFTER, true), 2);
-        assert_eq!(looks(QUIET_AFTER - 1, true), 8, "one that had something lately is looked at always");
-        assert_eq!(looks(u32::MAX, false), 8, "nothing is left unseen when the worker may sleep");
     }
 }

@@ -153,8 +153,9 @@ impl ClientHost {
             }
             Command::Use(transport) => {
                 self.using = Some(transport);
-                while let Some(inner) = self.held.pop(now) {
-                    out.extend(self.seal(transport, &inner));
+                let mut inner = [0; 64];
+                while let Some(len) = self.held.pop(now, &mut inner) {
+                    out.extend(self.seal(transport, &inner[..len]));
                 }
             }
             Command::Hold => self.using = None,
@@ -219,7 +220,7 @@ impl ClientHost {
                 self.activity.inner_sent = Some(now);
                 self.dirty = true;
             }
-            None => self.held.push(now, inner),
+            None => self.held.push(now, &[&inner]),
         }
         if idle && self.using.is_some() {
             out.extend(self.handle(now, Input::TrafficStarted, cover));

@@ -17,6 +17,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
 
+/// Nonces nobody sets aside more of at once; a key that has fewer left may refuse a batch.
+const BATCH_MAX: u64 = 1_024;
+
 /// Why nothing was sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
@@ -125,6 +128,11 @@ impl<A: Aead> SealingKey<A> {
     /// Whether so much has been sealed that a rekey is due.
     pub fn rekey_due(&self) -> bool {
         self.sealed() >= self.limits.rekey_after
+    }
+
+    /// Whether it has so little left that a batch may find nothing: from now on it counts as dead.
+    pub fn spent(&self) -> bool {
+        self.sealed().saturating_add(BATCH_MAX) > self.limits.reject_after
     }
 
     /// Next counter of transport `k`; what the other side should have seen all of, below it.

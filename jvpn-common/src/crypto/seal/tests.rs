@@ -147,6 +147,15 @@ fn a_spent_key_seals_nothing_more_on_any_transport() {
 }
 
 #[test]
+fn a_key_counts_as_spent_before_a_batch_finds_nothing_left() {
+    let limits = Limits { rekey_after: 10, reject_after: 2_000, failures: 3 };
+    let sealer = SealingKey::new(ChaCha::new(key(1)), limits);
+    assert!(sealer.reserve(0, 976).is_ok() && !sealer.spent());
+    assert!(sealer.reserve(0, 1).is_ok() && sealer.spent());
+    assert_eq!(sealer.reserve(0, 1_024).err(), Some(SealError::Spent));
+}
+
+#[test]
 fn a_transport_given_up_by_the_sealer_never_starts_again() {
     let sealer = SealingKey::new(ChaCha::new(key(1)), Suite::Aes256Gcm.limits());
     for k in 0..=TRANSPORTS_MAX as u16 {

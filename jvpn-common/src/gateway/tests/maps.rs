@@ -4,7 +4,7 @@
 
 use crate::abi::{ACTIVE_NONE, ActiveWord, Binding};
 use crate::ids::{Generation, Locator, SessionId, Slot, TransportIndex};
-use crate::mapop::MapOp;
+use crate::mapop::{Committed, MapOp};
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -106,6 +106,13 @@ impl Maps {
         let held = self.slots.values().find(|held| held.session == session && held.is_active())?;
         let binding = held.bindings[&held.word.active()];
         Some((binding.remote(), binding.k))
+    }
+
+    /// A slot as it stands.
+    pub(super) fn holds(&self, slot: Slot) -> Committed {
+        let Entry { generation, pending, word, .. } = self.slots[&slot];
+        let active = self.slots[&slot].bindings.get(&word.active()).copied();
+        Committed { generation, pending, word, active }
     }
 
     /// Where inbound still drains from.

@@ -188,3 +188,90 @@ fn the_worker_may_be_the_first_to_see_the_next_epoch() {
     world.pass(secs(10));
     assert_eq!(ops(&world), ["install", "next 1", "wipe 0"]);
 }
+
+fn wishes(client: &mut Client, sent: &[Datagram]) -> Vec<u64> {
+    let opened = sent.iter().map(|datagram| client.open(datagram));
+    opened.filter(|message| message.body == Control::RekeyWanted).map(|message| message.id).collect()
+}
+
+fn worn(world: &mut World, client: &Client, epoch: u32, spent: bool) -> Vec<Datagram> {
+    let slot = world.slot(client.session);
+    world.give(Input::Worn { slot, epoch: Epoch(epoch), spent })
+}
+
+#[test]
+fn a_client_that_does_not_rekey_in_time_is_asked_to_even_while_idle() {
+    let (mut world, mut client) = attached();
+    let mut sent = Vec::new();
+    for _ in 0..12 {
+        sent.extend(world.pass(secs(10)));
+        report(&mut world, &mut client);
+    }
+    assert_eq!(sent, [], "until then it is the client's business");
+    let asked = world.pass(secs(10));
+    let ids = wishes(&mut client, &asked);
+    assert_eq!((ids.len(), asked.len()), (1, 1));
+    rekey(&mut world, &mut client);
+    let done = client.sealed(0, ids[0], Control::Done);
+    world.deliver(origin(10), &done);
+    for _ in 0..12 {
+        assert_eq!(world.pass(secs(10)), [], "it has what it wanted");
+        report(&mut world, &mut client);
+    }
+    assert_eq!(world.state(client.session), Some(State::Attached));
+}
+
+#[test]
+fn a_client_that_rekeys_by_itself_is_never_asked() {
+    let (mut world, mut client) = attached();
+    for round in 1..40 {
+        assert_eq!(world.pass(secs(10)), []);
+        if round % 12 == 0 { rekey(&mut world, &mut client) } else { report(&mut world, &mut client) }
+    }
+}
+
+#[test]
+fn worn_keys_ask_for_a_rekey_once_in_ten_seconds_however_often_it_is_said() {
+    let (mut world, mut client) = attached();
+    let before = world.picture();
+    let mut sent = Vec::new();
+    for _ in 0..10_000 {
+        sent.extend(worn(&mut world, &client, 0, false));
+    }
+    let ids = wishes(&mut client, &sent);
+    assert_eq!(ids.len(), 1);
+    assert_eq!(world.picture(), before);
+    let done = client.sealed(0, ids[0], Control::Done);
+    world.deliver(origin(10), &done);
+    world.pass(secs(9));
+    assert_eq!(worn(&mut world, &client, 0, false), []);
+    world.pass(secs(1));
+    assert_eq!(worn(&mut world, &client, 0, false).len(), 1, "it acknowledged and did nothing");
+    // Of an epoch that is being replaced, or that nobody gave out, nothing is wanted.
+    rekey(&mut world, &mut client);
+    world.pass(secs(12));
+    let quiet = world.engine.unacknowledged();
+    worn(&mut world, &client, 0, false);
+    worn(&mut world, &client, 9, true);
+    assert_eq!((world.engine.unacknowledged(), world.state(client.session)), (quiet, Some(State::Attached)));
+}
+
+#[test]
+fn spent_keys_are_dead_at_once_and_only_a_resume_helps() {
+    let (mut world, mut client) = attached();
+    worn(&mut world, &client, 0, true);
+    world.pass(ms(0));
+    assert_eq!(world.state(client.session), Some(State::Recovering));
+    let last = world.records.last().unwrap();
+    assert_eq!((last.reason, &last.details["reasons"]), (Some(Reason::RecoveryStart), &vec!["KEY_EXPIRED"].into()));
+    assert_eq!(ops(&world).last().unwrap(), "wipe all");
+    assert_eq!(crate::event::replay(last, &Policy::field()).map(|step| step.after.is_bound()), Ok(false));
+    let version = world.version(client.session);
+    worn(&mut world, &client, 0, true);
+    assert_eq!(world.version(client.session), version);
+    assert_eq!(client.refused(&mut world, origin(10), 0, Purpose::Lost).reason, Reason::KeysStale);
+    let purpose = client.resume();
+    client.shake(&mut world, purpose).unwrap();
+    assert_eq!(client.confirm(&mut world), Some(Control::Done));
+    assert_eq!(world.state(client.session), Some(State::Attached));
+}

@@ -165,7 +165,10 @@ impl Client {
                     self.sets.use_transport(transport);
                     self.worker.wake();
                 }
-                Command::Hold => self.sets.hold(),
+                Command::Hold => {
+                    self.sets.hold();
+                    self.worker.wake();
+                }
                 Command::Ping(transport) => {
                     if !self.worker.ping(Sets::ping_name(transport.set), 0) {
                         tracing::debug!("the worker is too busy for a ping");
@@ -183,6 +186,7 @@ impl Client {
                 Command::Event(event) => self.record(&event),
                 Command::Ended { session, reason } => {
                     tracing::warn!(%session, reason = reason.name(), "the session ended");
+                    self.sets.end();
                 }
             }
         }
@@ -229,8 +233,8 @@ impl Client {
                     self.received = (packets, at);
                 }
                 if let Some(key) = set.data.sealing() {
-                    activity.rekey_due = key.sealing().rekey_due() || key.opening().rekey_due();
-                    activity.key_spent = !key.alive(clock::boot());
+                    activity.rekey_due = key.worn();
+                    activity.key_spent = key.spent(clock::boot());
                 }
             }
         }

@@ -161,6 +161,12 @@ impl Sets {
         self.publish();
     }
 
+    /// The session is over: there is nothing to wait for.
+    pub fn end(&mut self) {
+        self.now.hold = false;
+        self.publish();
+    }
+
     fn publish(&mut self) {
         let sets = &self.now.sets;
         self.now.by_locator = sets
@@ -195,7 +201,11 @@ impl ClientRole {
         (right && flags & (FLAGS_RESERVED | FLAG_DOWN) == FLAG_DOWN).then_some((set, k))
     }
 
+    /// None while the transport in use is lost: nothing is sent there, answers to pings included.
     fn route(&self) -> Option<Route<'_>> {
+        if self.snapshot.hold {
+            return None;
+        }
         let active = self.snapshot.active.as_ref()?;
         let set = self.snapshot.sets.get(&active.set)?;
         Some(Route {
@@ -245,5 +255,62 @@ impl Role for ClientRole {
 
     fn holds(&self) -> bool {
         self.snapshot.hold
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jvpn_common::client::command::PathId;
+    use jvpn_common::crypto::Suite;
+    use jvpn_common::secret::Secret;
+
+    const SET: SetId = SetId(1);
+
+    fn transport() -> Transport {
+        let (path, to, epoch) = (PathId(1), "192.0.2.1:51821".parse().unwrap(), Epoch(1));
+        Transport { path, to, set: SET, epoch, k: TransportIndex(0), locator: Locator(7), mtu: 1_500 }
+    }
+
+    /// The controller's side with one set, and the worker's side of it.
+    fn carrying() -> (Sets, ClientRole) {
+        let mut sets = Sets::new(Vec::new());
+        sets.locators(SET, SteeringKeys::default(), vec![(TransportIndex(0), Locator(7))], &[]);
+        let secret = || Secret::take(&mut [1; 32]);
+        let (epoch, suite) = (Epoch(1), Suite::Aes256Gcm);
+        sets.install(DataKeys { set: SET, epoch, suite, up: secret(), down: secret() }, Instant(0));
+        sets.use_transport(transport());
+        let role = ClientRole::new(sets.shared());
+        (sets, role)
+    }
+
+    fn routes(role: &mut ClientRole) -> (bool, bool) {
+        role.begin(Instant(0));
+        let ping = role.route_of(name(SET)).is_some();
+        (role.route().is_some(), ping)
+    }
+
+    #[test]
+    fn a_lost_transport_is_no_way_for_packets_or_pings_until_the_next_one() {
+        let (mut sets, mut role) = carrying();
+        assert_eq!((role.holds(), routes(&mut role)), (false, (true, true)));
+        sets.hold();
+        assert_eq!(routes(&mut role), (false, false));
+        assert!(role.holds());
+        sets.use_transport(transport());
+        assert_eq!(routes(&mut role), (true, true));
+        assert!(!role.holds());
+    }
+
+    #[test]
+    fn packets_wait_through_a_change_of_keys_and_not_beyond_the_session() {
+        let (mut sets, mut role) = carrying();
+        sets.hold();
+        sets.forget(SET);
+        assert_eq!(routes(&mut role), (false, false));
+        assert!(role.holds(), "a resume forgets the old keys before it names the new transport");
+        sets.end();
+        assert_eq!(routes(&mut role), (false, false));
+        assert!(!role.holds());
     }
 }

@@ -18,6 +18,7 @@ mod role;
 pub mod sessions;
 pub mod setup;
 mod start;
+mod watch;
 
 pub use start::wanted;
 
@@ -27,8 +28,7 @@ use crate::config::{GatewayConfig, Paths};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
 use crate::runtime::stop::Stop;
-use crate::runtime::sys::watch;
-use crate::store::has_room;
+use crate::runtime::sys;
 use crate::tunnel::{Counters, FromWorker, Inbox};
 use anyhow::{Context, Result};
 use commit::Executor;
@@ -36,18 +36,19 @@ use compute::Compute;
 use interfaces::Interfaces;
 use jvpn_common::gateway::Engine;
 use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
-use jvpn_common::ids::{Incarnation, OwnerEpoch, Slot};
-use jvpn_common::time::Instant;
-use std::collections::BTreeMap;
+use jvpn_common::ids::{Incarnation, OwnerEpoch};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::unix::AsyncFdReadyGuard;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
+use watch::Watch;
 
-/// How often the worker's counters are read for the engine. Silence is judged in seconds.
-const ACTIVITY_EVERY: Duration = Duration::from_millis(250);
+/// How long a gateway that stops waits for its clients to acknowledge that it goes: two copies over a usual
+/// path. Who is not there delays the stop by no more than this.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Datagrams taken from the worker in one turn, so that timers and results are not starved.
 const TURN_MAX: usize = 256;
@@ -60,7 +61,7 @@ struct Gateway {
     compute: Compute,
     interfaces: Interfaces,
     counters: Arc<Counters>,
-    unanswered: BTreeMap<Slot, Instant>,
+    watch: Watch,
     /// Detaches at the end, if that was asked for.
     #[expect(dead_code, reason = "held for its drop")]
     detach: Option<start::Detach>,
@@ -87,8 +88,8 @@ impl Gateway {
         mut ended: oneshot::Receiver<std::io::Error>,
     ) -> Result<()> {
         let mut alarm = Alarm::new().context("no timer")?;
-        let bell = watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
-        let mut activity = tokio::time::interval(ACTIVITY_EVERY);
+        let bell = sys::watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
+        let mut look = tokio::time::interval(watch::LOOK_EVERY);
         let mut stop = Stop::new()?;
         loop {
             self.carry_out();
@@ -96,19 +97,14 @@ impl Gateway {
             tokio::select! {
                 biased;
                 () = stop.asked() => break,
-                ready = bell.readable() => {
-                    let mut ready = ready?;
-                    if !self.drain(&inbox) {
-                        ready.clear_ready();
-                    }
-                }
+                ready = bell.readable() => self.drain_ready(ready?, &inbox),
                 (op, result) = self.compute.next() => self.input(Input::Computed { op, result }),
                 fired = alarm.fired() => {
                     fired?;
                     self.input(Input::Wakeup);
                 }
                 Some(request) = requests.recv() => self.serve(request),
-                _ = activity.tick() => self.activity(),
+                _ = look.tick() => self.look(),
                 // Without its worker a gateway serves nobody; whoever started it starts it again.
                 Ok(error) = &mut ended => {
                     self.executor.plane.shared().set_alive(0, Duration::ZERO);
@@ -117,7 +113,24 @@ impl Gateway {
             }
         }
         self.input(Input::Order(Order::GoingAway));
-        self.carry_out();
+        let patience = tokio::time::sleep(FAREWELL);
+        tokio::pin!(patience);
+        loop {
+            self.carry_out();
+            if self.engine.unacknowledged() == 0 {
+                break;
+            }
+            alarm.set(self.engine.wakeup())?;
+            tokio::select! {
+                biased;
+                () = &mut patience => break,
+                ready = bell.readable() => self.drain_ready(ready?, &inbox),
+                fired = alarm.fired() => {
+                    fired?;
+                    self.input(Input::Wakeup);
+                }
+            }
+        }
         self.executor.plane.shared().set_alive(0, Duration::ZERO);
         Ok(())
     }
@@ -143,6 +156,12 @@ impl Gateway {
                     self.input(Input::Committed { op, done });
                 }
             }
+        }
+    }
+
+    fn drain_ready<T: AsRawFd>(&mut self, mut ready: AsyncFdReadyGuard<'_, T>, inbox: &Inbox<FromWorker>) {
+        if !self.drain(inbox) {
+            ready.clear_ready();
         }
     }
 
@@ -176,43 +195,6 @@ impl Gateway {
         if let Some(slot) = slot {
             let (opened, unanswered) = (Some(clock::boot()), None);
             self.input(Input::Activity { slot, opened, unanswered, epoch });
-        }
-    }
-
-    /// Tells the engine what the worker saw of every slot.
-    fn activity(&mut self) {
-        let now = clock::boot();
-        let mut seen = Vec::new();
-        for (slot, entry) in self.executor.sessions.iter() {
-            let Some(epoch) = entry.data.sealing().map(|key| key.epoch()) else { continue };
-            let opened = entry.locators.keys().filter_map(|k| entry.data.last_opened(k.0)).max();
-            let sealed = Instant(entry.data.traffic().last_sealed.load(std::sync::atomic::Ordering::Relaxed));
-            let waiting = sealed.0 != 0 && opened.is_none_or(|at| sealed > at);
-            let since = self.unanswered.get(&slot).copied().filter(|since| opened.is_none_or(|at| *since > at));
-            let unanswered = waiting.then(|| since.unwrap_or(sealed.min(now)));
-            match unanswered {
-                Some(at) => self.unanswered.insert(slot, at),
-                None => self.unanswered.remove(&slot),
-            };
-            seen.push((slot, opened, unanswered, epoch));
-        }
-        for (slot, opened, unanswered, epoch) in seen {
-            self.input(Input::Activity { slot, opened, unanswered, epoch });
-        }
-        self.look_at_storage();
-        self.interfaces.look();
-        let available = !self.executor.audit.is_failing() && !self.executor.keeper.is_failing();
-        self.input(Input::Order(Order::Storage { available }));
-    }
-
-    /// A record that could not be written goes on once there is room, even when nothing happens.
-    fn look_at_storage(&self) {
-        if self.executor.audit.is_failing() && has_room(&self.paths.state_dir) {
-            let resumed = self.executor.audit.resume(&clock::text(clock::boot()), clock::boot(), &self.config.name);
-            match resumed {
-                Ok(()) => tracing::info!("the record goes on; a GAP names what was lost"),
-                Err(error) => tracing::debug!(%error, "the record cannot be written yet"),
-            }
         }
     }
 

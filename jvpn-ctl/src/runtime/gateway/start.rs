@@ -10,6 +10,7 @@ use super::keeper::Keeper;
 use super::restore::Known;
 use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
 use super::sessions::Sessions;
+use super::watch::Watch;
 use super::{Gateway, setup};
 use crate::api;
 use crate::audit::{self, Audit};
@@ -111,7 +112,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         compute: Compute::start()?,
         interfaces,
         counters,
-        unanswered: BTreeMap::new(),
+        watch: Watch::default(),
     };
     tracing::info!(name = gateway.config.name, port = gateway.config.listen, incarnation = incarnation.0, "serving");
     let result = gateway.run(inbox, asked, ended).await;

@@ -1,0 +1,154 @@
+//! What a security team wants to see: said once, counted, never a flood.
+//!
+//! Owns the rule that a session has at most one record of a kind in [`SECURITY_EVERY`], with the number of
+//! causes since the last one, and the rule by which two addresses are said to compete. Must never change a
+//! session: an event is a record, whoever reads it decides.
+
+use super::Engine;
+use super::command::Command;
+use super::{Due, table::Live};
+use crate::event::{Event, Record};
+use crate::ids::{SessionId, Slot};
+use crate::reason::Reason;
+use crate::session::Path;
+use crate::session::flap::Meter;
+use crate::session::transition::{On, TABLE};
+use crate::time::{Duration, Instant};
+use std::collections::{BTreeMap, VecDeque};
+
+/// How often the same security event of the same session is recorded. Ten seconds keep a flood from
+/// filling the record and still show when it began and how long it lasted.
+const SECURITY_EVERY: Duration = Duration::from_secs(10);
+
+/// Addresses a session left by REBIND that are remembered. A NAT that forgets gives new ones; whoever
+/// competes comes back to one of the last.
+const LEFT_MAX: usize = 4;
+/// How long. The window of the abuse limit is the same minute.
+const LEFT_FOR: Duration = Duration::from_secs(60);
+/// Returns to such an address within a minute that are a competition. A NAT that changes its mind and back is
+/// one or two; half a minute of alternating sources is more.
+const RETURNS: u32 = 3;
+
+/// What was recorded of a kind last, and how much came since.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    at: Instant,
+    waiting: u64,
+}
+
+/// The security events of a session, by kind.
+#[derive(Debug, Default)]
+pub(super) struct Suspicions(BTreeMap<Reason, Suspicion>);
+
+impl Suspicions {
+    /// Counts causes; gives how many to record now.
+    fn count(&mut self, reason: Reason, causes: u64, now: Instant) -> Option<u64> {
+        let known = self.0.get(&reason).copied();
+        let (at, waiting) = known.map_or((now, 0), |known| (known.at, known.waiting));
+        let all = waiting.saturating_add(causes);
+        let due = known.is_none() || at + SECURITY_EVERY <= now;
+        let next = if due { Suspicion { at: now, waiting: 0 } } else { Suspicion { at, waiting: all } };
+        self.0.insert(reason, next);
+        due.then_some(all)
+    }
+
+    /// The kinds whose rest is due.
+    fn due(&self, now: Instant) -> Vec<Reason> {
+        let due = |suspicion: &Suspicion| suspicion.waiting > 0 && suspicion.at + SECURITY_EVERY <= now;
+        self.0.iter().filter(|(_, suspicion)| due(suspicion)).map(|(&reason, _)| reason).collect()
+    }
+
+    /// When the next rest is due.
+    fn next(&self) -> Option<Instant> {
+        let waiting = self.0.values().filter(|suspicion| suspicion.waiting > 0);
+        waiting.map(|suspicion| suspicion.at + SECURITY_EVERY).min()
+    }
+}
+
+/// Addresses a slot's session left by REBIND, and how often it came back to one.
+#[derive(Debug, Default)]
+pub(super) struct Roam {
+    left: VecDeque<(Path, Instant)>,
+    returns: Meter,
+}
+
+impl Roam {
+    /// The session went from one address to another under one locator; whether two compete for it.
+    fn rebound(&mut self, from: Path, to: Path, now: Instant) -> bool {
+        self.left.retain(|&(path, at)| path != from && now.since(at) < LEFT_FOR);
+        if self.left.len() == LEFT_MAX {
+            self.left.pop_front();
+        }
+        let back = self.left.iter().any(|&(path, _)| path == to);
+        self.left.push_back((from, now));
+        if back {
+            self.returns.add(now);
+        }
+        back && self.returns.count(now) >= RETURNS
+    }
+}
+
+impl Engine {
+    /// Something suspicious about a session, once.
+    pub(super) fn security(&mut self, session: SessionId, reason: Reason) {
+        self.suspicious(session, reason, 1);
+    }
+
+    /// So many causes of a security event of a session.
+    pub(super) fn suspicious(&mut self, id: SessionId, reason: Reason, causes: u64) {
+        let now = self.now;
+        let Some(live) = self.table.sessions.get_mut(&id).filter(|_| causes > 0) else { return };
+        if let Some(all) = live.suspicions.count(reason, causes, now) {
+            self.record_suspicion(id, reason, all);
+        }
+        self.arm_suspicions(id);
+    }
+
+    /// The rest of a flood that ended.
+    pub(super) fn on_suspicions(&mut self, id: SessionId) {
+        let due = self.table.sessions.get(&id).map(|live| live.suspicions.due(self.now)).unwrap_or_default();
+        for reason in due {
+            let now = self.now;
+            let live = self.table.sessions.get_mut(&id);
+            if let Some(all) = live.and_then(|live| live.suspicions.count(reason, 0, now)) {
+                self.record_suspicion(id, reason, all);
+            }
+        }
+        self.arm_suspicions(id);
+    }
+
+    fn arm_suspicions(&mut self, id: SessionId) {
+        let next = self.table.sessions.get(&id).and_then(|live| live.suspicions.next());
+        self.alarms.set(Due::Suspicions(id), next);
+    }
+
+    /// The session is over: what was not recorded yet is now.
+    pub(super) fn last_suspicions(&mut self, id: SessionId, live: &Live) {
+        self.alarms.set(Due::Suspicions(id), None);
+        let rest = live.suspicions.0.iter().filter(|(_, suspicion)| suspicion.waiting > 0);
+        let records: Vec<Record> =
+            rest.map(|(&reason, suspicion)| self.suspicion(live, reason, suspicion.waiting)).collect();
+        self.commands.extend(records.into_iter().map(|record| Command::Record(Box::new(record))));
+    }
+
+    fn record_suspicion(&mut self, id: SessionId, reason: Reason, causes: u64) {
+        let Some(live) = self.table.sessions.get(&id) else { return };
+        let record = self.suspicion(live, reason, causes);
+        self.commands.push_back(Command::Record(Box::new(record)));
+    }
+
+    fn suspicion(&self, live: &Live, reason: Reason, causes: u64) -> Record {
+        Record::about(&self.context(&live.peer), &live.core, Event::SecurityEvent, Some(reason))
+            .with("count", causes.into())
+    }
+
+    /// A session that was bound elsewhere moved by these rows: a REBIND may be one of two that compete.
+    pub(super) fn roamed(&mut self, id: SessionId, slot: Slot, rows: &[usize], from: Path, to: Path) {
+        let rebind = rows.iter().any(|&row| TABLE.get(row).is_some_and(|row| row.on == On::Rebind));
+        let now = self.now;
+        let Some(attachment) = self.table.attachments.get_mut(&slot).filter(|_| rebind && from != to) else { return };
+        if attachment.roam.rebound(from, to, now) {
+            self.security(id, Reason::SecHostileRoam);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Comparing a slot with what was committed, and making it that again.
+//!
+//! Owns what is compared: generation, active word, the binding it names. Must never leave a state in between
+//! that two bindings could be read from, and never believe the maps over the engine.
+
+use super::plane::{Backing, Plane};
+use super::{DataPlane, DataPlaneError};
+use jvpn_common::abi::{ACTIVE_NONE, Binding, PENDING};
+use jvpn_common::ids::Slot;
+use jvpn_common::mapop::Committed;
+
+fn flags(committed: &Committed) -> u32 {
+    if committed.pending { PENDING } else { 0 }
+}
+
+/// Whether a slot holds what was committed. While an entry is active its `drain_until` means nothing.
+pub(super) fn agrees(plane: &(impl DataPlane + ?Sized), slot: Slot, committed: &Committed) -> bool {
+    let shared = plane.shared();
+    let entry = committed.word.active();
+    let named = (entry != ACTIVE_NONE).then(|| Binding { drain_until: 0, ..shared.binding(slot, entry) });
+    let wanted = committed.active.map(|binding| Binding { drain_until: 0, ..binding });
+    shared.word(slot) == committed.word
+        && shared.generation(slot) == (committed.generation, flags(committed))
+        && (entry == ACTIVE_NONE || named == wanted)
+}
+
+impl<B: Backing> Plane<B> {
+    /// Unbound, then written anew, then bound as it was; nothing drains afterwards.
+    pub(super) fn put_back(&self, slot: Slot, committed: &Committed) -> Result<(), DataPlaneError> {
+        self.in_range(slot)?;
+        let word = committed.word;
+        self.shared.set_word(slot, word.successor(ACTIVE_NONE, ACTIVE_NONE));
+        self.shared.set_generation(slot, committed.generation, flags(committed));
+        for entry in [word.draining(), word.active()].into_iter().filter(|&entry| entry != ACTIVE_NONE) {
+            let before = Binding { drain_until: 0, ..self.shared.binding(slot, entry) };
+            let binding = committed.active.filter(|_| entry == word.active()).unwrap_or(before);
+            self.shared.set_binding(slot, entry, &binding);
+        }
+        self.shared.set_word(slot, word);
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! What the controller looks at by itself: the worker's counters, and the maps.
+//!
+//! Owns the memory of what was counted last, so that the engine hears differences and each cause once, and
+//! the reconcile that puts a slot back into what was committed. Must never decide what a difference means.
+
+use super::Gateway;
+use super::sessions::Entry;
+use crate::dataplane::DataPlane;
+use crate::runtime::clock;
+use crate::store::has_room;
+use jvpn_common::gateway::command::{Input, Order};
+use jvpn_common::ids::{Epoch, Generation, SessionId, Slot};
+use jvpn_common::reason::Reason;
+use jvpn_common::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// How often the worker's counters are read for the engine. Silence is judged in seconds.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often the maps are compared with what was committed. Whoever changes them is root already; two seconds
+/// bound how long a session is bound to what nobody proved.
+const RECONCILE_EVERY: Duration = Duration::from_secs(2);
+
+/// Counters of a slot as they were read last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counted {
+    forged: u64,
+    spoofed: u64,
+}
+
+/// What was seen before.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    unanswered: BTreeMap<Slot, Instant>,
+    counted: BTreeMap<(Slot, Generation), Counted>,
+    reconciled: Instant,
+}
+
+/// What the worker did with a slot since the last time.
+struct Seen {
+    slot: Slot,
+    opened: Option<Instant>,
+    unanswered: Option<Instant>,
+    epoch: Epoch,
+    worn: Option<bool>,
+}
+
+impl Watch {
+    fn seen(&mut self, slot: Slot, entry: &Entry, now: Instant) -> Option<Seen> {
+        let key = entry.data.sealing()?;
+        let (epoch, spent) = (key.epoch(), key.spent(now));
+        let opened = entry.locators.keys().filter_map(|k| entry.data.last_opened(k.0)).max();
+        let sealed = Instant(entry.data.traffic().last_sealed.load(Relaxed));
+        let waiting = sealed.0 != 0 && opened.is_none_or(|at| sealed > at);
+        let since = self.unanswered.get(&slot).copied().filter(|since| opened.is_none_or(|at| *since > at));
+        let unanswered = waiting.then(|| since.unwrap_or(sealed.min(now)));
+        match unanswered {
+            Some(at) => self.unanswered.insert(slot, at),
+            None => self.unanswered.remove(&slot),
+        };
+        Some(Seen { slot, opened, unanswered, epoch, worn: (spent || key.worn()).then_some(spent) })
+    }
+
+    /// What was counted against a session since the last time.
+    fn causes(&mut self, slot: Slot, entry: &Entry, plane: &dyn DataPlane) -> [(Reason, u64); 2] {
+        let spoofed = entry.data.traffic().spoofed.load(Relaxed);
+        let now = Counted { forged: plane.traffic(slot).forged, spoofed };
+        let last = self.counted.insert((slot, entry.generation), now).unwrap_or_default();
+        [
+            (Reason::SecForgedTag, now.forged.saturating_sub(last.forged)),
+            (Reason::SecInnerSpoof, now.spoofed.saturating_sub(last.spoofed)),
+        ]
+    }
+}
+
+impl Gateway {
+    /// Tells the engine what worker and kernel program saw of every slot.
+    pub(super) fn look(&mut self) {
+        let now = clock::boot();
+        let (mut seen, mut causes) = (Vec::new(), Vec::new());
+        for (slot, entry) in self.executor.sessions.iter() {
+            seen.extend(self.watch.seen(slot, entry, now));
+            let counted = self.watch.causes(slot, entry, &*self.executor.plane);
+            causes.extend(counted.map(|(reason, causes)| (entry.data.id(), reason, causes)));
+        }
+        let sessions = &self.executor.sessions;
+        let live = |slot: Slot, generation| sessions.entry(slot).is_some_and(|entry| entry.generation == generation);
+        self.watch.counted.retain(|&(slot, generation), _| live(slot, generation));
+        self.watch.unanswered.retain(|&slot, _| sessions.entry(slot).is_some());
+        for Seen { slot, opened, unanswered, epoch, worn } in seen {
+            self.input(Input::Activity { slot, opened, unanswered, epoch });
+            if let Some(spent) = worn {
+                self.input(Input::Worn { slot, epoch, spent });
+            }
+        }
+        for (session, reason, causes) in causes {
+            self.suspect(session, reason, causes);
+        }
+        if self.watch.reconciled + RECONCILE_EVERY <= now {
+            self.watch.reconciled = now;
+            self.reconcile();
+        }
+        self.look_at_storage();
+        self.interfaces.look();
+        let available = !self.executor.audit.is_failing() && !self.executor.keeper.is_failing();
+        self.input(Input::Order(Order::Storage { available }));
+    }
+
+    /// A record that could not be written goes on once there is room, even when nothing happens.
+    fn look_at_storage(&self) {
+        if self.executor.audit.is_failing() && has_room(&self.paths.state_dir) {
+            let resumed = self.executor.audit.resume(&clock::text(clock::boot()), clock::boot(), &self.config.name);
+            match resumed {
+                Ok(()) => tracing::info!("the record goes on; a GAP names what was lost"),
+                Err(error) => tracing::debug!(%error, "the record cannot be written yet"),
+            }
+        }
+    }
+
+    /// Compares every committed slot with the maps; what differs is put back and recorded.
+    fn reconcile(&mut self) {
+        self.carry_out();
+        let differing: Vec<_> = {
+            let plane = &self.executor.plane;
+            self.engine.committed().filter(|(_, slot, committed)| !plane.agrees(*slot, committed)).collect()
+        };
+        for (session, slot, committed) in differing {
+            let found = self.executor.plane.word(slot);
+            tracing::warn!(%session, %slot, ?found, ?committed, "a map holds what nobody committed; it is put back");
+            if let Err(error) = self.executor.plane.restore(slot, &committed) {
+                tracing::error!(%error, %session, "could not put a slot back");
+            }
+            self.suspect(session, Reason::SecMapTampered, 1);
+        }
+    }
+
+    fn suspect(&mut self, session: SessionId, reason: Reason, causes: u64) {
+        if causes > 0 {
+            self.input(Input::Suspicious { session, reason, causes });
+        }
+    }
+}
