@@ -82,6 +82,7 @@ pub(crate) fn all(route: Route, llvm_major: u32, names: Names, rustc: bool, core
         need("conntrack", "make a NAT forget", Sign::Program("conntrack")),
         need("ethtool", "offloads of the lab", Sign::Program("ethtool")),
         need("iperf3", "throughput", Sign::Program("iperf3")),
+        need("python3", "the second implementation of the vectors", Sign::Program("python3")),
     ]);
     needs
 }
