@@ -86,6 +86,7 @@ pub(crate) fn all(route: Route, llvm_major: u32, names: Names, rustc: bool, core
         need("busybox-static", "their first file system", Sign::Program("busybox")),
         need("cpio", "their first file system", Sign::Program("cpio")),
         need("xz-utils", "their modules", Sign::Program("xz")),
+        need("python3", "the second implementation of the vectors", Sign::Program("python3")),
     ]);
     needs
 }

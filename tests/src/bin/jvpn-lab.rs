@@ -216,7 +216,7 @@ fn pings(lab: &Lab) -> Result<bool> {
     ] {
         let ip: IpAddr = target.parse().context("address of the lab")?;
         for size in [56, 1_200] {
-            match ping(from, ip, size, Duration::from_secs(3)) {
+            match ping(from, ip, size, Duration::from_secs(15)) {
                 Ok(time) => println!("{name} {target}, {size} bytes: {:.3} ms", time.as_secs_f64() * 1e3),
                 Err(error) => {
                     answered = false;

@@ -98,8 +98,7 @@ impl Stage<'_> {
     fn play(&mut self, act: &'static Act) -> Result<ActReport> {
         self.prepare(act)?;
         let client = self.lab.topology.client();
-        let session_before = self.session()?;
-        let known = self.history(&session_before.id)?.len();
+        let (session_before, known) = self.session_and_history()?;
         let addresses_before = inspect::addresses(&client, TUN);
         let local = self.download.local;
         let Performed { fault_ns, done, noticed_ms, held } = self.perform(act)?;
@@ -108,8 +107,9 @@ impl Stage<'_> {
         let account = report::account(&traces.each_ref().map(|(_, trace)| trace.clone()), fault_ns);
         let end_ns = fault_ns + WINDOW_NS;
         let recovered_ns = fault_ns + (account.outage_ms * 1e6) as u64;
-        let session_after = self.session()?;
-        let records = self.history(&session_before.id)?.split_off(known);
+        let (session_after, mut records) = self.session_and_history()?;
+        // Of another session everything is new, and the act is broken.
+        let records = if session_after.id == session_before.id { records.split_off(known.len()) } else { records };
         let evidence = Evidence {
             act: act.name.into(),
             fault_ns,

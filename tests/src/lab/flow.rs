@@ -165,6 +165,7 @@ impl Flows {
         };
         let (sender, receiver) = (bind(from)?, bind(to)?);
         receiver.set_read_timeout(Some(STOP_NOTICE))?;
+        super::canary::roomy(&receiver)?;
         let target = receiver.local_addr()?;
         let (trace_out, stop) = (Arc::clone(trace), Arc::clone(&self.stop));
         self.threads.push(

@@ -16,7 +16,7 @@ use super::topology::{SPACES, Topology};
 const DIRECTORY: &str = "/run/jvpn-lab";
 const BPFFS: &str = "/sys/fs/bpf";
 /// How long processes of a lab get to die after SIGKILL before the lab says which one did not.
-const DEATH_LIMIT: Duration = Duration::from_secs(5);
+const DEATH_LIMIT: Duration = Duration::from_secs(20);
 
 /// What must go when the lab goes.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
