@@ -93,6 +93,10 @@ counters! {
     SendWaits "send_waits",
     /// A socket reported an error of an earlier datagram.
     SocketErrors "socket_errors",
+    /// Sockets given up: shut down, or their interface is gone.
+    SocketsLost "sockets_lost",
+    /// Turns of the loop. Many while little arrives: the worker spins.
+    Turns "turns",
 }
 
 /// Number of counters.

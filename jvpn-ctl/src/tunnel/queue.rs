@@ -56,10 +56,12 @@ pub enum FromWorker {
         /// When.
         at: Instant,
     },
-    /// A socket of the worker is gone (its interface was removed).
+    /// A socket carries nothing any more (its interface was removed); the worker has forgotten it.
     SocketLost {
-        /// Which.
+        /// Its name, which another may have by now.
         socket: SocketId,
+        /// Which it was.
+        port: Arc<UdpPort>,
     },
 }
 
@@ -170,6 +172,13 @@ pub(super) fn to_worker() -> io::Result<(Sender<ToWorker>, Inbox<ToWorker>)> {
 pub struct WorkerHandle(pub(super) Sender<ToWorker>);
 
 impl WorkerHandle {
+    /// A handle of a worker that never runs, and what keeps its queue open.
+    #[cfg(test)]
+    pub(crate) fn deaf() -> (Self, impl Sized) {
+        let (sender, inbox) = to_worker().unwrap();
+        (Self(sender), inbox)
+    }
+
     /// Adds a socket, or replaces the one of that name. False: the queue is full.
     #[must_use]
     pub fn add_socket(&self, id: SocketId, port: Arc<UdpPort>) -> bool {

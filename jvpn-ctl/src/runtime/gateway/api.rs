@@ -66,6 +66,7 @@ impl Gateway {
                 fix: format!("free space on the disk of {}", self.paths.state_dir.display()),
             });
         }
+        problems.extend(self.gone.problems());
         problems.extend(self.interfaces.problems());
         if self.config.xdp == XdpMode::Auto {
             for xdp in self.interfaces.xdp().filter(|xdp| xdp.mode == "generic") {

@@ -5,10 +5,10 @@
 
 use super::keeper::Keeper;
 use super::sessions::Sessions;
+use super::sockets::Sockets;
 use crate::audit::Audit;
 use crate::dataplane::{DataPlane, Undo};
 use crate::runtime::clock;
-use crate::tunnel::UdpPort;
 use anyhow::{Context, Result};
 use jvpn_common::event::Record;
 use jvpn_common::gateway::Commit;
@@ -19,26 +19,6 @@ use std::time::Duration;
 
 /// How often a failure that goes on is told as an error: a full disk fails every commit until it has room.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
-
-/// Sockets of both families, to send control on.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Sockets {
-    /// IPv4.
-    pub v4: Option<Arc<UdpPort>>,
-    /// IPv6.
-    pub v6: Option<Arc<UdpPort>>,
-}
-
-impl Sockets {
-    /// Sends one datagram the way its question came; what cannot be sent is lost, as on any network.
-    pub(super) fn send(&self, datagram: &Datagram) {
-        let port = if datagram.origin.client.is_ipv4() { &self.v4 } else { &self.v6 };
-        let Some(port) = port else { return };
-        if let Err(error) = port.send(datagram.origin.client, Some(datagram.origin.gateway.ip()), &datagram.bytes) {
-            tracing::debug!(%error, client = %datagram.origin.client, "could not send");
-        }
-    }
-}
 
 /// Everything a commit touches.
 pub(super) struct Executor {

@@ -6,8 +6,12 @@
 use crate::api::model::{Problem, Xdp};
 use crate::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Wanted};
 use crate::dataplane::pins::Pins;
+use jvpn_common::time::{Duration, Instant};
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+
+/// How long after a refusal it is tried again: loading holds the event loop for milliseconds.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// How the program got onto an interface: what a start and a return both do.
 #[derive(Clone, Debug)]
@@ -22,8 +26,8 @@ struct Interface {
     /// The kernel's number when the program was put on it; another one is another interface of the same name.
     index: Option<u32>,
     xdp: Xdp,
-    /// Why the program is not on it.
-    missing: Option<String>,
+    /// Why the program is not on it, and when putting it there is tried again.
+    missing: Option<(String, Instant)>,
 }
 
 /// Every configured interface.
@@ -65,24 +69,25 @@ impl Interfaces {
     }
 
     /// Looks whether one went or came; a system call an interface when nothing did.
-    pub(super) fn look(&mut self) {
+    pub(super) fn look(&mut self, now: Instant) {
         for at in 0..self.each.len() {
             let Some(interface) = self.each.get(at) else { return };
             let name = interface.xdp.iface.clone();
             let index = self.index(&name);
-            if index == interface.index {
+            let due = interface.missing.as_ref().is_some_and(|(_, at)| *at <= now);
+            if index == interface.index && (index.is_none() || !due) {
                 continue;
             }
             let (xdp, missing) = match index {
                 None => {
                     tracing::warn!(interface = name, "the interface is gone");
-                    (None, Some("it is gone".to_owned()))
+                    (None, Some(("it is gone".to_owned(), now)))
                 }
                 Some(_) => match self.put_on(&name) {
                     Ok(xdp) => (Some(xdp), None),
                     Err(error) => {
                         tracing::warn!(interface = name, %error, "the interface is back without the kernel program");
-                        (None, Some(error.to_string()))
+                        (None, Some((error.to_string(), now + AGAIN)))
                     }
                 },
             };
@@ -96,10 +101,10 @@ impl Interfaces {
     /// What is wrong with them.
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
         self.each.iter().filter_map(|interface| {
-            let (why, name) = (interface.missing.as_ref()?, &interface.xdp.iface);
+            let ((why, _), name) = (interface.missing.as_ref()?, &interface.xdp.iface);
             let fix = match interface.index {
                 None => format!("bring {name} back: the kernel program is put on it by itself"),
-                Some(_) => format!("jvpn-ctl load {name}, then restart this gateway"),
+                Some(_) => format!("try jvpn-ctl load {name}; this gateway tries again every few seconds"),
             };
             Some(Problem { problem: format!("the kernel program is not on {name}: {why}"), fix })
         })

@@ -17,6 +17,7 @@ mod restore;
 mod role;
 pub mod sessions;
 pub mod setup;
+mod sockets;
 mod start;
 mod watch;
 
@@ -29,7 +30,7 @@ use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::sys;
-use crate::tunnel::{Counters, FromWorker, Inbox};
+use crate::tunnel::{Counters, FromWorker, Inbox, WorkerHandle};
 use anyhow::{Context, Result};
 use commit::Executor;
 use compute::Compute;
@@ -37,6 +38,7 @@ use interfaces::Interfaces;
 use jvpn_common::gateway::Engine;
 use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
 use jvpn_common::ids::{Incarnation, OwnerEpoch};
+use sockets::GoneSockets;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -59,6 +61,8 @@ struct Gateway {
     engine: Engine,
     executor: Executor,
     compute: Compute,
+    worker: WorkerHandle,
+    gone: GoneSockets,
     interfaces: Interfaces,
     counters: Arc<Counters>,
     watch: Watch,
@@ -184,7 +188,7 @@ impl Gateway {
                 }
                 Some(FromWorker::EpochProven { session, epoch }) => self.epoch_proven(session, epoch),
                 Some(FromWorker::Busy { .. } | FromWorker::Pong { .. }) => {}
-                Some(FromWorker::SocketLost { socket }) => tracing::warn!(?socket, "a socket is gone"),
+                Some(FromWorker::SocketLost { port, .. }) => self.socket_lost(&port),
             }
         }
         true

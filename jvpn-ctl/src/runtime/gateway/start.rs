@@ -3,13 +3,14 @@
 //! Owns what is opened and in which order: store (locks the state directory), record, maps, TUN, sockets,
 //! worker, sessions of the earlier start, API. Everything is undone by dropping it.
 
-use super::commit::{Executor, Sockets};
+use super::commit::Executor;
 use super::compute::Compute;
 use super::interfaces::{Interfaces, Way};
 use super::keeper::Keeper;
 use super::restore::Known;
 use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
 use super::sessions::Sessions;
+use super::sockets::{ANY, GoneSockets, Sockets};
 use super::watch::Watch;
 use super::{Gateway, setup};
 use crate::api;
@@ -34,7 +35,7 @@ use jvpn_common::gateway::Engine;
 use jvpn_common::ids::{Incarnation, OwnerEpoch};
 use jvpn_common::mapop::MapOp;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -102,6 +103,8 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let executor = Executor { plane, keeper, audit, sessions, sockets, complained: None };
     let mut gateway = Gateway {
         started: clock::text(clock::boot()),
+        worker: worker.clone(),
+        gone: GoneSockets::default(),
         detach: detach_on_exit.then(|| Detach(config.interfaces.clone(), paths.clone())),
         config,
         paths,
@@ -185,11 +188,16 @@ pub fn wanted(mode: XdpMode) -> Wanted {
     }
 }
 
+/// The socket of one family.
+pub(super) fn socket(any: IpAddr, port: u16) -> std::io::Result<UdpPort> {
+    UdpPort::open(&UdpOptions::new(SocketAddr::new(any, port)))
+}
+
 fn sockets(port: u16) -> Result<Sockets> {
-    let open = |address: IpAddr| UdpPort::open(&UdpOptions::new(SocketAddr::new(address, port))).map(Arc::new);
-    let v4 = open(Ipv4Addr::UNSPECIFIED.into()).with_context(|| format!("UDP port {port}"))?;
-    let v6 = match open(Ipv6Addr::UNSPECIFIED.into()) {
-        Ok(socket) => Some(socket),
+    let [v4, v6] = ANY;
+    let v4 = socket(v4, port).map(Arc::new).with_context(|| format!("UDP port {port}"))?;
+    let v6 = match socket(v6, port) {
+        Ok(socket) => Some(Arc::new(socket)),
         Err(error) => {
             tracing::warn!(%error, port, "no IPv6 socket; clients reach this gateway over IPv4 only");
             None

@@ -101,8 +101,9 @@ impl Gateway {
             self.watch.reconciled = now;
             self.reconcile();
         }
+        self.open_sockets();
         self.look_at_storage();
-        self.interfaces.look();
+        self.interfaces.look(now);
         let available = !self.executor.audit.is_failing() && !self.executor.keeper.is_failing();
         self.input(Input::Order(Order::Storage { available }));
     }
