@@ -37,6 +37,8 @@ mod stage;
 mod sys;
 pub mod topology;
 
+pub use sys::{CountingAllocator, allocations};
+
 use canary::Canary;
 use registry::Entry;
 use topology::Topology;

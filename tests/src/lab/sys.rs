@@ -1,6 +1,8 @@
 //! Owns the few system calls of the lab that no safe crate offers. Never policy: each function is one call with its
 //! error returned.
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -115,6 +117,35 @@ pub(super) fn packet_socket(interface: &str) -> io::Result<Socket> {
         libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
     };
     if code == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The system's allocator, which counts how often each thread asks it for memory. A suite that wants to know makes it
+/// its global allocator.
+#[derive(Debug)]
+pub struct CountingAllocator;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often the calling thread allocated; 0 without [`CountingAllocator`].
+pub fn allocations() -> u64 {
+    ALLOCATIONS.with(Cell::get)
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; counting touches a plain cell of the thread, which needs
+// no memory and no destructor.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller keeps the contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract, and the pointer is from `alloc`, so from the system's allocator.
+        unsafe { System.dealloc(pointer, layout) }
+    }
 }
 
 /// Waits until a socket has something to read, with the precision of a high-resolution timer.
