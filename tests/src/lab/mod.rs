@@ -25,6 +25,7 @@ pub mod flow;
 pub mod ground;
 pub mod http;
 pub mod inspect;
+mod link;
 pub mod netns;
 pub mod pass;
 pub mod ping;

@@ -91,6 +91,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "dataplane", guess_s: 20, elevated: true },
     Suite { name: "tunnel", guess_s: 60, elevated: true },
     Suite { name: "lab", guess_s: 60, elevated: true },
+    Suite { name: "uplink", guess_s: 30, elevated: true },
     Suite { name: "demo", guess_s: 240, elevated: true },
 ];
 
