@@ -212,8 +212,7 @@ impl Topology {
     /// Makes the link of one end again after it was removed, without routes.
     pub(super) fn rewire(&self, space: &str, interface: &str) -> Result<()> {
         let is = |end: &End| end.space == space && end.interface == interface;
-        let links = LINKS.iter().filter(|(left, right)| is(left) || is(right));
-        links.map(|(left, right)| self.wire(left, right)).collect()
+        LINKS.iter().filter(|(left, right)| is(left) || is(right)).try_for_each(|(left, right)| self.wire(left, right))
     }
 
     fn wire(&self, left: &End, right: &End) -> Result<()> {
