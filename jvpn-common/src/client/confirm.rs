@@ -13,7 +13,7 @@ use super::session::Session;
 use super::timing::{COMMIT_PAUSE, ENDED_PAUSE};
 use crate::crypto::noise::Split;
 use crate::crypto::{EpochKeys, Suite};
-use crate::ids::{Locator, TransportIndex};
+use crate::ids::{Locator, TransportIndex, Version};
 use crate::limits::{OVERHEAD_V4, OVERHEAD_V6, PATH_MTU_UNPROVEN, PENDING_TIMEOUT};
 use crate::message::handshake::Outcome;
 use crate::message::{Accepted, Control, Message};
@@ -112,6 +112,8 @@ impl Engine {
         let resumed = confirm.accepted.outcome == Outcome::Resumed;
         let old = self.session.take();
         let mut session = Session::new(confirm.accepted, confirm.keys, confirm.path, self.now);
+        // Message 2 was sent before there was a transition; what is acknowledged is the first one.
+        session.version = session.version.max(Version(1));
         let mut detect = None;
         match (old, resumed) {
             (Some(old), true) if old.id == session.id => {

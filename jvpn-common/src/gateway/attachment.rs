@@ -44,6 +44,8 @@ pub(super) struct Pending {
     pub(super) origin: Origin,
     /// Sent again when message 1 comes again.
     pub(super) message2: Vec<u8>,
+    /// When it left first.
+    pub(super) offered: Instant,
     pub(super) ephemeral: [u8; 32],
     pub(super) timestamp: u64,
     /// Whether its slot is installed; message 2 has left then.

@@ -290,6 +290,7 @@ impl Engine {
         attachment.pending = Some(Pending {
             origin: asked.origin,
             message2,
+            offered: self.now,
             ephemeral: asked.ephemeral,
             timestamp: terms.timestamp,
             installed: false,

@@ -244,7 +244,7 @@ impl Engine {
         let policy = self.policy(&live.peer);
         let (step, locators, send) = match self.checked(live, step) {
             Ok(step) => (step, locators, send),
-            Err(ending) => (ending, Locators::default(), Vec::new()),
+            Err(ending) => (*ending, Locators::default(), Vec::new()),
         };
         let mut commit = Commit { strict: is_strict(&policy), send, ..Commit::default() };
         let attachment = live.slot.and_then(|slot| self.table.attachments.get(&slot));
@@ -279,14 +279,14 @@ impl Engine {
     }
 
     /// The step, if every invariant holds of it; else the one that ends its session, and only its session.
-    pub(super) fn checked(&self, live: &Live, mut step: Step) -> Result<Step, Step> {
+    pub(super) fn checked(&self, live: &Live, mut step: Step) -> Result<Step, Box<Step>> {
         if self.sabotage.is(Bug::ForgetsIdentity) {
             step.session = step.session.renamed();
         }
         let Err(broken) = invariant::check(&live.core, &step) else { return Ok(step) };
         let ending = Input::InvariantBroken { which: broken.which };
         // A session that is over cannot be ended again: then the step is all there is.
-        Err(live.core.step(&ending, &self.policy(&live.peer), self.now).unwrap_or(step))
+        Err(Box::new(live.core.step(&ending, &self.policy(&live.peer), self.now).unwrap_or(step)))
     }
 
     /// TERMINATE, sealed while there are keys, for a step that ends a session; a client that ends it by itself

@@ -7,6 +7,7 @@
 use super::command::{Commit, DataKeys, Datagram, StoreOp, WorkerOp};
 use super::commit::{Change, Stepped, Then, is_strict};
 use super::control::Came;
+use super::reattach::proved;
 use super::table::{Live, Waiting};
 use super::view::Drop;
 use super::{Due, Engine};
@@ -125,9 +126,9 @@ impl Engine {
         let failed = self.seal_to(came, Control::Reject(reject));
         let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
         let (session, peer) = (attachment.session, attachment.peer);
-        let Some(keys) = attachment.pending.as_mut().and_then(|pending| pending.keys.take()) else {
-            return self.drop(Drop::Busy);
-        };
+        let Some(pending) = &mut attachment.pending else { return };
+        let prove = self.now.since(pending.offered);
+        let Some(keys) = pending.keys.take() else { return self.drop(Drop::Busy) };
         // Nothing ends this handshake now but the outcome of its commit.
         self.alarms.set(Due::Pending(slot), None);
         let policy = self.policy(&peer);
@@ -147,7 +148,8 @@ impl Engine {
             let created = Record::about(&context, &step.session, Event::SessionCreated, Some(Reason::HandshakeOk));
             commit.records.push(created);
         }
-        commit.records.extend(self.records(&step, &peer));
+        let records = self.records(&step, &peer).into_iter();
+        commit.records.extend(records.map(|record| proved(record, prove)));
         let stepped = Stepped {
             id: session,
             rows: step.transitions.iter().map(|transition| transition.row).collect(),

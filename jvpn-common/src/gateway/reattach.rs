@@ -25,7 +25,8 @@ use crate::reason::Reason;
 use crate::sabotage::Bug;
 use crate::secret::PublicKey;
 use crate::session::{
-    self, Allowed, Cause, Class, Input, Opened, Path, Refusal, RefusalKind, Session, Step, Switch, Transport, Validated,
+    self, Allowed, Cause, Class, Input, Opened, Path, Refusal, RefusalKind, Session, State, Step, Switch, Transport,
+    Validated,
 };
 use crate::time::{Duration, Instant};
 use core::cmp::Ordering;
@@ -44,6 +45,8 @@ struct Asked {
     session: SessionId,
     peer: PublicKey,
     path: Path,
+    /// When the challenge that it answers was sent.
+    challenged: Option<Instant>,
 }
 
 /// What a nonce says.
@@ -61,7 +64,8 @@ impl Engine {
         let Some(path) = self.path(came.origin) else { return self.drop(Drop::GatewayAddress) };
         let Some(attachment) = self.table.attachments.get_mut(&came.slot) else { return };
         let (session, peer) = (attachment.session, attachment.peer);
-        let asked = Asked { came, request, session, peer, path };
+        let challenged = proof.map(|(_, time)| time);
+        let asked = Asked { came, request, session, peer, path, challenged };
         let Some(policy) = self.config.peers.get(&peer).map(|peer| peer.policy.clone()) else {
             return self.drop(Drop::Refused);
         };
@@ -260,11 +264,14 @@ impl Engine {
         };
         let ack = self.seal_to(asked.came, Control::Ack(ack));
         let send = self.fitting(ack, asked.came.len).into_iter().collect();
-        let detect = step.transitions.iter().any(session::Transition::is_switch).then_some(asked.request.evidence);
+        let switches = step.transitions.iter().any(session::Transition::is_switch);
         let (mut change, mut commit) = self.propose(asked.session, step, locators, send);
         commit.worker.extend(self.path_mtu(asked));
-        if let Some(evidence) = detect {
-            commit.records = commit.records.into_iter().map(|record| measured(record, &evidence)).collect();
+        if switches {
+            // A path that was proven ahead of need is proven in no time.
+            let prove = asked.challenged.map_or(Duration::ZERO, |at| self.now.since(at));
+            let evidence = &asked.request.evidence;
+            commit.records = commit.records.into_iter().map(|record| measured(record, evidence, prove)).collect();
         }
         if commit.maps.is_empty() {
             return (change, commit);
@@ -316,13 +323,20 @@ impl Engine {
     }
 }
 
-/// A record with what the client measured.
-fn measured(record: Record, evidence: &Evidence) -> Record {
-    record
+/// A record with what the client measured, and how long its proof took.
+fn measured(record: Record, evidence: &Evidence, prove: Duration) -> Record {
+    proved(record, prove)
         .with("detect_us", evidence.detect_us.into())
         .with("candidates", evidence.candidates.into())
         .with("loss_permille", evidence.loss_permille.into())
         .with("srtt_us", evidence.srtt_us.into())
+}
+
+/// A record of a binding with the time from asking for its proof to having it.
+pub(super) fn proved(record: Record, prove: Duration) -> Record {
+    let bound = record.event == Event::TransportSwitch || record.from == Some(State::Birth);
+    let micros = u64::try_from(prove.as_micros()).unwrap_or(u64::MAX);
+    if bound { record.with("prove_us", micros.into()) } else { record }
 }
 
 /// The switch a request asks for, with its evidence; none for VALIDATE.

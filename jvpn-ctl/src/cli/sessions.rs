@@ -99,27 +99,56 @@ fn details(session: &Session) -> String {
 
 fn timeline(history: &History) -> String {
     let row = |step: &Step| {
+        let moves = matches!(step.event.as_str(), "STATE_CHANGE" | "TRANSPORT_SWITCH");
+        let version = if moves { step.state_version.to_string() } else { format!("({})", step.state_version) };
         let change = match (&step.from, &step.to) {
             (Some(from), Some(to)) if from != to => format!("{from} -> {to}"),
             (_, Some(to)) => to.clone(),
             _ => "-".to_owned(),
         };
-        let mut reason = step.reason.clone().unwrap_or_else(|| step.event.clone());
+        // What only describes says what it is; two lines with one reason would look like two moves.
+        let mut reason = match &step.reason {
+            Some(reason) if moves => reason.clone(),
+            Some(reason) if *reason != step.event => format!("{}: {reason}", step.event),
+            _ => step.event.clone(),
+        };
         for detail in &step.details {
             reason.push_str(" + ");
             reason.push_str(detail);
         }
         let took = [step.detect_ms, step.prove_ms, step.commit_ms].map(output::tenth).join(" / ");
         let took = if took == "- / - / -" { "-".to_owned() } else { took };
-        [
-            output::clock(&step.ts),
-            step.state_version.to_string(),
-            change,
-            reason,
-            output::or_dash(step.transport.as_ref()),
-            took,
-        ]
+        [output::clock(&step.ts), version, change, reason, output::or_dash(step.transport.as_ref()), took]
     };
     let headings = ["time", "version", "state", "reason", "transport", "detect / prove / commit ms"];
     format!("session {}\n{}", history.session_id, output::table(headings, history.history.iter().map(row)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_only_describes_names_itself_and_has_its_version_in_brackets() {
+        let step = |event: &str, from: &str, to: &str| Step {
+            ts: "2026-01-02T03:04:05.006Z".to_owned(),
+            event: event.to_owned(),
+            from: Some(from.to_owned()),
+            to: Some(to.to_owned()),
+            reason: Some("HANDSHAKE_OK".to_owned()),
+            details: Vec::new(),
+            transport: Some("wlan0".to_owned()),
+            state_version: 1,
+            detect_ms: None,
+            prove_ms: Some(35.0),
+            commit_ms: None,
+        };
+        let steps = vec![step("SESSION_CREATED", "ATTACHED", "ATTACHED"), step("STATE_CHANGE", "BIRTH", "ATTACHED")];
+        let text = timeline(&History { session_id: "e535".to_owned(), history: steps });
+        let lines: Vec<Vec<&str>> =
+            text.lines().skip(2).map(|line| line.split_whitespace().skip(1).collect()).collect();
+        assert_eq!(lines[0][..4], ["(1)", "ATTACHED", "SESSION_CREATED:", "HANDSHAKE_OK"], "{text}");
+        assert_eq!(lines[1][..5], ["1", "BIRTH", "->", "ATTACHED", "HANDSHAKE_OK"], "{text}");
+        assert_eq!(lines[1][6..], ["-", "/", "35.0", "/", "-"], "{text}");
+    }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use jvpn_common::ids::{Epoch, SessionId};
 use jvpn_common::time::Instant;
@@ -202,9 +202,11 @@ impl WorkerHandle {
         self.0.1.ring();
     }
 
-    /// Ends the worker's loop. False: the queue is full; try again.
+    /// Ends the worker's loop, unless it has ended by itself. False: the queue is full; try again.
     #[must_use]
     pub fn stop(&self) -> bool {
-        self.0.send(ToWorker::Stop)
+        let sent = self.0.0.try_send(ToWorker::Stop);
+        self.wake();
+        !matches!(sent, Err(TrySendError::Full(_)))
     }
 }

@@ -30,14 +30,18 @@ fn a_proven_better_moves_the_session_once_and_the_old_binding_drains() {
     let (mut world, mut client) = attached();
     world.pass(secs(2));
     let (records, commits) = (world.records.len(), world.commits);
-    let ack = client.moved(&mut world, origin(20), 1, Purpose::BetterQuality);
+    let request = client.request(Purpose::BetterQuality);
+    let challenge = client.ask(&mut world, origin(20), 1, Client::asking(request)).unwrap();
+    world.pass(ms(35));
+    let proof = Client::proof(request, &challenge);
+    let Some(Control::Ack(ack)) = client.ask(&mut world, origin(20), 1, proof) else { panic!("no ACK") };
     assert_eq!((ack.version, ack.state), (Version(2), State::Attached.number()));
     assert_eq!(world.maps.bound(client.session), Some((origin(20).client, 1)));
     assert_eq!(world.maps.draining(world.slot(client.session)), Some(origin(10).client));
     assert_eq!((world.records.len(), world.commits), (records + 1, commits + 1));
     let record = world.records.last().unwrap();
     assert_eq!((record.event, record.reason), (Event::TransportSwitch, Some(Reason::TransportSwitchOk)));
-    assert_eq!(record.details["detect_us"], 30_000);
+    assert_eq!((&record.details["detect_us"], &record.details["prove_us"]), (&30_000.into(), &35_000.into()));
     assert_eq!(record.transport.to.as_ref().unwrap().class, crate::session::TransportClass::Secondary);
 }
 

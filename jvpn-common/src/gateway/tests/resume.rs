@@ -49,8 +49,10 @@ fn a_resume_keeps_id_addresses_and_versions_and_moves_to_a_new_slot() {
     assert_eq!(outcome(&client), Outcome::Resumed);
     assert_eq!(world.maps.bound(id), Some((origin(10).client, 0)), "message 2 disturbs nothing");
     assert_eq!((client.session, client.version), (id, Version(1)));
+    world.pass(ms(40));
     assert_eq!(client.confirm(&mut world), Some(Control::Done));
     assert_eq!((world.state(id), world.version(id)), (Some(State::Attached), 3), "lost, then accepted");
+    assert_eq!(world.records.last().unwrap().details["prove_us"], 40_000);
     assert_ne!(world.slot(id), slot);
     assert_eq!(world.maps.slots(), 1, "the old slot is free");
     assert_eq!(client.accepted.as_ref().unwrap().addresses, addresses);

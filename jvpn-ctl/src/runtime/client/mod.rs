@@ -23,7 +23,7 @@ use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::sys::watch;
-use crate::tunnel::{FromWorker, Inbox, UdpPort, WorkerHandle};
+use crate::tunnel::{Counters, FromWorker, Inbox, UdpPort, WorkerHandle};
 use anyhow::{Context, Result};
 use jvpn_common::client::Engine;
 use jvpn_common::client::command::{Activity, Command, Input, PathId};
@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 
 /// Datagrams taken from the worker in one turn, so that timers are not starved.
 const TURN_MAX: usize = 256;
@@ -54,6 +55,7 @@ struct Client {
     networks: Networks,
     sets: Sets,
     worker: WorkerHandle,
+    counters: Arc<Counters>,
     audit: Arc<Audit>,
     watch: Watch,
     tun: u32,
@@ -74,7 +76,12 @@ pub async fn run(config: ClientConfig, paths: Paths) -> Result<()> {
 }
 
 impl Client {
-    async fn run(&mut self, inbox: Inbox<FromWorker>, mut requests: Receiver<Request>) -> Result<()> {
+    async fn run(
+        &mut self,
+        inbox: Inbox<FromWorker>,
+        mut requests: Receiver<Request>,
+        mut ended: oneshot::Receiver<std::io::Error>,
+    ) -> Result<()> {
         let mut alarm = Alarm::new().context("no timer")?;
         let bell = watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
         let mut clocks = tokio::time::interval(CLOCK_EVERY);
@@ -101,6 +108,9 @@ impl Client {
                 }
                 () = self.watch.changed() => self.look_at_networks().await?,
                 Some(request) = requests.recv() => self.serve(request),
+                Ok(error) = &mut ended => {
+                    return Err(error).context(format!("the tunnel worker ended; is {} gone?", self.config.tun));
+                }
                 _ = clocks.tick() => {
                     looked = self.look_at_clocks(looked);
                     if self.networks.is_incomplete() {
