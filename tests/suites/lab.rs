@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use jvpn_tests::lab::canary::Probe;
 use jvpn_tests::lab::clock::now_ns;
+use jvpn_tests::lab::delay::trial;
 use jvpn_tests::lab::fault::Way;
 use jvpn_tests::lab::flow::{Account, Direction, Flows};
 use jvpn_tests::lab::http::{Download, Server};
@@ -17,6 +18,7 @@ use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::topology::{GATEWAY_V4, GATEWAY_V6, Path};
 use jvpn_tests::lab::{Lab, require_root};
+use jvpn_tests::size;
 
 const LAB: &str = env!("CARGO_BIN_EXE_jvpn-lab");
 
@@ -210,6 +212,20 @@ fn a_slow_path_holds_every_packet_and_loses_none() {
         assert!(fast(path), "the path must be as fast as before");
         lab.canary.prove_both_paths().expect("both paths");
     }
+}
+
+#[test]
+fn the_delay_loses_and_reorders_nothing_and_is_as_long_as_it_says() {
+    if let Err(error) = require_root() {
+        panic!("{error:#}");
+    }
+    // Everything runs on this machine: the full rate wants it for itself.
+    let (rate, seconds, late_us) = size::of((20_000, 2, 50_000), (90_000, 10, 2_000));
+    let trial = trial::run(rate, Duration::from_secs(seconds), Duration::from_millis(60)).expect("a trial");
+    println!("{trial:?}");
+    assert_eq!((trial.arrived, trial.disordered, trial.lost), (trial.sent, 0, 0), "{trial:?}");
+    assert_eq!(trial.early, 0, "{trial:?}");
+    assert!(trial.late_p99_us <= late_us, "{trial:?}");
 }
 
 #[test]

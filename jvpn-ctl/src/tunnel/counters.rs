@@ -69,6 +69,8 @@ counters! {
     DropInnerSpoof "drop_inner_spoof",
     /// The inner checksum was wrong.
     DropInnerChecksum "drop_inner_checksum",
+    /// Link-local or to a group of one link: the own kernel's talk, which no tunnel carries.
+    DropOfTheLink "drop_of_the_link",
     /// No session for the inner destination, or it has no binding.
     DropNoRoute "drop_no_route",
     /// Waited for a transport while the active one was lost: too many, or too long.

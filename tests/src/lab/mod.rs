@@ -26,6 +26,7 @@ pub mod ground;
 pub mod hostile;
 pub mod http;
 pub mod inspect;
+mod link;
 pub mod netns;
 pub mod pass;
 pub mod ping;
@@ -37,6 +38,8 @@ pub mod setup;
 mod stage;
 mod sys;
 pub mod topology;
+
+pub use sys::{CountingAllocator, allocations};
 
 use canary::Canary;
 use registry::Entry;
