@@ -484,3 +484,95 @@ fn without_root_each_verb_that_needs_it_exits_with_7_and_says_what_is_needed() {
     assert_eq!(stage.session().0.len(), 32, "and the daemon noticed nothing");
     stage.logs_are_quiet();
 }
+
+/// What a client changes in its namespace.
+fn network(stage: &Stage) -> String {
+    let client = stage.lab.topology.client();
+    let ask = |words: &[&str]| client.run(words, None).expect("ip answers");
+    let parts: [&[&str]; 4] =
+        [&["ip", "rule"], &["ip", "route", "show", "table", "all"], &["ip", "-6", "rule"], &["ip", "-br", "address"]];
+    parts.map(ask).concat()
+}
+
+#[test]
+fn a_killed_client_leaves_nothing_but_its_socket_and_cleanup_removes_it() {
+    let mut stage = Stage::new();
+    stage.product.stop(Role::Client).expect("stopped");
+    let before = network(&stage);
+    stage.product.start_side(Role::Client).expect("started");
+    stage.reaches(LAN_V4);
+    assert_ne!(network(&stage), before);
+    stage.product.kill(Role::Client).expect("killed");
+    until("addresses and routes are gone", &stage, || network(&stage) == before);
+    let run_dir = stage.files(Role::Client).join("run");
+    assert!(run_dir.join("client-till-17.sock").exists());
+    // As on a host whose configuration is gone already: only the places are known.
+    let mut command = Command::new(find_binary().expect("a binary"));
+    command.arg("cleanup").env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("JVPN_RUN_DIR", &run_dir).env("JVPN_STATE_DIR", stage.files(Role::Client).join("state"));
+    command.env("JVPN_PIN_ROOT", stage.lab.pin_root().join("nothing"));
+    let output = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("client-till-17.sock"), "{output:?}");
+    assert!(!run_dir.join("client-till-17.sock").exists());
+    let (code, _, said) = stage.product.verb(Role::Client, &["cleanup"]).expect("runs");
+    assert!(code == 0 && said.contains("nothing was left"), "{said}");
+}
+
+#[test]
+fn every_reading_verb_speaks_json_takes_short_ids_and_refuses_with_its_code() {
+    let stage = Stage::new();
+    let (id, _) = stage.session();
+    let short = &id[..6];
+    let both: [&[&str]; 6] = [
+        &["status"],
+        &["sessions"],
+        &["sessions", short],
+        &["sessions", short, "history"],
+        &["paths"],
+        &["explain", "LOSS"],
+    ];
+    for role in [Role::Gateway, Role::Client] {
+        for words in both {
+            let document = stage.product.json(role, words).expect("a document");
+            let schema = document["schema"].as_str().unwrap_or_default();
+            assert!(schema.starts_with("jvpn.") && schema.ends_with("/1"), "{role:?} {words:?}: {document:#}");
+        }
+        let (code, out, said) = stage.product.verb(role, &["events", "--json", "--first", "2"]).expect("runs");
+        assert_eq!((code, out.lines().count()), (0, 2), "{said}");
+        for line in out.lines() {
+            let record: Value = serde_json::from_str(line).expect("one object a line");
+            assert!(record["event"].is_string() && record["hash"].is_string(), "{line}");
+        }
+    }
+    for words in [&["peer", "list"][..], &["check"]] {
+        let document = stage.product.json(Role::Gateway, words).expect("a document");
+        assert!(document["schema"].is_string(), "{words:?}: {document:#}");
+    }
+    let nothing = if id.starts_with('0') { "f" } else { "0" };
+    let refused: [(Role, &[&str], i32, &str); 6] = [
+        (Role::Gateway, &["sessions", nothing], 4, "no session starts with"),
+        (Role::Gateway, &["terminate", nothing, "--yes"], 4, "no session starts with"),
+        (Role::Client, &["jump", "--to", "path-x"], 4, "there are: "),
+        (Role::Client, &["explain", "LOS"], 4, "did you mean `LOSS`?"),
+        (Role::Client, &["sessions", "../../x"], 2, "no id"),
+        (Role::Client, &["events", "--since", "soon"], 2, "soon"),
+    ];
+    for (role, words, expected, part) in refused {
+        let (code, out, said) = stage.product.verb(role, words).expect("runs");
+        assert_eq!((code, out.as_str()), (expected, ""), "{words:?}: {said}");
+        assert!(said.contains(part), "{words:?}: {said}");
+    }
+    let active = stage.status(Role::Client)["session"]["transport"]["name"].as_str().expect("a name").to_owned();
+    let (code, out, _) = stage.product.verb(Role::Client, &["jump", "--to", &active]).expect("runs");
+    assert!(code == 0 && out.contains("already"), "{out}");
+    let other = if active == "path-a" { "path-b" } else { "path-a" };
+    until("a jump", &stage, || stage.product.verb(Role::Client, &["jump", "--to", other]).expect("runs").0 == 0);
+    let paths = stage.product.json(Role::Client, &["paths"]).expect("paths");
+    let bound = paths["paths"].as_array().expect("paths[]").iter().filter(|path| path["gateway_says"] == "bound");
+    assert_eq!(bound.map(|path| &path["name"]).collect::<Vec<_>>(), [other], "{paths:#}");
+    let (code, _, said) = stage.product.verb(Role::Client, &["status", "--check"]).expect("runs");
+    assert_eq!(code, 0, "{said}");
+    let (code, out, _) = stage.product.verb(Role::Gateway, &["terminate", short, "--yes"]).expect("runs");
+    assert!(code == 0 && out.contains("OPERATOR_TERMINATION"), "{out}");
+}

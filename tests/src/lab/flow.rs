@@ -135,7 +135,8 @@ impl Trace {
     /// Longest pause between two sends around a fault.
     fn stall_ns(&self, fault_ns: u64) -> u64 {
         let near = fault_ns.saturating_sub(100 * PERIOD_NS)..fault_ns + WINDOW_NS;
-        let sends: Vec<u64> = self.sent.iter().map(|sent| sent.at_ns).filter(|at| near.contains(at)).collect();
+        let mut sends: Vec<u64> = self.sent.iter().map(|sent| sent.at_ns).filter(|at| near.contains(at)).collect();
+        sends.sort_unstable();
         sends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
     }
 }
