@@ -6,9 +6,7 @@ use std::cell::Cell;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{Domain, Socket, Type};
 
 const BPF_PROG_LOAD: libc::c_long = 5;
@@ -146,15 +144,6 @@ unsafe impl GlobalAlloc for CountingAllocator {
         // SAFETY: the caller keeps the contract, and the pointer is from `alloc`, so from the system's allocator.
         unsafe { System.dealloc(pointer, layout) }
     }
-}
-
-/// Waits until a socket has something to read, with the precision of a high-resolution timer.
-pub(super) fn readable(socket: &Socket, wait: Duration) -> bool {
-    let mut fds = [PollFd::new(socket, PollFlags::IN)];
-    let Ok(timeout) = wait.try_into() else {
-        return false;
-    };
-    poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
 }
 
 /// Frames received or sent by one call.
