@@ -247,3 +247,86 @@ fn pubkey_reads_standard_input_and_never_repeats_it() {
     assert_eq!((bad.code, bad.out.as_str()), (2, ""));
     assert!(!bad.err.contains("c2VjcmV0"), "{}", bad.err);
 }
+
+#[test]
+fn a_peer_whose_file_cannot_be_handed_out_leaves_nothing() {
+    let host = Host::new();
+    host.gateway();
+    let words = ["peer", "add", "a", "--psk", "--endpoint", "198.51.100.7:1", "--out", "no/such/directory/a.toml"];
+    let add = host.run(&words);
+    assert_eq!(add.code, 1, "{}", add.err);
+    assert_eq!(std::fs::read_dir(host.at("etc/peers.d")).expect("there").count(), 0);
+}
+
+#[test]
+fn every_verb_explains_itself() {
+    let host = Host::new();
+    let verbs: [&[&str]; 26] = [
+        &["init"],
+        &["genkey"],
+        &["pubkey"],
+        &["genpsk"],
+        &["peer"],
+        &["peer", "add"],
+        &["peer", "rm"],
+        &["peer", "list"],
+        &["check"],
+        &["load"],
+        &["unload"],
+        &["serve"],
+        &["connect"],
+        &["status"],
+        &["sessions"],
+        &["paths"],
+        &["jump"],
+        &["terminate"],
+        &["events"],
+        &["explain"],
+        &["cleanup"],
+        &["completions"],
+        &["man"],
+        &["sessions", "00", "history"],
+        &["init", "gateway"],
+        &["init", "client"],
+    ];
+    for words in verbs {
+        let said = host.run(&[words, &["--help"]].concat());
+        assert_eq!((said.code, said.err.as_str()), (0, ""), "{words:?}");
+        says(&said.out, &["Usage: jvpn-ctl", "--json", "Print help"]);
+    }
+    let root = host.run(&["--help"]);
+    says(&root.out, &["Exit codes: 0 ok, 1 failed, 2 usage", "7 privilege missing"]);
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_verb() {
+    let host = Host::new();
+    for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef jvpn-ctl"), ("fish", "complete -c jvpn-ctl")] {
+        let said = host.run(&["completions", shell]);
+        assert_eq!(said.code, 0, "{}", said.err);
+        says(&said.out, &[mark, "terminate", "cleanup", "explain"]);
+    }
+    let page = host.run(&["man"]);
+    assert_eq!(page.code, 0);
+    says(&page.out, &[".TH", "jvpn\\-ctl"]);
+    assert_eq!(host.run(&["man", "--out", "pages"]).code, 0);
+    for name in ["jvpn-ctl.1", "jvpn-ctl-serve.1", "jvpn-ctl-peer-add.1", "jvpn-ctl-events.1"] {
+        assert!(host.at("pages").join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn colour_is_for_terminals_and_no_color_wins_there_too() {
+    let host = Host::new();
+    let on_a_terminal = |environment: &[(&str, &str)], words: &str| {
+        let mut command = Command::new("script");
+        let program = env!("CARGO_BIN_EXE_jvpn-ctl");
+        command.args(["-qec", &format!("{program} {words}"), "/dev/null"]).env_clear();
+        command.env("PATH", "/usr/bin:/bin").env("TERM", "xterm").envs(environment.iter().copied());
+        command.env("JVPN_RUN_DIR", host.at("run")).stdin(std::process::Stdio::null());
+        String::from_utf8(command.output().expect("script runs").stdout).expect("text")
+    };
+    assert!(on_a_terminal(&[], "status").contains('\x1b'));
+    assert!(!on_a_terminal(&[("NO_COLOR", "1")], "status").contains('\x1b'));
+    assert!(!on_a_terminal(&[], "--color never status").contains('\x1b'));
+}

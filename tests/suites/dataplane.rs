@@ -455,7 +455,7 @@ mod interface {
             for (bind_to, gateway) in [("10.9.0.1:0", "10.9.0.2:51821"), ("[fd09::1]:0", "[fd09::2]:51821")] {
                 let socket = UdpSocket::bind(bind_to).unwrap();
                 socket.connect(gateway).unwrap();
-                socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
                 for padding in lengths {
                     sequence += 1;
                     let probe = packet::probe(LOCATOR.0, 0, sequence, padding);
@@ -484,6 +484,13 @@ mod interface {
         let error = Kernel::open(&pins).unwrap_err().to_string();
         assert!(error.contains("rm -r"), "{error}");
         assert!(mode("0700").success());
+        let owner = |owner: &str| Command::new("chown").arg(owner).arg(pins.root()).status().unwrap();
+        assert!(owner("65534").success());
+        for error in [pins.check().unwrap_err(), pins.create().unwrap_err(), pins.remove_all().unwrap_err()] {
+            assert!(error.to_string().contains("may be planted"), "{error}");
+        }
+        assert!(pins.root().exists(), "what is another's is left alone");
+        assert!(owner("0").success());
         pins.remove_all().unwrap();
         assert!(!pins.root().exists());
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use jvpn_tests::lab::canary::Probe;
 use jvpn_tests::lab::clock::now_ns;
+use jvpn_tests::lab::delay::trial;
 use jvpn_tests::lab::fault::Way;
 use jvpn_tests::lab::flow::{Account, Direction, Flows};
 use jvpn_tests::lab::http::{Download, Server};
@@ -17,8 +18,21 @@ use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::topology::{GATEWAY_V4, GATEWAY_V6, Path};
 use jvpn_tests::lab::{Lab, require_root};
+use jvpn_tests::size;
 
 const LAB: &str = env!("CARGO_BIN_EXE_jvpn-lab");
+
+/// Until something that takes milliseconds has happened on a machine that does other things as well.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[track_caller]
+fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !there() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
 
 fn up() -> Lab {
     if let Err(error) = require_root() {
@@ -166,7 +180,7 @@ fn each_fault_is_in_force_while_held_and_gone_afterwards() {
         lab.loss(path, 0.05).expect("loss").undo().expect("undo");
         lab.mtu(path, 1_300).expect("mtu").undo().expect("undo");
         lab.rate(path, 10_000_000).expect("rate").undo().expect("undo");
-        let all = lab.canary.burst(path, 200, 1_400, Duration::from_secs(2)).expect("burst");
+        let all = lab.canary.burst(path, 200, 1_400, PATIENCE).expect("burst");
         assert_eq!(all.len(), 200, "nothing may be lost without a fault");
     }
 }
@@ -178,22 +192,40 @@ fn a_slow_path_holds_every_packet_and_loses_none() {
         let delay = Duration::from_millis(60);
         let slow = lab.delay(path, delay).expect("delay");
         for v6 in [false, true] {
-            let probe = lab.canary.probe_within(path, v6, 1_400, Duration::from_secs(1)).expect("probe");
-            let took = probe.round_trip.expect("an answer");
-            assert!(took >= delay * 2 && took < delay * 2 + Duration::from_millis(500), "{took:?}");
+            let mut fastest = Duration::MAX;
+            wait_until("an answer in time", || {
+                let probe = lab.canary.probe_within(path, v6, 1_400, Duration::from_secs(2)).expect("probe");
+                fastest = fastest.min(probe.round_trip.unwrap_or(Duration::MAX));
+                fastest < delay * 2 + Duration::from_millis(500)
+            });
+            assert!(fastest >= delay * 2, "{fastest:?}");
         }
         let fast = |path| {
             let quick = |probe: &Probe| probe.round_trip.is_some_and(|took| took < delay);
             lab.canary.probe_until(path, false, 64, quick).is_ok_and(|probe| quick(&probe))
         };
         assert!(fast(path.other()), "the other path must not be slow");
-        let arrived = lab.canary.burst(path, 3_000, 200, Duration::from_secs(3)).expect("burst");
+        let arrived = lab.canary.burst(path, 3_000, 200, PATIENCE).expect("burst");
         assert_eq!(arrived.len(), 3_000);
         slow.undo().expect("undo");
         lab.canary.prove_both_paths().expect("both paths");
         assert!(fast(path), "the path must be as fast as before");
         lab.canary.prove_both_paths().expect("both paths");
     }
+}
+
+#[test]
+fn the_delay_loses_and_reorders_nothing_and_is_as_long_as_it_says() {
+    if let Err(error) = require_root() {
+        panic!("{error:#}");
+    }
+    // Everything runs on this machine: the full rate wants it for itself.
+    let (rate, seconds, late_us) = size::of((20_000, 2, 50_000), (90_000, 10, 2_000));
+    let trial = trial::run(rate, Duration::from_secs(seconds), Duration::from_millis(60)).expect("a trial");
+    println!("{trial:?}");
+    assert_eq!((trial.arrived, trial.disordered, trial.lost), (trial.sent, 0, 0), "{trial:?}");
+    assert_eq!(trial.early, 0, "{trial:?}");
+    assert!(trial.late_p99_us <= late_us, "{trial:?}");
 }
 
 #[test]
@@ -222,11 +254,7 @@ fn a_frozen_process_is_stopped_and_goes_on_afterwards() {
     let frozen = lab.freeze(child.id()).expect("freeze");
     assert_eq!(state(child.id()), 'T');
     frozen.undo().expect("continue");
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while state(child.id()) == 'T' {
-        assert!(Instant::now() < deadline, "it does not go on");
-        thread::yield_now();
-    }
+    wait_until("it goes on", || state(child.id()) != 'T');
     child.kill().expect("kill");
     child.wait().expect("its end");
 }
@@ -248,7 +276,7 @@ fn flows_over_the_underlay_lose_nothing_and_see_a_silence_as_long_as_it_is() {
     let calm = account(calm_ns);
     assert_eq!((calm.lost, calm.duplicated), (0, 0), "{calm:?}");
     assert!(calm.sent > 8_500, "two flows of 1 kHz for 4.5 s: {calm:?}");
-    assert!(calm.outage_ms < 100.0, "{calm:?}");
+    assert!(calm.outage_ms < 100.0 + 2.0 * calm.stall_ms, "{calm:?}");
 
     let fault_ns = now_ns();
     let silent = lab.silence_now(Path::A).expect("silence");
@@ -261,8 +289,8 @@ fn flows_over_the_underlay_lose_nothing_and_see_a_silence_as_long_as_it_is() {
     let seen = account(fault_ns);
     let (shortest, longest) = ((ending_ns - begun_ns) as f64 / 1e6, (ended_ns - fault_ns) as f64 / 1e6);
     assert!(seen.outage_ms >= shortest - 2.0, "{seen:?}, silent for {shortest} ms");
-    assert!(seen.outage_ms <= longest + 100.0, "{seen:?}, silent for {longest} ms");
-    assert!(seen.lost >= 2 * (shortest as u64 - 5), "{seen:?}");
+    assert!(seen.outage_ms <= longest + 100.0 + 2.0 * seen.stall_ms, "{seen:?}, silent for {longest} ms");
+    assert!(seen.lost as f64 >= 2.0 * (shortest - 5.0 - seen.stall_ms), "{seen:?}");
     assert_eq!(seen.duplicated, 0);
 }
 
@@ -271,13 +299,15 @@ fn a_download_over_one_connection_survives_a_silence_and_has_the_right_sum() {
     let lab = up();
     let server = Server::start(&lab.topology.gateway(), address(GATEWAY_V4)).expect("server");
     let download = Download::start(&lab.topology.client(), server.address).expect("download");
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while download.bytes() < 1_000_000 {
-        assert!(Instant::now() < deadline, "{} bytes", download.bytes());
-        thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("a megabyte", || download.bytes() >= 1_000_000);
     let silent_ns = now_ns();
     let silent = lab.silence(Path::A, Way::Both).expect("silence");
+    // What had arrived before may still be on its way to the reader.
+    let mut last = download.bytes();
+    wait_until("what was in flight", || {
+        thread::sleep(Duration::from_millis(200));
+        std::mem::replace(&mut last, download.bytes()) == last
+    });
     let (in_flight_ns, quiet_from) = (now_ns(), download.bytes());
     thread::sleep(Duration::from_millis(300));
     assert_eq!(download.bytes(), quiet_from, "bytes pass a silent path");
@@ -285,8 +315,9 @@ fn a_download_over_one_connection_survives_a_silence_and_has_the_right_sum() {
     assert!(!download.advanced(in_flight_ns, now_ns()));
     silent.undo().expect("undo");
     let back_ns = now_ns();
-    thread::sleep(Duration::from_secs(2));
-    assert!(download.alive() && download.advanced(back_ns, now_ns()));
+    wait_until("it goes on", || download.advanced(back_ns, now_ns()));
+    wait_until("more bytes", || download.bytes() > 2_000_000);
+    assert!(download.alive());
     assert_eq!(server.peer(), Some(download.local));
     server.finish();
     let finished = download.finish().expect("the whole download");
@@ -299,7 +330,7 @@ fn pings_pass_in_both_families_and_a_silent_path_fails_with_its_name() {
     let lab = up();
     let client = lab.topology.client();
     for target in [GATEWAY_V4, GATEWAY_V6] {
-        ping(&client, address(target), 1_200, Duration::from_secs(2)).expect("an answer");
+        ping(&client, address(target), 1_200, PATIENCE).expect("an answer");
     }
     let _silent = lab.silence(Path::A, Way::Both).expect("silence");
     let error = ping(&client, address(GATEWAY_V4), 56, Duration::from_millis(600)).expect_err("silence");

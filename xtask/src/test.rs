@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use crate::exit::{self, Exit};
 use crate::progress::{self, Output};
 use crate::setup::Ready;
-use crate::{Args, bpf, build, docs, paths, run, tidy, tool};
+use crate::{Args, bpf, build, docs, need, paths, run, tidy, tool};
 
 use plan::{Action, Job, Size};
 
@@ -82,6 +82,8 @@ fn perform(job: &Job, size: Size, ready: &mut Option<Ready>) -> anyhow::Result<(
             (Action::Tidy, _) => tidy::check(),
             (Action::Docs, _) => docs::build(),
             (Action::Deny, _) => deny(),
+            (Action::Rebuild, _) => rebuild(),
+            (Action::Vectors, _) => vectors(),
             (Action::ClippyEbpf, Some(ready)) => bpf::clippy(ready),
             (Action::ClippyEbpf, None) => bpf::clippy(&build::everything()?),
             (Action::Cargo(commands), _) => progress::run(step.name, step.guess_s, Output::Inherited, || {
@@ -118,6 +120,29 @@ fn deny() -> anyhow::Result<()> {
     tool::ensure_deny()?;
     let mut command = std::process::Command::new(paths::tool(tool::DENY.name));
     command.current_dir(paths::root()).args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]);
+    run::run(command)
+}
+
+/// What cargo finds fresh it does not write.
+fn rebuild() -> anyhow::Result<()> {
+    let products = [paths::object(), paths::binary("jvpn-ctl"), paths::binary("jvpn-lab")];
+    let written = || products.each_ref().map(|file| fs::metadata(file).and_then(|meta| meta.modified()).ok());
+    let before = written();
+    build::everything()?;
+    for ((file, before), after) in products.iter().zip(before).zip(written()) {
+        anyhow::ensure!(before.is_some() && before == after, "a second build wrote {} again", file.display());
+    }
+    Ok(())
+}
+
+/// Python writes them out again and compares; nothing is changed.
+fn vectors() -> anyhow::Result<()> {
+    let Some(python) = paths::program("python3") else {
+        let command = need::apt_command(&["python3"]);
+        return Err(Exit::because(exit::MISSING, format!("no python3 for the vectors; run as root:\n  {command}")));
+    };
+    let mut command = std::process::Command::new(python);
+    command.current_dir(paths::root()).args(["tests/vectors/make.py", "--check"]);
     run::run(command)
 }
 

@@ -73,8 +73,12 @@ impl Engine {
         session.noticed = None;
         session.switches += u32::from(purpose != Purpose::Rebind);
         self.counters.clear();
-        for path in self.paths.values_mut() {
-            path.streak = 0;
+        for (id, other) in &mut self.paths {
+            other.streak = 0;
+            if let Some(link) = &mut other.link {
+                // The gateway said so just now; the echoes of the others follow.
+                link.bound = *id == path;
+            }
         }
         if let Some(path) = self.paths.get_mut(&path) {
             // What the path lost before it was bound says nothing about the session on it.

@@ -71,8 +71,15 @@ pub struct Status {
     pub healthy: bool,
     /// What is wrong, with its fix.
     pub problems: Vec<Problem>,
-    /// How the kernel program is attached; none when it is not.
+    /// How the kernel program is attached to the first interface; none when it is not.
     pub xdp: Option<Xdp>,
+    /// The same for every interface.
+    #[serde(default)]
+    pub interfaces: Vec<Xdp>,
+    /// Datagrams and inner packets dropped since the start, by verdict of the kernel program (upper case) and by
+    /// counter of the worker (lower case); those that never happened are left out.
+    #[serde(default)]
+    pub drops: BTreeMap<String, u64>,
     /// Sessions by state.
     pub sessions: BTreeMap<String, u64>,
     /// A client's own session.
@@ -95,9 +102,9 @@ pub struct Problem {
 pub struct Xdp {
     /// Interface.
     pub iface: String,
-    /// `native` or `generic`.
+    /// `native`, `generic`, or `missing` when the interface or the program on it is gone.
     pub mode: String,
-    /// The kernel's number of the program.
+    /// The kernel's number of the program; zero when it is missing.
     pub prog_id: u32,
 }
 

@@ -172,6 +172,22 @@ impl Audit {
         }
     }
 
+    /// Writes the GAP record of what was lost, without waiting for something to happen that would: after a full disk
+    /// nothing may happen until new sessions are let in again.
+    ///
+    /// # Errors
+    /// There is still no room; nothing changed.
+    pub fn resume(&self, ts: &str, at: jvpn_common::time::Instant, node: &str) -> Result<(), AuditError> {
+        let mut writer = self.shared.lock();
+        let context = Context { ts, at, node, seq: writer.next, peer: "" };
+        if let Some(lines) = writer.resume(&context)? {
+            self.shared.dirty.notify_one();
+            drop(writer);
+            lines.into_iter().for_each(|line| drop(self.shared.feed.send(line.into())));
+        }
+        Ok(())
+    }
+
     /// Waits until the record `seq` is on the disk.
     ///
     /// # Errors
@@ -255,18 +271,31 @@ impl Writer {
         let mut head = self.head;
         record.seq = seq;
         if let Some(missed) = self.missed {
-            let gap = gap_record(&record, missed);
+            let context = Context { ts: &record.ts, at: record.at, node: &record.node, seq, peer: "" };
+            let gap = gap_record(&context, missed);
             record.seq = seq + 1;
             head = add(&gap, head, &mut bytes, &mut lines);
         }
         head = add(&record, head, &mut bytes, &mut lines);
-        self.rotate_for(bytes.len() as u64, seq)?;
-        self.segment.append(&bytes)?;
-        self.head = head;
-        self.written = record.seq;
-        self.next = record.seq + 1;
-        self.missed = None;
+        self.write(&bytes, head, seq, record.seq)?;
         Ok((record.seq, lines))
+    }
+
+    /// Writes the GAP record alone; none when nothing was lost.
+    fn resume(&mut self, context: &Context<'_>) -> Result<Option<Vec<String>>, AuditError> {
+        let Some(missed) = self.missed else { return Ok(None) };
+        let (mut bytes, mut lines) = (Vec::new(), Vec::new());
+        let head = add(&gap_record(context, missed), self.head, &mut bytes, &mut lines);
+        self.write(&bytes, head, context.seq, context.seq)?;
+        Ok(Some(lines))
+    }
+
+    /// Writes the lines of records `first` to `last`, all or none.
+    fn write(&mut self, bytes: &[u8], head: Hash, first: u64, last: u64) -> Result<(), AuditError> {
+        self.rotate_for(bytes.len() as u64, first)?;
+        self.segment.append(bytes)?;
+        (self.head, self.written, self.next, self.missed) = (head, last, last + 1, None);
+        Ok(())
     }
 
     fn rotate_for(&mut self, more: u64, seq: u64) -> Result<(), AuditError> {
@@ -287,9 +316,8 @@ fn add(record: &Record, head: Hash, bytes: &mut Vec<u8>, lines: &mut Vec<String>
     sealed.hash
 }
 
-fn gap_record(next: &Record, missed: Missed) -> Record {
-    let context = Context { ts: &next.ts, at: next.at, node: &next.node, seq: next.seq, peer: "" };
-    Record::plain(&context, Event::Gap)
+fn gap_record(context: &Context<'_>, missed: Missed) -> Record {
+    Record::plain(context, Event::Gap)
         .with("first_seq", missed.first.to_string().into())
         .with("last_seq", missed.last.to_string().into())
         .with("count", (missed.last - missed.first + 1).into())

@@ -138,6 +138,27 @@ fn a_full_disk_is_an_error_and_the_gap_is_a_record_when_there_is_room_again() {
 }
 
 #[test]
+fn after_a_full_disk_the_record_goes_on_even_when_nothing_happens() {
+    let state = tempfile::tempdir().expect("a directory");
+    let (audit, _) = Audit::open(state.path()).expect("opens");
+    let resume = || audit.resume("2026-01-02T03:04:05Z", Boot(9), "gw");
+    resume().expect("nothing to do");
+    assert_eq!(lines(state.path()), Vec::<String>::new(), "a record that lost nothing has no GAP");
+    audit.append(record("a")).expect("written");
+    audit.shared.lock().segment.room = 0;
+    audit.append(record("b")).expect_err("full");
+    assert!(resume().expect_err("still full").is_full());
+    assert!(audit.is_failing());
+    audit.shared.lock().segment.room = u64::MAX;
+    resume().expect("room again");
+    assert!(!audit.is_failing());
+    audit.append(record("c")).expect("written");
+    assert_eq!(chained(state.path()), [1, 3, 4]);
+    let all = lines(state.path());
+    assert!(all[1].contains("\"event\":\"GAP\"") && all[1].contains("\"count\":1"), "{}", all[1]);
+}
+
+#[test]
 fn segments_change_at_their_size_and_the_chain_runs_through() {
     let state = tempfile::tempdir().expect("a directory");
     let (audit, _) = Audit::open_with(state.path(), 1_500).expect("opens");

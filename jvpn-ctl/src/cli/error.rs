@@ -126,15 +126,15 @@ impl From<AttachError> for CliError {
     fn from(error: AttachError) -> Self {
         // A build without the program cannot do what only the program can: that is missing as a right would be.
         let (kind, hint) = match &error {
-            AttachError::NoObject => (Kind::Privilege, "cargo xtask build"),
+            AttachError::NoObject => (Kind::Privilege, "`cargo xtask build` makes one with it"),
             AttachError::Foreign { .. } => (Kind::Refused, "jvpn-ctl never replaces a program that is not its own"),
             AttachError::ForeignPins(_) => (Kind::Refused, "or give another place with --pin-root"),
             AttachError::NoInterface(_) => (Kind::NotFound, "`ip link` lists the interfaces"),
             AttachError::Layout | AttachError::Size { .. } => {
-                (Kind::Refused, "`jvpn-ctl cleanup` ends nothing but what is loaded")
+                (Kind::Refused, "`jvpn-ctl cleanup` removes program and maps; sessions are kept in the store")
             }
             AttachError::Map { .. } => (Kind::NotFound, "load first: jvpn-ctl load IFACE"),
-            AttachError::NoBpffs(_) => (Kind::Failed, "the message names the command"),
+            AttachError::NoBpffs(_) => (Kind::Failed, "or give a place on another bpffs with --pin-root"),
             AttachError::Pins { .. } | AttachError::Load(_) | AttachError::Clock(_) | AttachError::Netlink(_) => {
                 (Kind::Failed, "this needs root, or CAP_BPF and CAP_NET_ADMIN")
             }

@@ -31,6 +31,13 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
             return output::value(&jumped);
         }
         let jumped = jumped.body;
+        if jumped.from.as_ref() == Some(&jumped.to) {
+            return output::data(&format!(
+                "session {}: is on {} already",
+                output::short(&jumped.session_id),
+                jumped.to
+            ));
+        }
         let done = match (jumped.dry_run, jumped.state_version) {
             (true, _) => "would jump".to_owned(),
             (false, Some(version)) => format!("jumped (version {version})"),

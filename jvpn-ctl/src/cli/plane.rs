@@ -28,7 +28,12 @@ pub(super) fn privileged() -> Result<(), CliError> {
 
 /// The gateway's configuration and places.
 pub(super) fn gateway(context: &Context) -> Result<(GatewayConfig, Paths), CliError> {
-    let config = GatewayConfig::load(&context.places.config_of(Role::Gateway))?;
+    let file = context.places.config_of(Role::Gateway);
+    let missing = !file.exists();
+    let config = GatewayConfig::load(&file).map_err(|report| {
+        let error = CliError::from(report);
+        if missing { error.hint("make one: jvpn-ctl init gateway; or name it with --config FILE") } else { error }
+    })?;
     let paths = context.places.resolve(Role::Gateway, &config.name, &config.paths);
     Ok((config, paths))
 }

@@ -87,7 +87,7 @@ async fn show(context: &Context, status: &Envelope<Status>) -> Result<(), CliErr
     for problem in &status.problems {
         output::data(&format!("  {}\n    fix: {}", problem.problem, problem.fix))?;
     }
-    if let Some(xdp) = &status.xdp {
+    for xdp in &status.interfaces {
         output::data(&format!("kernel program: {} on {} (id {})", xdp.mode, xdp.iface, xdp.prog_id))?;
     }
     let sessions: Envelope<Sessions> = context.client()?.get("/v1/sessions").await?;

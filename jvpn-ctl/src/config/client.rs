@@ -262,7 +262,7 @@ fn client(reader: &mut Reader<'_>, raw: &RawFile) -> Option<ClientConfig> {
     Some(ClientConfig {
         name: reader.name("name", &own.name),
         private_key,
-        tun: own.tun.as_ref().map_or_else(|| "jvpn0".into(), |tun| reader.interface("tun", tun)),
+        tun: own.tun.as_ref().map_or_else(|| super::DEFAULT_TUN.into(), |tun| reader.interface("tun", tun)),
         routes: routes.into_iter().map(|net| net.into_inner().trunc()).collect(),
         preshared_key,
         endpoints: endpoints.into_iter().map(Spanned::into_inner).collect(),

@@ -264,7 +264,7 @@ fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
             .unwrap_or(DEFAULT_PORT),
         interfaces: raw.interfaces.as_ref().iter().map(|name| reader.interface("interfaces", name)).collect(),
         xdp: raw.xdp.unwrap_or_default(),
-        tun: raw.tun.as_ref().map_or_else(|| "jvpn0".into(), |tun| reader.interface("tun", tun)),
+        tun: raw.tun.as_ref().map_or_else(|| super::DEFAULT_TUN.into(), |tun| reader.interface("tun", tun)),
         addresses: addresses.into_iter().map(Spanned::into_inner).collect(),
         masquerade: raw.masquerade.unwrap_or(true),
         // A million sessions is 900 MB of kernel memory, allocated whole at load.

@@ -16,5 +16,8 @@ mod tests;
 pub use client::{ClientConfig, ClientKeys, KeySource, TransportClass, TransportConfig, Via};
 pub use gateway::{GatewayConfig, GatewayKeys, PeerConfig, XdpMode};
 pub(crate) use load::check_name;
-pub use paths::{Paths, Places, Role};
+pub use paths::{FilePaths, Paths, Places, Role};
 pub use report::Report;
+
+/// Name of the TUN device unless the file gives another one.
+pub const DEFAULT_TUN: &str = "jvpn0";

@@ -11,3 +11,12 @@ pub mod firewall;
 pub mod gateway;
 pub mod stop;
 mod sys;
+
+use crate::tunnel::Counters;
+use std::collections::BTreeMap;
+
+/// What a worker dropped so far, by name; never is left out.
+fn drops(counters: &Counters) -> BTreeMap<String, u64> {
+    let dropped = counters.iter().filter(|(name, count)| name.starts_with("drop_") && *count > 0);
+    dropped.map(|(name, count)| (name.to_owned(), count)).collect()
+}

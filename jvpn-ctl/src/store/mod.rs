@@ -1,7 +1,8 @@
 //! What survives a restart: sessions without secrets, version ceilings, incarnation and owner epoch.
 //!
 //! Owns the database file `state.redb` and the lock of the state directory. Must never hold a key other than a
-//! peer's public one, and must never panic over what a torn disk left: that is an error with the file's name.
+//! peer's public one, must never panic over what a torn disk left (that is an error with the file's name), and must
+//! never stay broken after a disk that was full has room again.
 
 mod lock;
 #[cfg(test)]
@@ -16,6 +17,11 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use serde::{Deserialize, Serialize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Free bytes from which a disk that was full is tried again: room for some thousand records, so that what is let in
+/// then does not fail on the next one. Less flaps; much more keeps a small disk shut for nothing.
+pub const ROOM_MIN: u64 = 1 << 20;
 
 /// Versions reserved at a time. A power cut skips at most this many; a smaller block means more disk writes
 /// on the way of a jump, a larger one only larger named gaps.
@@ -120,7 +126,9 @@ impl StoreError {
 /// The open store of one gateway.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    /// None after a failed write: the library refuses everything on a file once writing it failed, so the next use
+    /// opens it again, as of its last commit.
+    database: Mutex<Option<Database>>,
     path: PathBuf,
     _lock: DirLock,
 }
@@ -134,7 +142,7 @@ impl Store {
         let lock = DirLock::take(state_dir)?;
         let path = state_dir.join("state.redb");
         let database = guarded(&path, || open_database(&path))?;
-        let store = Self { database, path, _lock: lock };
+        let store = Self { database: Mutex::new(Some(database)), path, _lock: lock };
         store.check_format()?;
         Ok(store)
     }
@@ -166,8 +174,8 @@ impl Store {
     /// # Errors
     /// The file is damaged.
     pub fn load_all(&self) -> Result<Vec<StoredSession>, StoreError> {
-        guarded(&self.path, || {
-            let read = self.database.begin_read()?;
+        self.using(|database| {
+            let read = database.begin_read()?;
             let table = read.open_table(SESSIONS)?;
             let mut sessions = Vec::new();
             for entry in table.iter()? {
@@ -207,8 +215,8 @@ impl Store {
     /// # Errors
     /// The file cannot be written; nothing changed.
     pub fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
-        guarded(&self.path, || {
-            let write = self.database.begin_write()?;
+        self.using(|database| {
+            let write = database.begin_write()?;
             {
                 let mut sessions = write.open_table(SESSIONS)?;
                 let mut numbers = write.open_table(NUMBERS)?;
@@ -239,9 +247,29 @@ impl Store {
         })
     }
 
+    /// Runs one use of the database, opened again if an earlier one broke it.
+    fn using<T>(&self, run: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, StoreError> {
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = guarded(&self.path, || {
+            if database.is_none() {
+                *database = Some(open_database(&self.path)?);
+            }
+            database.as_ref().map_or_else(|| Err(Fault::Record("not open".to_owned())), run)
+        });
+        if matches!(result, Err(StoreError::Io { .. })) {
+            let broken = database.take();
+            // Closing a file whose disk is full may fail again; what it would write is not committed.
+            let _ = guarded(&self.path, || {
+                drop(broken);
+                Ok(())
+            });
+        }
+        result
+    }
+
     fn number(&self, name: &str, next: impl Fn(u64) -> u64) -> Result<u64, StoreError> {
-        guarded(&self.path, || {
-            let write = self.database.begin_write()?;
+        self.using(|database| {
+            let write = database.begin_write()?;
             let value = {
                 let mut numbers = write.open_table(NUMBERS)?;
                 let value = next(numbers.get(name)?.map_or(0, |value| value.value()));
@@ -261,6 +289,12 @@ impl Store {
         // Both tables exist from here on, so that reading never meets a missing one.
         self.apply(&[])
     }
+}
+
+/// Whether the disk of a directory has room to go on; unknown counts as yes, since trying tells more than asking.
+#[must_use]
+pub fn has_room(dir: &Path) -> bool {
+    rustix::fs::statvfs(dir).map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM_MIN)
 }
 
 fn open_database(path: &Path) -> Result<Database, Fault> {
@@ -305,7 +339,9 @@ fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, Fault>) -> Result<T, 
             {
                 StoreError::Io { path, cause: error.to_string() }
             }
-            redb::Error::DatabaseAlreadyOpen => StoreError::Io { path, cause: error.to_string() },
+            redb::Error::DatabaseAlreadyOpen | redb::Error::PreviousIo => {
+                StoreError::Io { path, cause: error.to_string() }
+            }
             _ => StoreError::Damaged { path, cause: error.to_string() },
         }),
         Err(_) => Err(StoreError::Damaged { path, cause: "its structure contradicts itself".into() }),

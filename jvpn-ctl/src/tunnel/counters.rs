@@ -69,6 +69,8 @@ counters! {
     DropInnerSpoof "drop_inner_spoof",
     /// The inner checksum was wrong.
     DropInnerChecksum "drop_inner_checksum",
+    /// Link-local or to a group of one link: the own kernel's talk, which no tunnel carries.
+    DropOfTheLink "drop_of_the_link",
     /// No session for the inner destination, or it has no binding.
     DropNoRoute "drop_no_route",
     /// Waited for a transport while the active one was lost: too many, or too long.
@@ -93,6 +95,10 @@ counters! {
     SendWaits "send_waits",
     /// A socket reported an error of an earlier datagram.
     SocketErrors "socket_errors",
+    /// Sockets given up: shut down, or their interface is gone.
+    SocketsLost "sockets_lost",
+    /// Turns of the loop. Many while little arrives: the worker spins.
+    Turns "turns",
 }
 
 /// Number of counters.

@@ -172,9 +172,12 @@ fn finish(run: Option<Run>, io: &mut Io, now: Instant) {
 /// Sends an answer that stands where its question stood, and is never longer.
 fn reply(io: &mut Io, origin: &Origin, datagram: &[u8], len: usize) {
     let Some(answer) = datagram.get(..len) else { return io.tally.one(Counter::DropReplyTooLong) };
-    let sent = io.ports.find(origin.socket).map(|port| port.send(origin.remote, origin.local, answer));
-    match sent {
-        Some(Ok(())) => io.tally.one(Counter::Replies),
-        _ => io.tally.one(Counter::DropSend),
+    let Some(known) = io.ports.live(origin.socket) else { return io.tally.one(Counter::DropSend) };
+    match known.port.send(origin.remote, origin.local, answer) {
+        Ok(()) => io.tally.one(Counter::Replies),
+        Err(error) => {
+            known.judge(&error);
+            io.tally.one(Counter::DropSend);
+        }
     }
 }

@@ -79,6 +79,28 @@ impl Inner {
         })
     }
 
+    /// Whether the packet never leaves its link, so that no tunnel carries it: no source yet, link-local addresses,
+    /// groups of one link, the limited broadcast.
+    pub(super) fn is_of_the_link(&self) -> bool {
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(to)) => {
+                source.is_unspecified()
+                    || source.is_link_local()
+                    || to.is_link_local()
+                    || to.is_broadcast()
+                    || matches!(to.octets(), [224, 0, 0, _])
+            }
+            (IpAddr::V6(source), IpAddr::V6(to)) => {
+                let [first, second, ..] = to.octets();
+                source.is_unspecified()
+                    || source.is_unicast_link_local()
+                    || to.is_unicast_link_local()
+                    || (first == 0xff && second & 0xf <= 2)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the packet is IPv6.
     #[must_use]
     pub fn is_v6(&self) -> bool {

@@ -32,6 +32,9 @@ pub(super) fn super_packet<R: Role>(role: &mut R, io: &mut Io, vnet: &[u8; VNET_
     io.tally.one(Counter::TunReads);
     let vnet = Vnet::from_bytes(vnet);
     let Some(inner) = Inner::parse(packet) else { return io.tally.one(Counter::DropInner) };
+    if inner.is_of_the_link() {
+        return io.tally.one(Counter::DropOfTheLink);
+    }
     let Some(route) = role.outbound(&inner) else { return io.tally.one(Counter::DropNoRoute) };
     let mtu = inner_mtu(&route, io.options.inner_mtu);
     clamp_mss(packet, &inner, mtu, vnet.flags & NEEDS_CSUM != 0);
@@ -61,7 +64,7 @@ fn seal_all<R: Role>(route: &Route<'_>, io: &mut Io, mut split: Split<'_>, now: 
     let target = target(route);
     let (mut packets, mut bytes) = (0, 0);
     while let Some(len) = split.next_len() {
-        let Some(room) = io.batch.room(target, len, &io.ports, &mut io.tally) else { break };
+        let Some(room) = io.batch.room(target, len, &mut io.ports, &mut io.tally) else { break };
         let (head, rest) = room.split_at_mut(HEADER_LEN);
         let Some(piece) = split.next_into(rest) else { break };
         let flags = R::DIRECTION | if piece.partial { FLAG_PARTIAL_CHECKSUM } else { 0 };
@@ -110,7 +113,7 @@ fn target(route: &Route<'_>) -> Target {
 pub(super) fn send_ping<R: Role>(route: &Route<'_>, io: &mut Io, ping: Ping, now: Instant) {
     let sealed = route.session.sealing().filter(|key| key.alive(now)).and_then(|key| {
         let mut number = key.sealing().reserve(route.k, 1).ok()?;
-        let room = io.batch.room(target(route), PING_LEN, &io.ports, &mut io.tally)?;
+        let room = io.batch.room(target(route), PING_LEN, &mut io.ports, &mut io.tally)?;
         let (head, rest) = room.split_at_mut_checked(HEADER_LEN)?;
         rest.get_mut(..PING_LEN)?.copy_from_slice(&ping.to_bytes());
         seal(route, &mut number, key.epoch(), R::DIRECTION, head, rest)
@@ -119,7 +122,7 @@ pub(super) fn send_ping<R: Role>(route: &Route<'_>, io: &mut Io, ping: Ping, now
         return io.tally.one(Counter::DropNoKey);
     }
     io.batch.commit(HEADER_LEN + PING_LEN + TAG_LEN);
-    io.batch.send(&io.ports, &mut io.tally);
+    io.batch.send(&mut io.ports, &mut io.tally);
     io.tally.one(Counter::Pings);
 }
 

@@ -1,40 +1,182 @@
-//! The sockets of a worker, and how often each is looked at.
+//! The sockets of a worker: what each is waited for, how often it is looked at, and when it is given up.
 //!
-//! Owns which sockets there are. Must never decide which one a packet leaves by.
+//! Owns which sockets there are, and the wait for all descriptors of a worker. Must never decide which one a packet
+//! leaves by, nor wait for a socket that only ever reports its own death: a worker would spin on it.
 
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use jvpn_common::time::{Duration, nanos};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+
 use super::role::SocketId;
-use super::udp::UdpPort;
+use super::udp::{Received, UdpPort};
 
 /// Looks in a row that found a socket empty, after which it counts as quiet.
 const QUIET_AFTER: u32 = 16;
 /// A quiet socket is looked at in every fourth turn while another has work: an empty `recvmmsg` per turn and
 /// family costs as much as sealing a packet. Four turns of bulk are about a millisecond, the latency of bulk itself.
 const LOOK_EVERY: u32 = 4;
+/// Looks in a row at a socket said to be in error that brought nothing: then it is lost. Errors of earlier datagrams
+/// are taken out by one look each; a socket that was shut down stays in error whatever is taken out.
+const FAILURES_MAX: u32 = 64;
+/// Refusals in a row after which a socket is no longer asked to segment.
+const REFUSALS_MAX: u32 = 8;
+/// Events taken from the kernel at once; those left over are there at the next wait.
+const EVENTS_MAX: usize = 16;
+/// What the TUN and the inbox are called in the kernel's answers; sockets have their own numbers, of 32 bits.
+const NO_SOCKET: u64 = u64::MAX;
 
 /// The sockets of a worker.
-#[derive(Debug, Default)]
-pub(super) struct Ports(pub(super) Vec<Port>);
+#[derive(Debug)]
+pub(super) struct Ports {
+    known: Vec<Port>,
+    waits: OwnedFd,
+}
 
-/// One socket, and how long it has been silent.
+/// One socket, and how it has been.
 #[derive(Debug)]
 pub(super) struct Port {
-    pub id: SocketId,
+    id: SocketId,
     pub port: Arc<UdpPort>,
     /// Looks in a row that found nothing.
-    pub empty: u32,
+    empty: u32,
+    /// The kernel said that it is in error since it was last looked at.
+    alarmed: bool,
+    /// Looks in a row that found nothing although it was in error.
+    failures: u32,
+    /// Segmented sends in a row that the kernel refused and then took one by one.
+    refusals: u32,
+    lost: bool,
 }
 
 /// Whether to look in turn number `turn` at a socket that was found empty so often; `busy`: the turn before found
 /// work somewhere.
-pub(super) fn due(empty: u32, turn: u32, busy: bool) -> bool {
+fn due(empty: u32, turn: u32, busy: bool) -> bool {
     !busy || empty < QUIET_AFTER || turn.is_multiple_of(LOOK_EVERY)
 }
 
+impl Port {
+    /// Takes note of an error; says whether it ends the socket.
+    pub(super) fn judge(&mut self, error: &io::Error) -> bool {
+        self.lost |= self.port.is_gone(error);
+        self.lost
+    }
+
+    /// The kernel refused a segmented send and took the same datagrams one by one, or took a segmented one.
+    pub(super) fn segments(&mut self, refused: bool) {
+        self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
+    }
+}
+
 impl Ports {
-    pub(super) fn find(&self, id: SocketId) -> Option<&UdpPort> {
-        self.0.iter().find(|known| known.id == id).map(|known| known.port.as_ref())
+    /// None yet; the wait is for these descriptors, too.
+    pub(super) fn new(others: &[&dyn AsFd]) -> io::Result<Self> {
+        let waits = epoll::create(CreateFlags::CLOEXEC)?;
+        for other in others {
+            epoll::add(&waits, other.as_fd(), EventData::new_u64(NO_SOCKET), EventFlags::IN)?;
+        }
+        Ok(Self { known: Vec::new(), waits })
+    }
+
+    /// Adds a socket, or replaces the one of that name.
+    pub(super) fn add(&mut self, id: SocketId, port: Arc<UdpPort>) {
+        self.remove(id);
+        let added = epoll::add(&self.waits, port.as_fd(), EventData::new_u64(id.0.into()), EventFlags::IN);
+        // Without a place in the wait it would be silently dead.
+        let lost = added.is_err();
+        self.known.push(Port { id, port, empty: 0, alarmed: false, failures: 0, refusals: 0, lost });
+    }
+
+    /// Forgets a socket.
+    pub(super) fn remove(&mut self, id: SocketId) {
+        for known in self.known.iter().filter(|known| known.id == id) {
+            // Others may hold it open. It is not in the wait if it was lost.
+            let _ = epoll::delete(&self.waits, known.port.as_fd());
+        }
+        self.known.retain(|known| known.id != id);
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// A socket that is not lost.
+    pub(super) fn live(&mut self, id: SocketId) -> Option<&mut Port> {
+        self.known.iter_mut().find(|known| known.id == id && !known.lost)
+    }
+
+    /// Whether a socket is still asked to segment.
+    pub(super) fn segmenting(&self, id: SocketId) -> bool {
+        self.known.iter().any(|known| known.id == id && known.refusals < REFUSALS_MAX)
+    }
+
+    /// Whether the socket at this place wants to be looked at.
+    pub(super) fn is_due(&self, place: usize, turn: u32, busy: bool) -> bool {
+        self.known.get(place).is_some_and(|known| !known.lost && due(known.empty, turn, busy))
+    }
+
+    /// Receives one batch from the socket at this place; `first`: of this turn.
+    pub(super) fn receive(
+        &mut self,
+        place: usize,
+        first: bool,
+        buffer: &mut [u8],
+    ) -> io::Result<Option<(SocketId, Received)>> {
+        let Some(known) = self.known.get_mut(place) else { return Ok(None) };
+        let alarmed = std::mem::take(&mut known.alarmed);
+        let result = known.port.receive(buffer);
+        match &result {
+            Ok(Some(_)) => (known.empty, known.failures) = (0, 0),
+            Ok(None) => {
+                known.empty = known.empty.saturating_add(u32::from(first));
+                known.failures = if alarmed { known.failures + 1 } else { 0 };
+            }
+            Err(error) => {
+                known.failures += 1;
+                known.lost |= known.port.is_gone(error);
+            }
+        }
+        known.lost |= known.failures >= FAILURES_MAX;
+        Ok(result?.map(|received| (known.id, received)))
+    }
+
+    /// Takes lost sockets out of the wait, and forgets those that `tell` could pass on; how many.
+    pub(super) fn reap(&mut self, mut tell: impl FnMut(SocketId, &Arc<UdpPort>) -> bool) -> u64 {
+        if !self.known.iter().any(|known| known.lost) {
+            return 0;
+        }
+        let before = self.known.len();
+        for known in self.known.iter().filter(|known| known.lost) {
+            // It may never have been in it.
+            let _ = epoll::delete(&self.waits, known.port.as_fd());
+        }
+        self.known.retain(|known| !known.lost || !tell(known.id, &known.port));
+        (before - self.known.len()) as u64
+    }
+
+    /// Sleeps until a descriptor is ready, at most this long.
+    pub(super) fn wait(&mut self, limit: Duration) -> io::Result<()> {
+        let mut events = [const { Event { flags: EventFlags::empty(), data: EventData::new_u64(0) } }; EVENTS_MAX];
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(nanos(limit)).unwrap_or(0) };
+        let ready = match epoll::wait(&self.waits, &mut events, Some(&timeout)) {
+            Ok(ready) => ready,
+            Err(Errno::INTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        for event in events.iter().take(ready) {
+            let (flags, id) = (event.flags, event.data.u64());
+            if flags.intersects(EventFlags::ERR | EventFlags::HUP)
+                && let Some(known) = self.known.iter_mut().find(|known| u64::from(known.id.0) == id)
+            {
+                known.alarmed = true;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use jvpn_common::ids::{Epoch, SessionId};
 use jvpn_common::time::Instant;
@@ -56,10 +56,12 @@ pub enum FromWorker {
         /// When.
         at: Instant,
     },
-    /// A socket of the worker is gone (its interface was removed).
+    /// A socket carries nothing any more (its interface was removed); the worker has forgotten it.
     SocketLost {
-        /// Which.
+        /// Its name, which another may have by now.
         socket: SocketId,
+        /// Which it was.
+        port: Arc<UdpPort>,
     },
 }
 
@@ -170,6 +172,13 @@ pub(super) fn to_worker() -> io::Result<(Sender<ToWorker>, Inbox<ToWorker>)> {
 pub struct WorkerHandle(pub(super) Sender<ToWorker>);
 
 impl WorkerHandle {
+    /// A handle of a worker that never runs, and what keeps its queue open.
+    #[cfg(test)]
+    pub(crate) fn deaf() -> (Self, impl Sized) {
+        let (sender, inbox) = to_worker().unwrap();
+        (Self(sender), inbox)
+    }
+
     /// Adds a socket, or replaces the one of that name. False: the queue is full.
     #[must_use]
     pub fn add_socket(&self, id: SocketId, port: Arc<UdpPort>) -> bool {
@@ -193,9 +202,11 @@ impl WorkerHandle {
         self.0.1.ring();
     }
 
-    /// Ends the worker's loop. False: the queue is full; try again.
+    /// Ends the worker's loop, unless it has ended by itself. False: the queue is full; try again.
     #[must_use]
     pub fn stop(&self) -> bool {
-        self.0.send(ToWorker::Stop)
+        let sent = self.0.0.try_send(ToWorker::Stop);
+        self.wake();
+        !matches!(sent, Err(TrySendError::Full(_)))
     }
 }

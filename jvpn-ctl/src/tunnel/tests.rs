@@ -1,7 +1,10 @@
 //! Split and merge against an oracle that shares no code: checksums word by word, headers by hand.
 
+mod dead;
 mod ends;
+mod fallback;
 mod hold;
+mod mixed;
 
 use std::io::{self, IoSlice};
 
@@ -399,6 +402,40 @@ fn inner_headers_that_lie_are_refused() {
             other[0] = first;
             assert!(Inner::parse(&other).is_none_or(|inner| first >> 4 == 4 && inner.transport >= 20 && !shape.v6));
         }
+    }
+}
+
+#[test]
+fn what_never_leaves_its_link_is_known_by_its_addresses() {
+    let inner = |source: &str, destination: &str| {
+        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+        Inner { source, destination, protocol: UDP, transport: 20, len: 28, fragment: false }
+    };
+    let of_the_link = [
+        ("fe80::1", "ff02::2"),
+        ("::", "ff02::16"),
+        ("fd77::1", "ff02::1"),
+        ("fd77::1", "ff01::1"),
+        ("fe80::1", "fd77::2"),
+        ("fd77::1", "fe80::2"),
+        ("0.0.0.0", "10.0.0.1"),
+        ("10.0.0.1", "224.0.0.22"),
+        ("169.254.3.4", "10.0.0.1"),
+        ("10.0.0.1", "169.254.3.4"),
+        ("10.0.0.1", "255.255.255.255"),
+    ];
+    for (source, destination) in of_the_link {
+        assert!(inner(source, destination).is_of_the_link(), "{source} → {destination}");
+    }
+    for (source, destination) in [
+        ("fd77::1", "ff05::2"),
+        ("fd77::1", "ff0e::1"),
+        ("2001:db8::1", "fd77::2"),
+        ("10.0.0.1", "224.0.1.1"),
+        ("10.0.0.1", "10.0.0.255"),
+        ("192.168.1.1", "8.8.8.8"),
+    ] {
+        assert!(!inner(source, destination).is_of_the_link(), "{source} → {destination}");
     }
 }
 

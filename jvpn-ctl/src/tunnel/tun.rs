@@ -145,6 +145,16 @@ async fn configure(index: u32, options: &TunOptions) -> Result<()> {
         .append_extra_attribute(LinkAttribute::GsoMaxSize(GSO_MAX_SIZE))
         .build();
     handle.link().set(size).execute().await.context("gso_max_size")?;
+    // The kernel's own talk on a link (router solicitations, multicast reports) has no place in a tunnel, and its
+    // link-local source would be nobody's there.
+    let own_talk = format!("/proc/sys/net/ipv6/conf/{}/addr_gen_mode", options.name);
+    match std::fs::write(&own_talk, "1") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot write {own_talk}"));
+        }
+        // Not there: a kernel without IPv6.
+        _ => {}
+    }
     for net in &options.addresses {
         // Duplicate address detection on a point-to-point device only delays the first packet.
         let request = handle.address().add(index, net.addr(), net.prefix_len());

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sys;
@@ -45,6 +46,11 @@ impl UdpOptions {
 pub struct UdpPort {
     socket: Socket,
     state: UdpSocketState,
+    /// It sends and receives through one interface only.
+    on_device: bool,
+    /// What the kernel says to segmented sends, for tests of the way out.
+    #[cfg(test)]
+    pub(super) refuses_segments: std::sync::OnceLock<Errno>,
 }
 
 /// One received batch.
@@ -82,7 +88,32 @@ impl UdpPort {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         // quinn-udp asks for receive times: a clock read per packet that nobody here looks at.
         sys::no_timestamps(socket.as_fd())?;
-        Ok(Self { socket, state })
+        Ok(Self {
+            socket,
+            state,
+            on_device: options.device.is_some(),
+            #[cfg(test)]
+            refuses_segments: std::sync::OnceLock::new(),
+        })
+    }
+
+    /// Whether this error says that the socket will not carry anything any more: it was shut down, or it is bound to
+    /// an interface that was removed or went down. Without an interface of its own a socket outlives all of them:
+    /// there such an error is about one destination.
+    #[must_use]
+    pub(crate) fn is_gone(&self, error: &io::Error) -> bool {
+        match Errno::from_io_error(error) {
+            Some(Errno::NODEV | Errno::NXIO | Errno::NETDOWN) => self.on_device,
+            Some(Errno::PIPE | Errno::BADF | Errno::NOTSOCK) => true,
+            _ => false,
+        }
+    }
+
+    /// Ends the socket as the kernel would: it only reports its own end from now on.
+    #[cfg(test)]
+    pub(super) fn shut_down(&self) {
+        // Says that it is not connected, and shuts it down all the same.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
 
     /// The address it is bound to.
@@ -119,6 +150,12 @@ impl UdpPort {
         contents: &[u8],
         segment_size: Option<usize>,
     ) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(&refusal) = self.refuses_segments.get()
+            && segment_size.is_some()
+        {
+            return Err(refusal.into());
+        }
         let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip };
         self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
     }

@@ -5,12 +5,10 @@
 
 use std::io;
 use std::io::IoSlice;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use jvpn_common::client::HoldQueue;
-use jvpn_common::time::{Duration, Instant, nanos};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use jvpn_common::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::batch::Batch;
@@ -21,7 +19,7 @@ use super::inbound;
 use super::inner::INNER_MAX;
 use super::outbound;
 use super::ping::Ping;
-use super::ports::{Port, Ports, due};
+use super::ports::Ports;
 use super::queue::{FromWorker, Inbox, ToController, ToWorker, WorkerHandle, to_worker};
 use super::role::Role;
 use super::tun::Tun;
@@ -171,9 +169,10 @@ impl<R: Role> Worker<R> {
         options: WorkerOptions,
     ) -> io::Result<(Self, WorkerHandle)> {
         let (sender, inbox) = to_worker()?;
+        let ports = Ports::new(&[&tun, &inbox])?;
         let io = Io {
             tun,
-            ports: Ports::default(),
+            ports,
             batch: Batch::default(),
             tally: Tally::default(),
             options,
@@ -223,6 +222,7 @@ impl<R: Role> Worker<R> {
     /// Does at `now` what there is to do, without waiting for more.
     pub(super) fn turn(&mut self, now: Instant) -> io::Result<Turn> {
         self.turn = self.turn.wrapping_add(1);
+        self.io.tally.one(Counter::Turns);
         self.role.begin(now);
         if self.inbox.rung() {
             let more = self.commands(now);
@@ -232,6 +232,7 @@ impl<R: Role> Worker<R> {
             }
         }
         self.busy = self.receive(now) | self.send(now)?;
+        self.reap();
         if !self.busy {
             return Ok(Turn::Idle);
         }
@@ -244,11 +245,8 @@ impl<R: Role> Worker<R> {
         self.inbox.answer();
         while let Some(command) = self.inbox.next() {
             match command {
-                ToWorker::AddSocket(id, port) => {
-                    self.io.ports.0.retain(|known| known.id != id);
-                    self.io.ports.0.push(Port { id, port, empty: 0 });
-                }
-                ToWorker::RemoveSocket(id) => self.io.ports.0.retain(|known| known.id != id),
+                ToWorker::AddSocket(id, port) => self.io.ports.add(id, port),
+                ToWorker::RemoveSocket(id) => self.io.ports.remove(id),
                 ToWorker::Ping(session, id) => {
                     if let Some(route) = self.role.route_of(session) {
                         outbound::send_ping::<R>(&route, &mut self.io, Ping::Ask(id), now);
@@ -264,25 +262,18 @@ impl<R: Role> Worker<R> {
     fn receive(&mut self, now: Instant) -> bool {
         let (turn, busy) = (self.turn, self.busy);
         let mut worked = false;
-        for index in 0..self.io.ports.0.len() {
+        for place in 0..self.io.ports.len() {
+            if !self.io.ports.is_due(place, turn, busy) {
+                continue;
+            }
             for round in 0..TURN {
-                let Some(known) =
-                    self.io.ports.0.get_mut(index).filter(|known| round > 0 || due(known.empty, turn, busy))
-                else {
-                    break;
-                };
-                let id = known.id;
-                match known.port.receive(&mut self.buffer) {
-                    Ok(Some(received)) => {
+                match self.io.ports.receive(place, round == 0, &mut self.buffer) {
+                    Ok(Some((id, received))) => {
                         worked = true;
-                        known.empty = 0;
                         let Self { role, io, merge, buffer, .. } = self;
                         inbound::batch(role, io, merge, id, &received, buffer, now);
                     }
-                    Ok(None) => {
-                        known.empty = known.empty.saturating_add(u32::from(round == 0));
-                        break;
-                    }
+                    Ok(None) => break,
                     Err(_) => {
                         // Errors of earlier datagrams (ICMP); each is reported once.
                         self.io.tally.one(Counter::SocketErrors);
@@ -311,7 +302,7 @@ impl<R: Role> Worker<R> {
                 break;
             }
         }
-        self.io.batch.send(&self.io.ports, &mut self.io.tally);
+        self.io.batch.send(&mut self.io.ports, &mut self.io.tally);
         Ok(worked)
     }
 
@@ -343,18 +334,17 @@ impl<R: Role> Worker<R> {
         true
     }
 
+    /// Tells the controller of sockets that carry nothing any more.
+    fn reap(&mut self) {
+        let Io { ports, controller, tally, .. } = &mut self.io;
+        let tell = |socket, port: &Arc<_>| controller.0.send(FromWorker::SocketLost { socket, port: Arc::clone(port) });
+        tally.add(Counter::SocketsLost, ports.reap(tell));
+    }
+
     /// Sleeps until a descriptor is ready, or the lease wants refreshing.
     pub(super) fn sleep(&mut self) -> io::Result<()> {
-        let (tun, inbox) = (self.io.tun.as_fd(), self.inbox.as_fd());
-        let sockets: Vec<_> = self.io.ports.0.iter().map(|known| known.port.as_fd()).collect();
-        let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        fds.push(PollFd::new(&inbox, PollFlags::IN));
-        fds.push(PollFd::new(&tun, PollFlags::IN));
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(nanos(SLEEP_MAX)).unwrap_or(0) };
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.io.tally.publish(&self.counters);
+        self.io.ports.wait(SLEEP_MAX)
     }
 }
 
@@ -367,6 +357,8 @@ fn boot_time() -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use jvpn_common::time::nanos;
+
     use super::*;
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
@@ -21,7 +22,7 @@ use jvpn_ctl::tunnel::{
     TunOptions, TunnelAddresses, UdpOptions, UdpPort, Worker, WorkerHandle, WorkerOptions, to_controller,
 };
 
-use super::underlay::Underlay;
+use super::underlay::{CLIENT_INTERFACE, Underlay};
 use crate::lab::netns::Netns;
 
 /// The one session.
@@ -32,7 +33,8 @@ pub const PORT: u16 = 51_821;
 pub const INNER_MTU: u16 = 1_412;
 const LOCATOR: Locator = Locator(0x0123_4567_89ab_cdef);
 const STEERING: [u64; 2] = [11, 12];
-const SOCKET: SocketId = SocketId(1);
+/// The worker's name of its one socket.
+pub const SOCKET: SocketId = SocketId(1);
 
 /// Inner address of side 0 (client) or 1 (gateway).
 pub fn inner4(side: u8) -> Ipv4Addr {
@@ -52,11 +54,13 @@ pub struct Setup {
     /// Carry inner checksums that the kernel left partial.
     pub carry: bool,
     pub path_mtu: u16,
+    /// The client's socket is bound to its uplink, as the product's are.
+    pub bound: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { suite: Some(Suite::Aes256Gcm), carry: true, path_mtu: 1_500 }
+        Self { suite: Some(Suite::Aes256Gcm), carry: true, path_mtu: 1_500, bound: false }
     }
 }
 
@@ -65,6 +69,8 @@ struct OneSession<const DIRECTION: u16> {
     session: Arc<SessionData>,
     remote: SocketAddr,
     path_mtu: u16,
+    /// How often the worker's thread allocated until its last turn.
+    allocated: Arc<AtomicU64>,
 }
 
 impl<const DIRECTION: u16> OneSession<DIRECTION> {
@@ -85,7 +91,9 @@ impl<const DIRECTION: u16> OneSession<DIRECTION> {
 impl<const DIRECTION: u16> Role for OneSession<DIRECTION> {
     const DIRECTION: u16 = DIRECTION;
 
-    fn begin(&mut self, _now: Instant) {}
+    fn begin(&mut self, _now: Instant) {
+        self.allocated.store(crate::lab::allocations(), Relaxed);
+    }
 
     fn inbound(&mut self, _origin: &Origin, datagram: &mut [u8]) -> Inbound<'_> {
         let Some((header, _)) = Header::parse(datagram) else { return Inbound::Drop };
@@ -116,6 +124,8 @@ pub struct End {
     pub counters: Arc<Counters>,
     pub inbox: Inbox<FromWorker>,
     pub session: Arc<SessionData>,
+    /// How often the worker's thread allocated until its last turn; 0 unless the suite counts.
+    pub allocated: Arc<AtomicU64>,
     thread: JoinHandle<std::io::Result<()>>,
 }
 
@@ -189,6 +199,12 @@ fn key(side: u8, suite: Option<Suite>) -> DataKey {
     }
 }
 
+/// Opens the socket of a side, in the namespace of the calling thread.
+pub fn open(side: u8, bound: bool) -> std::io::Result<UdpPort> {
+    let device = (bound && side == 0).then(|| CLIENT_INTERFACE.uplink().to_owned());
+    UdpPort::open(&UdpOptions { device, ..UdpOptions::new(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT)) })
+}
+
 /// Starts one end.
 fn start<const DIRECTION: u16>(space: &Netns, side: u8, setup: Setup) -> Result<End> {
     let peer = vec![IpAddr::V4(inner4(1 - side)).into(), IpAddr::V6(inner6(1 - side)).into()];
@@ -201,7 +217,9 @@ fn start<const DIRECTION: u16>(space: &Netns, side: u8, setup: Setup) -> Result<
         session: Arc::clone(&session),
         remote: SocketAddr::new(Underlay::outer(usize::from(1 - side))?, PORT),
         path_mtu: setup.path_mtu,
+        allocated: Arc::default(),
     };
+    let allocated = Arc::clone(&role.allocated);
     let space = space.clone();
     let thread = std::thread::spawn(move || {
         let made = space.join().and_then(|()| {
@@ -212,7 +230,7 @@ fn start<const DIRECTION: u16>(space: &Netns, side: u8, setup: Setup) -> Result<
             };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let tun = runtime.block_on(Tun::open(&options))?;
-            let port = UdpPort::open(&UdpOptions::new(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT)))?;
+            let port = open(side, setup.bound)?;
             let options = WorkerOptions {
                 inner_mtu: INNER_MTU,
                 addresses: TunnelAddresses { v4: Some(inner4(side)), v6: Some(inner6(side)) },
@@ -236,5 +254,5 @@ fn start<const DIRECTION: u16>(space: &Netns, side: u8, setup: Setup) -> Result<
         }
     });
     let (handle, counters) = receiver.recv().context("the worker's thread ended at once")??;
-    Ok(End { handle, counters, inbox, session, thread })
+    Ok(End { handle, counters, inbox, session, allocated, thread })
 }

@@ -41,7 +41,13 @@ impl Underlay {
     pub fn up() -> Result<Underlay> {
         let ground = Ground::take(&["client", "gw"])?;
         let underlay = Underlay { ground };
-        let [(client, near), (gateway, far)] = underlay.ends();
+        underlay.wire()?;
+        Ok(underlay)
+    }
+
+    /// Makes the link, also once more after it was removed.
+    pub fn wire(&self) -> Result<()> {
+        let [(client, near), (gateway, far)] = self.ends();
         run(
             &[
                 "ip",
@@ -60,13 +66,13 @@ impl Underlay {
             ],
             None,
         )?;
-        for ((space, interface), address) in underlay.ends().into_iter().zip([CLIENT_V4, GATEWAY_V4]) {
+        for ((space, interface), address) in self.ends().into_iter().zip([CLIENT_V4, GATEWAY_V4]) {
             space.ip(&format!("address add {address}/24 dev {interface}\nlink set {interface} up\n"))?;
             let mut command = vec!["ethtool", "-K", interface];
             command.extend(OFFLOADS);
             space.run(&command, None)?;
         }
-        Ok(underlay)
+        Ok(())
     }
 
     /// Namespace and interface of both ends, the client's first.

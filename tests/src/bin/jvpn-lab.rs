@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use jvpn_tests::bench;
 use jvpn_tests::lab::demo::{self, Options};
@@ -14,6 +14,11 @@ use jvpn_tests::lab::process::{Product, Role};
 use jvpn_tests::lab::setup::Setup;
 use jvpn_tests::lab::topology as at;
 use jvpn_tests::lab::{self, Lab, registry, report};
+use jvpn_tests::packet_cases;
+use jvpn_tests::packet_compare::Both;
+
+/// How long a path may take to become a candidate, also in an emulated machine.
+const CANDIDATE_PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Parser)]
 #[command(name = "jvpn-lab", about = "Two networks in namespaces, and the real product in them")]
@@ -50,7 +55,12 @@ enum Verb {
         /// Carry the tunnel over IPv6
         #[arg(long)]
         outside_v6: bool,
+        /// Then move the session to the other path, and ping again
+        #[arg(long)]
+        jump: bool,
     },
+    /// Run one packet for every verdict through the kernel program and the same function on the host
+    Packets,
     /// Play the acts and say which promises were kept
     Demo {
         /// Print one JSON document instead
@@ -112,7 +122,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             println!("recomputed: {}", report::verify(&directory)?.join(", "));
             return Ok(ExitCode::SUCCESS);
         }
-        Verb::Ping { .. } | Verb::Demo { .. } | Verb::Bench { .. } | Verb::Up | Verb::Clean { .. } => {}
+        Verb::Ping { .. } | Verb::Packets | Verb::Demo { .. } | Verb::Bench { .. } | Verb::Up | Verb::Clean { .. } => {}
     }
     if let Err(error) = lab::require_root() {
         eprintln!("error: {error:#}");
@@ -120,7 +130,14 @@ fn run(verb: Verb) -> Result<ExitCode> {
     }
     lab::guard_signals()?;
     match verb {
-        Verb::Ping { xdp, outside_v6 } => ping_all(xdp, outside_v6),
+        Verb::Ping { xdp, outside_v6, jump } => ping_all(xdp, outside_v6, jump),
+        Verb::Packets => {
+            let mut both = Both::new();
+            let cases = packet_cases::all();
+            cases.iter().for_each(|case| both.check(case, std::iter::empty()));
+            println!("{} frames, the same in this kernel and on the host", both.runs);
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Demo { json, out, acts, keep, xdp } => {
             let broken = std::env::var("JVPN_BREAK").ok().filter(|name| !name.is_empty());
             let options = Options { acts, keep, out, xdp: xdp.key().into(), broken };
@@ -165,13 +182,30 @@ fn run(verb: Verb) -> Result<ExitCode> {
     }
 }
 
-fn ping_all(xdp: Xdp, outside_v6: bool) -> Result<ExitCode> {
+fn ping_all(xdp: Xdp, outside_v6: bool, jump: bool) -> Result<ExitCode> {
     let lab = Lab::up()?;
     let setup = Setup { xdp: xdp.key().into(), outside_v6, ..Setup::default() };
     let mut product = Product::start(&lab, &setup)?;
     product.wait_healthy()?;
+    let mut answered = pings(&lab)?;
+    if jump {
+        println!("{}", jump_away(&product)?);
+        answered &= pings(&lab)?;
+    }
+    if !answered {
+        eprintln!("{}\n{}", product.log_tail(Role::Gateway), product.log_tail(Role::Client));
+    }
+    for role in [Role::Client, Role::Gateway] {
+        product.stop(role)?;
+    }
+    lab.down()?;
+    Ok(ExitCode::from(u8::from(!answered)))
+}
+
+/// Every direction in both families, small and large; whether all answered.
+fn pings(lab: &Lab) -> Result<bool> {
     let (client, lan) = (lab.topology.client(), lab.topology.lan());
-    let mut failed = false;
+    let mut answered = true;
     for (from, name, target) in [
         (&client, "client → gateway", at::INNER_GATEWAY_V4),
         (&client, "client → gateway", at::INNER_GATEWAY_V6),
@@ -182,21 +216,31 @@ fn ping_all(xdp: Xdp, outside_v6: bool) -> Result<ExitCode> {
     ] {
         let ip: IpAddr = target.parse().context("address of the lab")?;
         for size in [56, 1_200] {
-            match ping(from, ip, size, Duration::from_secs(3)) {
+            match ping(from, ip, size, Duration::from_secs(15)) {
                 Ok(time) => println!("{name} {target}, {size} bytes: {:.3} ms", time.as_secs_f64() * 1e3),
                 Err(error) => {
-                    failed = true;
+                    answered = false;
                     println!("{name} {target}, {size} bytes: FAILED {error:#}");
                 }
             }
         }
     }
-    if failed {
-        eprintln!("{}\n{}", product.log_tail(Role::Gateway), product.log_tail(Role::Client));
+    Ok(answered)
+}
+
+/// Moves the session to the path it is not on; what the product says of it.
+fn jump_away(product: &Product) -> Result<String> {
+    let sessions = product.json(Role::Gateway, &["sessions"])?;
+    let now = sessions["sessions"][0]["transport"]["name"].as_str().context("a bound session")?;
+    let other = if now == "path-a" { "path-b" } else { "path-a" };
+    let started = Instant::now();
+    loop {
+        let (code, said, complaint) = product.verb(Role::Client, &["jump", "--to", other])?;
+        if code == 0 {
+            return Ok(said.trim_end().to_owned());
+        }
+        // A standby path is a candidate once a full-size probe came back.
+        ensure!(started.elapsed() < CANDIDATE_PATIENCE, "no jump to {other}: {said}{complaint}");
+        std::thread::sleep(Duration::from_millis(200));
     }
-    for role in [Role::Client, Role::Gateway] {
-        product.stop(role)?;
-    }
-    lab.down()?;
-    Ok(ExitCode::from(u8::from(failed)))
 }

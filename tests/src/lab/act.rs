@@ -121,6 +121,17 @@ impl Tcp {
     pub fn right(self) -> bool {
         self.alive && self.same_connection && self.advanced_before && self.advanced_after
     }
+
+    /// What a person wants to know of it.
+    fn said(self) -> String {
+        let parts = [
+            (self.alive, "alive", "dead"),
+            (self.same_connection, "the same connection", "another connection"),
+            (self.advanced_before, "bytes came before", "no bytes came before"),
+            (self.advanced_after, "and after", "none after"),
+        ];
+        parts.map(|(good, yes, no)| if good { yes } else { no }).join(", ")
+    }
 }
 
 /// One promise, kept or broken.
@@ -139,8 +150,9 @@ fn check(promise: impl Into<String>, kept: bool, seen: impl Into<String>) -> Che
 pub fn judge(act: &Act, evidence: &Evidence, account: &Account) -> Vec<Check> {
     let mut checks = judge_promise(act, evidence, account);
     let (before, after) = (&evidence.session_before, &evidence.session_after);
-    checks.push(check("traffic is back", evidence.back, format!("back: {}", evidence.back)));
-    checks.push(check("same session", before.id == after.id, format!("{} → {}", before.id, after.id)));
+    checks.push(check("traffic is back", evidence.back, yes(evidence.back)));
+    let ids = if before.id == after.id { before.id.clone() } else { format!("{} → {}", before.id, after.id) };
+    checks.push(check("same session", before.id == after.id, ids));
     checks.push(check(
         "same inner addresses",
         before.addresses == after.addresses
@@ -148,7 +160,7 @@ pub fn judge(act: &Act, evidence: &Evidence, account: &Account) -> Vec<Check> {
             && !evidence.addresses_after.is_empty(),
         evidence.addresses_after.join(" "),
     ));
-    checks.push(check("the TCP transfer went on", evidence.tcp.right(), format!("{:?}", evidence.tcp)));
+    checks.push(check("the TCP transfer went on", evidence.tcp.right(), evidence.tcp.said()));
     checks.push(check("the session ends the act attached", after.state == "ATTACHED", &after.state));
     let reasons = record::reasons(&evidence.records);
     checks.push(check(
@@ -161,7 +173,7 @@ pub fn judge(act: &Act, evidence: &Evidence, account: &Account) -> Vec<Check> {
     checks.push(check(
         "versions grow by one, without gap",
         gap.is_none() && last == after.state_version,
-        format!("{} then {:?}, now {}", before.state_version, record::versions(&evidence.records), after.state_version),
+        grown(before.state_version, &record::versions(&evidence.records), after.state_version),
     ));
     checks
 }
@@ -185,10 +197,21 @@ fn judge_promise(act: &Act, evidence: &Evidence, account: &Account) -> Vec<Check
                     evidence.noticed_ms.is_some_and(|ms| ms <= limit),
                     evidence.noticed_ms.map_or("never shown".into(), |ms| format!("shown after {ms:.0} ms")),
                 ),
-                check("the session did not jump", !jumped, format!("jumped: {jumped}")),
+                check("the session did not jump", !jumped, if jumped { "it jumped" } else { "it stayed" }),
             ]
         }
     }
+}
+
+fn yes(is: bool) -> &'static str {
+    if is { "yes" } else { "no" }
+}
+
+fn grown(before: u64, versions: &[u64], after: u64) -> String {
+    let steps: Vec<String> = std::iter::once(&before).chain(versions).map(u64::to_string).collect();
+    let last = versions.last().copied().unwrap_or(before);
+    let now = if last == after { String::new() } else { format!(", but now {after}") };
+    format!("{}{now}", steps.join(" → "))
 }
 
 fn said<T: AsRef<str>>(reasons: &[T]) -> String {

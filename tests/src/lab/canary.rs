@@ -65,6 +65,7 @@ impl Canary {
                 .gateway()
                 .enter(|| UdpSocket::bind((ip, PORT)).with_context(|| format!("canary on {address}")))?;
             socket.set_read_timeout(Some(STOP_NOTICE))?;
+            roomy(&socket)?;
             let (seen, stop) = (Arc::clone(&seen), Arc::clone(&stop));
             echoes.push(thread::Builder::new().name("canary".into()).spawn(move || echo(&socket, &seen, &stop))?);
         }
@@ -185,6 +186,12 @@ impl Canary {
     fn arrival(&self, nonce: u64) -> Option<Arrival> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&nonce).copied()
     }
+}
+
+/// Room for a whole burst, so that a thread that waits for a processor loses nothing of it.
+pub(super) fn roomy(socket: &UdpSocket) -> Result<()> {
+    const BYTES: usize = 16 << 20;
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, BYTES).context("a large receive buffer")
 }
 
 fn uplink_socket(path: Path, v6: bool) -> Result<UdpSocket> {

@@ -3,112 +3,22 @@
 //!
 //! ```text
 //!   rX ── slow ──── in-x ┐ core (raw ends, no addresses) ┌ out-x ──── slow-x ── core (routes)
-//!                        └──── forwarder, two threads ───┘
+//!                        └──── forwarder, one thread ────┘
 //! ```
-//!
-//! The delay is the same for every frame of a path, so a queue in order of arrival is also in order of time.
 
-use std::collections::VecDeque;
-use std::io::Read;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+mod forward;
+pub mod trial;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use socket2::Socket;
+use forward::Forwarder;
 
+use super::Lab;
 use super::canary::PATIENCE;
-use super::clock::now_ns;
 use super::fault::Fault;
 use super::netns::Netns;
 use super::topology::Path;
-use super::{Lab, sys};
-
-/// Frames held per direction: 90,000 a second for 600 ms. More are lost and counted.
-const HELD_LIMIT: usize = 54_000;
-/// Receive queue of the raw ends: a scheduling pause of 50 ms at 90,000 small frames a second.
-const RECEIVE_BUFFER: usize = 16 << 20;
-/// Longest sleep, so that a stop is noticed.
-const STOP_NOTICE: Duration = Duration::from_millis(20);
-
-#[derive(Debug, Default)]
-struct Shared {
-    stop: AtomicBool,
-    lost: AtomicU64,
-}
-
-/// A running forwarder; stops on drop.
-#[derive(Debug)]
-struct Forwarder {
-    shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Forwarder {
-    fn start(space: &Netns, left: &str, right: &str, delay: Duration) -> Result<Forwarder> {
-        let mut forwarder = Forwarder { shared: Arc::default(), threads: Vec::new() };
-        for (from, to) in [(left, right), (right, left)] {
-            let (input, output) = space.enter(|| Ok((raw(from)?, raw(to)?)))?;
-            let shared = Arc::clone(&forwarder.shared);
-            forwarder.threads.push(
-                thread::Builder::new().name("delay".into()).spawn(move || forward(input, &output, delay, &shared))?,
-            );
-        }
-        Ok(forwarder)
-    }
-}
-
-impl Drop for Forwarder {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-        let lost = self.shared.lost.load(Ordering::Relaxed);
-        if lost > 0 {
-            eprintln!("the delay's queue was full for {lost} frames");
-        }
-    }
-}
-
-fn raw(interface: &str) -> Result<Socket> {
-    let socket = sys::packet_socket(interface).with_context(|| format!("raw socket on {interface}"))?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    Ok(socket)
-}
-
-fn forward(mut input: Socket, output: &Socket, delay: Duration, shared: &Shared) {
-    let delay_ns = delay.as_nanos() as u64;
-    let mut held: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
-    let mut buffer = [0u8; 2048];
-    while !shared.stop.load(Ordering::Relaxed) {
-        let now = now_ns();
-        while held.front().is_some_and(|(due, _)| *due <= now) {
-            if let Some((_, frame)) = held.pop_front() {
-                // The far end may be going down with the lab.
-                let _ = output.send(&frame);
-            }
-        }
-        let wait = held.front().map_or(STOP_NOTICE, |(due, _)| {
-            Duration::from_nanos(due.saturating_sub(now_ns())).clamp(Duration::from_micros(1), STOP_NOTICE)
-        });
-        if !sys::readable(&input, wait) {
-            continue;
-        }
-        // A bounded batch, so that frames which fall due meanwhile leave in time.
-        for _ in 0..64 {
-            let Ok(length) = input.read(&mut buffer) else {
-                break;
-            };
-            if held.len() < HELD_LIMIT {
-                held.push_back((now_ns() + delay_ns, buffer[..length].to_vec()));
-            } else {
-                shared.lost.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-}
 
 impl Lab {
     /// Every packet of a path takes `delay` longer, each way.

@@ -23,8 +23,13 @@ pub(super) const FREEZE: Duration = Duration::from_secs(2);
 /// Download of a whole demo; one act alone downloads as long as it takes.
 const WHOLE_DOWNLOAD: u64 = 200_000_000;
 /// Rough seconds per act and for the rest, for the estimate.
-const ACT_SECONDS: usize = 8;
-const FRAME_SECONDS: usize = 6;
+const ACT_SECONDS: usize = 6;
+const FRAME_SECONDS: usize = 5;
+/// How often an act is played at most.
+const PLAYS_MAX: usize = 3;
+/// A machine that does not run a sleeping thread for this long, ms, is not measured on: an outage would be its own. A
+/// tenth of the tightest promise; the threads of the lab are late by one or two on a quiet machine.
+const STALL_MAX_MS: f64 = 15.0;
 const TUN: &str = "jvpn0";
 
 /// What to play and where to put it.
@@ -47,13 +52,14 @@ pub fn run(options: &Options) -> Result<Document> {
     if let Some(out) = &options.out {
         fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
     }
-    eprintln!("{} act(s), about {} s", acts.len(), acts.len() * ACT_SECONDS + FRAME_SECONDS);
+    let seconds = acts.len() * ACT_SECONDS + FRAME_SECONDS;
+    eprintln!("{}, about {seconds} s", report::counted(acts.len() as u64, "act"));
     let mut stage = Stage::set(options)?;
     stage.dump("before")?;
     let mut reports = Vec::new();
     for act in &acts {
         eprintln!("{}: {}", act.name, act.what);
-        reports.push(stage.play(act).unwrap_or_else(|error| ActReport::failed(act, &error)));
+        reports.push(stage.play_fairly(act));
     }
     stage.dump("after")?;
     stage.close(reports, acts.len() == ACTS.len())
@@ -72,11 +78,27 @@ fn unknown_act(name: &str) -> String {
 }
 
 impl Stage<'_> {
+    /// Plays an act; once more when its promise broke while the machine itself stood still, since that says nothing
+    /// about the product.
+    fn play_fairly(&mut self, act: &'static Act) -> ActReport {
+        let mut again = if self.options.broken.is_none() { PLAYS_MAX - 1 } else { 0 };
+        loop {
+            let report = self.play(act).unwrap_or_else(|error| ActReport::failed(act, &error));
+            if report.pass || again == 0 || report.stall_ms < STALL_MAX_MS {
+                return report;
+            }
+            again -= 1;
+            eprintln!(
+                "{}: the machine stood still for {:.0} ms, which says nothing: once more",
+                act.name, report.stall_ms
+            );
+        }
+    }
+
     fn play(&mut self, act: &'static Act) -> Result<ActReport> {
         self.prepare(act)?;
         let client = self.lab.topology.client();
-        let session_before = self.session()?;
-        let known = self.history(&session_before.id)?.len();
+        let (session_before, known) = self.session_and_history()?;
         let addresses_before = inspect::addresses(&client, TUN);
         let local = self.download.local;
         let Performed { fault_ns, done, noticed_ms, held } = self.perform(act)?;
@@ -85,8 +107,9 @@ impl Stage<'_> {
         let account = report::account(&traces.each_ref().map(|(_, trace)| trace.clone()), fault_ns);
         let end_ns = fault_ns + WINDOW_NS;
         let recovered_ns = fault_ns + (account.outage_ms * 1e6) as u64;
-        let session_after = self.session()?;
-        let records = self.history(&session_before.id)?.split_off(known);
+        let (session_after, mut records) = self.session_and_history()?;
+        // Of another session everything is new, and the act is broken.
+        let records = if session_after.id == session_before.id { records.split_off(known.len()) } else { records };
         let evidence = Evidence {
             act: act.name.into(),
             fault_ns,

@@ -59,6 +59,8 @@ pub struct Account {
     pub lost: u64,
     pub duplicated: u64,
     pub reordered: u64,
+    /// How long the sender itself stood still: what the machine, not the product, adds to an outage.
+    pub stall_ms: f64,
 }
 
 impl Account {
@@ -70,6 +72,7 @@ impl Account {
             lost: self.lost + other.lost,
             duplicated: self.duplicated + other.duplicated,
             reordered: self.reordered + other.reordered,
+            stall_ms: self.stall_ms.max(other.stall_ms),
         }
     }
 }
@@ -105,7 +108,11 @@ impl Trace {
             last = at;
         }
         let counted = |at: u64| (fault_ns..end_ns - IN_FLIGHT_NS).contains(&at);
-        let mut account = Account { outage_ms: gap.saturating_sub(PERIOD_NS) as f64 / 1e6, ..Account::default() };
+        let mut account = Account {
+            outage_ms: gap.saturating_sub(PERIOD_NS) as f64 / 1e6,
+            stall_ms: self.stall_ns(fault_ns).saturating_sub(PERIOD_NS) as f64 / 1e6,
+            ..Account::default()
+        };
         let mut copies: std::collections::BTreeMap<u64, u64> =
             self.sent.iter().filter(|sent| counted(sent.at_ns)).map(|sent| (sent.sequence, 0)).collect();
         let mut highest = None;
@@ -121,6 +128,16 @@ impl Trace {
         account.lost = copies.values().filter(|count| **count == 0).count() as u64;
         account.duplicated = copies.values().map(|count| count.saturating_sub(1)).sum();
         account
+    }
+}
+
+impl Trace {
+    /// Longest pause between two sends around a fault.
+    fn stall_ns(&self, fault_ns: u64) -> u64 {
+        let near = fault_ns.saturating_sub(100 * PERIOD_NS)..fault_ns + WINDOW_NS;
+        let mut sends: Vec<u64> = self.sent.iter().map(|sent| sent.at_ns).filter(|at| near.contains(at)).collect();
+        sends.sort_unstable();
+        sends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
     }
 }
 
@@ -149,6 +166,7 @@ impl Flows {
         };
         let (sender, receiver) = (bind(from)?, bind(to)?);
         receiver.set_read_timeout(Some(STOP_NOTICE))?;
+        super::canary::roomy(&receiver)?;
         let target = receiver.local_addr()?;
         let (trace_out, stop) = (Arc::clone(trace), Arc::clone(&self.stop));
         self.threads.push(

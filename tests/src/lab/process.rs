@@ -18,11 +18,12 @@ use super::topology::Topology;
 use super::{Lab, steady};
 
 /// Start of both processes and the first session; debug builds load a large object.
-const HEALTHY_LIMIT: Duration = Duration::from_secs(20);
-/// Orderly end of a process after SIGTERM.
-const STOP_LIMIT: Duration = Duration::from_secs(3);
-/// A verb talks to a local socket. One that hangs (a frozen gateway) must not stop the lab.
-const VERB_LIMIT: Duration = Duration::from_secs(5);
+const HEALTHY_LIMIT: Duration = Duration::from_secs(60);
+/// Orderly end of a process after SIGTERM, on a machine that does other things as well.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// A verb talks to a local socket, and a jump waits 5 s for its outcome. One that hangs (a frozen gateway) must not stop
+/// the lab.
+const VERB_LIMIT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(40);
 /// Lines of a log shown with a failure.
 const TAIL: usize = 30;
@@ -134,11 +135,10 @@ impl Product {
         let binary = self.binary.clone();
         let side = self.side_mut(role);
         ensure!(side.child.is_none(), "{} runs already", side.verb);
-        let config = side.config();
         let log = OpenOptions::new().create(true).append(true).open(side.log())?;
         let errors = log.try_clone()?;
         let mut command = side.command(&binary);
-        command.arg(side.verb).arg("--config").arg(config);
+        command.arg(side.verb);
         // Its own group: Ctrl-C reaches the lab alone, which then removes everything in order.
         command.stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
         let _steady = steady();
@@ -176,6 +176,16 @@ impl Product {
         Ok(status.and_then(|status| status.code()))
     }
 
+    /// Waits for one side to end by itself and returns its exit code.
+    pub fn wait_end(&mut self, role: Role, limit: Duration) -> Result<Option<i32>> {
+        let mut child = self.side_mut(role).child.take().context("it does not run")?;
+        let Some(status) = wait_limited(&mut child, limit)? else {
+            self.side_mut(role).child = Some(child);
+            bail!("{} does not end within {limit:?}\n{}", self.side(role).verb, self.log_tail(role));
+        };
+        Ok(status.code())
+    }
+
     pub fn log_tail(&self, role: Role) -> String {
         let side = self.side(role);
         let text = fs::read_to_string(side.log()).unwrap_or_default();
@@ -194,7 +204,7 @@ impl Product {
         let environment: Vec<String> =
             side.paths().iter().map(|(key, value)| format!("{key}={}", value.display())).collect();
         format!(
-            "{} nsenter --net={} {} status",
+            "env {} nsenter --net={} {} status",
             environment.join(" "),
             side.space.path().display(),
             self.binary.display()
@@ -267,8 +277,9 @@ impl Side {
         self.directory.join("log")
     }
 
-    fn paths(&self) -> [(&'static str, PathBuf); 3] {
+    fn paths(&self) -> [(&'static str, PathBuf); 4] {
         [
+            ("JVPN_CONFIG", self.config()),
             ("JVPN_STATE_DIR", self.directory.join("state")),
             ("JVPN_RUN_DIR", self.directory.join("run")),
             ("JVPN_PIN_ROOT", self.pin_root.clone()),

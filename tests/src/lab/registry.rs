@@ -16,7 +16,7 @@ use super::topology::{SPACES, Topology};
 const DIRECTORY: &str = "/run/jvpn-lab";
 const BPFFS: &str = "/sys/fs/bpf";
 /// How long processes of a lab get to die after SIGKILL before the lab says which one did not.
-const DEATH_LIMIT: Duration = Duration::from_secs(5);
+const DEATH_LIMIT: Duration = Duration::from_secs(20);
 
 /// What must go when the lab goes.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -88,6 +88,7 @@ impl Entry {
                 .and_then(|()| run(&["ip", "netns", "del", space.name()], None).map(|_| ()));
             outcome = outcome.and(step);
         }
+        outcome = outcome.and(unmount_below(&self.files));
         for directory in [self.pin_root(), self.files.clone()] {
             let step = match fs::remove_dir_all(&directory) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -178,6 +179,16 @@ fn kill_inhabitants(space: &str) -> Result<()> {
         anyhow::ensure!(Instant::now() < deadline, "processes {pids:?} in {space} survive SIGKILL");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A test may have mounted a small disk below the files.
+fn unmount_below(files: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("read mounts")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    for point in points.filter(|point| Path::new(point).starts_with(files)) {
+        run(&["umount", "-l", point], None)?;
+    }
+    Ok(())
 }
 
 fn is_zombie(pid: i32) -> bool {

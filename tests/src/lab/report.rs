@@ -34,6 +34,8 @@ pub struct ActReport {
     pub transport_before: Option<String>,
     pub transport_after: Option<String>,
     pub noticed_ms: Option<f64>,
+    /// How long the machine itself stood still in the window.
+    pub stall_ms: f64,
     pub checks: Vec<Check>,
     /// Why the act could not be played to its end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -63,9 +65,20 @@ impl ActReport {
             transport_before: before.transport.clone(),
             transport_after: after.transport.clone(),
             noticed_ms: evidence.noticed_ms,
+            stall_ms: (account.stall_ms * 1_000.0).round() / 1_000.0,
             checks,
             error: None,
         }
+    }
+
+    /// States, reasons and versions in one line.
+    fn recorded(&self) -> String {
+        if self.versions.is_empty() {
+            return format!("no change, {}", self.states.join(" → "));
+        }
+        let versions: Vec<String> = self.versions.iter().map(u64::to_string).collect();
+        let which = if versions.len() == 1 { "version" } else { "versions" };
+        format!("{}  ({})  {which} {}", self.states.join(" → "), self.reasons.join(", "), versions.join(", "))
     }
 
     /// An act that could not be played is a broken one.
@@ -89,6 +102,7 @@ impl ActReport {
             transport_before: None,
             transport_after: None,
             noticed_ms: None,
+            stall_ms: 0.0,
             checks: Vec::new(),
             error: Some(format!("{error:#}")),
         }
@@ -140,12 +154,7 @@ impl Document {
                 "  outage {:.1} ms, {} of {} packets lost, {} duplicated, {} reordered\n",
                 report.outage_ms, report.lost, report.sent, report.duplicated, report.reordered
             ));
-            out.push_str(&format!(
-                "  record: {}  ({})  versions {:?}\n",
-                report.states.join(" → "),
-                report.reasons.join(", "),
-                report.versions
-            ));
+            out.push_str(&format!("  record: {}\n", report.recorded()));
             for check in &report.checks {
                 let verdict = if check.kept { "kept  " } else { "BROKEN" };
                 out.push_str(&format!("  {verdict}  {}: {}\n", check.promise, check.seen));
@@ -169,9 +178,9 @@ impl Document {
         let download = &self.download;
         match (&download.finished, &download.error) {
             (Some(done), _) => out.push_str(&format!(
-                "\ndownload: {} MB over {} TCP connection(s), sha256 {}\n",
+                "\ndownload: {} MB over {}, sha256 {}\n",
                 done.bytes / 1_000_000,
-                download.connections,
+                counted(download.connections, "TCP connection"),
                 if done.sha256_right { "right" } else { "WRONG" }
             )),
             (None, error) => {
@@ -184,6 +193,11 @@ impl Document {
         out.push_str(if self.pass { "every promise kept\n" } else { "A PROMISE WAS BROKEN\n" });
         out
     }
+}
+
+/// A number with its thing, in the plural when it is not one.
+pub(super) fn counted(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Writes the flows of one act: one line per packet sent and per copy that arrived; an empty last field is a loss.

@@ -21,7 +21,7 @@ use super::setup::Setup;
 use super::topology::{INNER_CLIENT_V4, LAN_V4, Path};
 
 /// Until traffic runs, paths are validated and a jump is allowed: standby paths are checked every 5 s.
-const SETTLE_LIMIT: Duration = Duration::from_secs(15);
+const SETTLE_LIMIT: Duration = Duration::from_secs(45);
 /// Longer than the cooldown of the default policy.
 const AFTER_JUMP: Duration = Duration::from_millis(1_500);
 pub(super) const POLL: Duration = Duration::from_millis(50);
@@ -85,6 +85,19 @@ impl<'a> Stage<'a> {
         Ok(session)
     }
 
+    /// The session and its history as of one moment: what changes between the two questions is asked again.
+    pub(super) fn session_and_history(&self) -> Result<(Session, Vec<Record>)> {
+        let deadline = Instant::now() + SETTLE_LIMIT;
+        loop {
+            let session = self.session()?;
+            let records = self.history(&session.id)?;
+            if self.session()? == session {
+                return Ok((session, records));
+            }
+            ensure!(Instant::now() < deadline, "the session changes faster than it can be read");
+        }
+    }
+
     pub(super) fn history(&self, id: &str) -> Result<Vec<Record>> {
         record::history(&self.product.json(Role::Gateway, &["sessions", id, "history"])?)
     }
@@ -118,12 +131,13 @@ impl<'a> Stage<'a> {
     /// Brings the session where the act wants it.
     pub(super) fn prepare(&self, act: &Act) -> Result<()> {
         self.settle()?;
-        if let Some(wanted) = act.starts_on
-            && self.active()? != wanted
-        {
+        let Some(wanted) = act.starts_on else { return Ok(()) };
+        let deadline = Instant::now() + SETTLE_LIMIT;
+        // On a busy machine the client may find a reason to move once more.
+        while self.active()? != wanted {
+            ensure!(Instant::now() < deadline, "the session does not stay on {}", wanted.transport());
             self.jump(wanted).context("bring the session to where the act starts")?;
             thread::sleep(AFTER_JUMP);
-            ensure!(self.active()? == wanted, "the session did not move to {}", wanted.transport());
             self.settle()?;
         }
         Ok(())

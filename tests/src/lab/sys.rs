@@ -1,12 +1,12 @@
 //! Owns the few system calls of the lab that no safe crate offers. Never policy: each function is one call with its
 //! error returned.
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{Domain, Socket, Type};
 
 const BPF_PROG_LOAD: libc::c_long = 5;
@@ -117,11 +117,105 @@ pub(super) fn packet_socket(interface: &str) -> io::Result<Socket> {
     if code == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Waits until a socket has something to read, with the precision of a high-resolution timer.
-pub(super) fn readable(socket: &Socket, wait: Duration) -> bool {
-    let mut fds = [PollFd::new(socket, PollFlags::IN)];
-    let Ok(timeout) = wait.try_into() else {
-        return false;
+/// The system's allocator, which counts how often each thread asks it for memory. A suite that wants to know makes it
+/// its global allocator.
+#[derive(Debug)]
+pub struct CountingAllocator;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often the calling thread allocated; 0 without [`CountingAllocator`].
+pub fn allocations() -> u64 {
+    ALLOCATIONS.with(Cell::get)
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; counting touches a plain cell of the thread, which needs
+// no memory and no destructor.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller keeps the contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract, and the pointer is from `alloc`, so from the system's allocator.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// Frames received or sent by one call.
+pub(super) const BATCH: usize = 64;
+/// Room for one frame.
+pub(super) const FRAME: usize = 2_048;
+
+/// Makes a receive queue this long, whatever the system's limit; needs root.
+pub(super) fn force_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
+    // SAFETY: the option takes an int, `bytes` is one and outlives the call.
+    let code = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
     };
-    poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
+    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Headers of a batch over these pieces of memory.
+fn headers(pieces: &mut [libc::iovec]) -> Vec<libc::mmsghdr> {
+    let header = |piece: &mut libc::iovec| {
+        // SAFETY: mmsghdr is integers and pointers, for which zero bytes mean nothing there.
+        let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        (header.msg_hdr.msg_iov, header.msg_hdr.msg_iovlen) = (&raw mut *piece, 1);
+        header
+    };
+    pieces.iter_mut().map(header).collect()
+}
+
+fn counted(code: libc::c_int) -> io::Result<usize> {
+    usize::try_from(code).map_err(|_| io::Error::last_os_error())
+}
+
+/// Receives up to a batch of frames without waiting; how many, their lengths in `lengths`.
+pub(super) fn receive_many(
+    socket: &Socket,
+    frames: &mut [[u8; FRAME]; BATCH],
+    lengths: &mut [usize; BATCH],
+) -> io::Result<usize> {
+    let piece = |frame: &mut [u8; FRAME]| libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: FRAME };
+    let mut pieces: Vec<_> = frames.iter_mut().map(piece).collect();
+    let mut headers = headers(&mut pieces);
+    // SAFETY: each of the `BATCH` headers points to one iovec of `pieces`, each of those to one whole frame; all live
+    // until the call returns, and nothing else looks at the frames meanwhile.
+    let code = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            headers.as_mut_ptr(),
+            BATCH as libc::c_uint,
+            libc::MSG_DONTWAIT,
+            std::ptr::null_mut(),
+        )
+    };
+    let count = counted(code)?;
+    lengths.iter_mut().zip(&headers).for_each(|(length, header)| *length = header.msg_len as usize);
+    Ok(count)
+}
+
+/// Sends frames in order without waiting; how many the kernel took.
+pub(super) fn send_many(socket: &Socket, frames: &[&[u8]]) -> io::Result<usize> {
+    let piece = |frame: &&[u8]| libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
+    let mut pieces: Vec<_> = frames.iter().map(piece).collect();
+    let mut headers = headers(&mut pieces);
+    // SAFETY: each header points to one iovec of `pieces`, each of those to one frame, which the kernel only reads; all
+    // live until the call returns.
+    let code = unsafe {
+        libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), headers.len() as libc::c_uint, libc::MSG_DONTWAIT)
+    };
+    counted(code)
 }

@@ -209,6 +209,12 @@ impl Topology {
         Ok(())
     }
 
+    /// Makes the link of one end again after it was removed, without routes.
+    pub(super) fn rewire(&self, space: &str, interface: &str) -> Result<()> {
+        let is = |end: &End| end.space == space && end.interface == interface;
+        LINKS.iter().filter(|(left, right)| is(left) || is(right)).try_for_each(|(left, right)| self.wire(left, right))
+    }
+
     fn wire(&self, left: &End, right: &End) -> Result<()> {
         let (left_space, right_space) = (self.space(left.space), self.space(right.space));
         run(

@@ -36,6 +36,10 @@ pub(super) enum Action {
     Tidy,
     Docs,
     Deny,
+    /// The same build again, which must find nothing to do.
+    Rebuild,
+    /// The committed vectors are those of the second implementation.
+    Vectors,
 }
 
 pub(super) struct Step {
@@ -65,10 +69,12 @@ const fn sized(name: &'static str, guess_s: u64, action: Action) -> Step {
 /// build everything again.
 const STEPS: &[Step] = &[
     built("build", 400, Action::Build),
+    built("rebuild", 5, Action::Rebuild),
     step("fmt", 5, Action::Cargo(&[&["fmt", "--all", "--check"]])),
     step("tidy", 1, Action::Tidy),
     step("clippy", 180, Action::Cargo(&[&["clippy", "--all-targets", "--", "-D", "warnings"]])),
     built("clippy-ebpf", 20, Action::ClippyEbpf),
+    step("vectors", 2, Action::Vectors),
     sized(
         "unit",
         240,
@@ -91,7 +97,10 @@ const SUITES: &[Suite] = &[
     Suite { name: "dataplane", guess_s: 20, elevated: true },
     Suite { name: "tunnel", guess_s: 60, elevated: true },
     Suite { name: "lab", guess_s: 60, elevated: true },
+    Suite { name: "uplink", guess_s: 15, elevated: true },
+    Suite { name: "misuse", guess_s: 90, elevated: true },
     Suite { name: "demo", guess_s: 240, elevated: true },
+    Suite { name: "kernels", guess_s: 150, elevated: false },
 ];
 
 /// After the suites.
@@ -171,7 +180,23 @@ mod tests {
             "[package]\nname = \"p\"\n[[test]]\nname = \"novel\"\npath = \"x\"\n[[test]]\nname = \"steer\"\n[lints]\n";
         let jobs = all(&declared(manifest));
         let names: Vec<&str> = jobs.iter().map(Job::name).collect();
-        assert_eq!(names, ["build", "fmt", "tidy", "clippy", "clippy-ebpf", "unit", "steer", "novel", "docs", "deny"]);
+        assert_eq!(
+            names,
+            [
+                "build",
+                "rebuild",
+                "fmt",
+                "tidy",
+                "clippy",
+                "clippy-ebpf",
+                "vectors",
+                "unit",
+                "steer",
+                "novel",
+                "docs",
+                "deny"
+            ]
+        );
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(in crate::cli) fn run(args: Args, context: &Context) -> Result<(), CliError>
         public_key: gateway_key.to_string(),
         endpoints: endpoints.iter().map(SocketAddr::to_string).collect(),
     });
-    hand_out(&args, &client)?;
+    hand_out(&args, &client).inspect_err(|_| undo(&file, preshared.is_some()))?;
     output::talk(&format!("peer {}: {} in {}", args.name, texts(&addresses).join(", "), file.display()));
     if context.json {
         let added = serde_json::json!({
@@ -154,17 +154,21 @@ fn written(
     let psk = preshared.map(|_| psk_name.as_str());
     let text =
         template::peer(&args.name, &public.to_string(), psk, &texts(addresses), &texts(&args.behind), &args.policy);
-    let undo = |error: CliError| {
-        // Only what was made here; a file that could not be written is not there to be removed.
-        let _ = std::fs::remove_file(&file);
-        if preshared.is_some() {
-            let _ = std::fs::remove_file(&psk_file);
-        }
-        error
-    };
-    init::write(&file, &text, 0o640)?;
-    GatewayConfig::load(config).map_err(|report| undo(report.into()))?;
+    // Only what was made here is taken back: a file that could not be written may be somebody else's.
+    init::write(&file, &text, 0o640).inspect_err(|_| {
+        let _ = preshared.map(|_| std::fs::remove_file(&psk_file));
+    })?;
+    GatewayConfig::load(config).inspect_err(|_| undo(&file, preshared.is_some()))?;
     Ok(file)
+}
+
+/// Removes what was made: a peer whose file reached nobody is of no use, and its key is lost.
+fn undo(file: &Path, preshared: bool) {
+    // What cannot be removed is named by `check` and `peer list`.
+    let _ = std::fs::remove_file(file);
+    if preshared {
+        let _ = std::fs::remove_file(file.with_extension("psk"));
+    }
 }
 
 fn hand_out(args: &Args, client: &Zeroizing<String>) -> Result<(), CliError> {

@@ -54,6 +54,8 @@ impl Client {
             healthy: problems.is_empty(),
             problems,
             xdp: None,
+            interfaces: Vec::new(),
+            drops: crate::runtime::drops(&self.counters),
             sessions: session.iter().map(|session| (session.state.clone(), 1)).collect(),
             session,
             incarnation: Some(view.incarnation.to_string()),
@@ -196,6 +198,8 @@ fn problems(view: &View) -> Vec<Problem> {
     let (problem, fix) = match view.phase {
         Phase::Connected => return problems,
         Phase::Waiting => ("no network leads to the gateway", "connect a network; `paths` lists what is seen"),
+        // It did answer, with what is above.
+        Phase::Connecting if !problems.is_empty() => return problems,
         Phase::Connecting => {
             ("the gateway has not answered yet", "check endpoints and public_key; is the gateway running?")
         }

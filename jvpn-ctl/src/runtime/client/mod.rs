@@ -23,7 +23,7 @@ use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::sys::watch;
-use crate::tunnel::{FromWorker, Inbox, WorkerHandle};
+use crate::tunnel::{Counters, FromWorker, Inbox, UdpPort, WorkerHandle};
 use anyhow::{Context, Result};
 use jvpn_common::client::Engine;
 use jvpn_common::client::command::{Activity, Command, Input, PathId};
@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 
 /// Datagrams taken from the worker in one turn, so that timers are not starved.
 const TURN_MAX: usize = 256;
@@ -54,6 +55,7 @@ struct Client {
     networks: Networks,
     sets: Sets,
     worker: WorkerHandle,
+    counters: Arc<Counters>,
     audit: Arc<Audit>,
     watch: Watch,
     tun: u32,
@@ -74,7 +76,12 @@ pub async fn run(config: ClientConfig, paths: Paths) -> Result<()> {
 }
 
 impl Client {
-    async fn run(&mut self, inbox: Inbox<FromWorker>, mut requests: Receiver<Request>) -> Result<()> {
+    async fn run(
+        &mut self,
+        inbox: Inbox<FromWorker>,
+        mut requests: Receiver<Request>,
+        mut ended: oneshot::Receiver<std::io::Error>,
+    ) -> Result<()> {
         let mut alarm = Alarm::new().context("no timer")?;
         let bell = watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
         let mut clocks = tokio::time::interval(CLOCK_EVERY);
@@ -101,7 +108,15 @@ impl Client {
                 }
                 () = self.watch.changed() => self.look_at_networks().await?,
                 Some(request) = requests.recv() => self.serve(request),
-                _ = clocks.tick() => looked = self.look_at_clocks(looked),
+                Ok(error) = &mut ended => {
+                    return Err(error).context(format!("the tunnel worker ended; is {} gone?", self.config.tun));
+                }
+                _ = clocks.tick() => {
+                    looked = self.look_at_clocks(looked);
+                    if self.networks.is_incomplete() {
+                        self.look_at_networks().await?;
+                    }
+                }
             }
         }
         self.input(Input::Close);
@@ -146,7 +161,11 @@ impl Client {
     async fn carry_out(&mut self) {
         while let Some(command) = self.engine.poll() {
             match command {
-                Command::Send { path, to, bytes } => self.networks.send(path, to, &bytes),
+                Command::Send { path, to, bytes } => {
+                    if let Some(port) = self.networks.send(path, to, &bytes) {
+                        self.socket_lost(path, &port);
+                    }
+                }
                 Command::Locators { set, steering, add, remove } => self.sets.locators(set, steering, add, &remove),
                 Command::InstallKeys(keys) => self.sets.install(*keys, clock::boot()),
                 Command::WipeKeys { set, epoch } => self.sets.wipe(set, epoch),
@@ -194,13 +213,17 @@ impl Client {
                 }
                 Some(FromWorker::Busy { .. }) => self.input(Input::TrafficStarted),
                 Some(FromWorker::Pong { .. } | FromWorker::EpochProven { .. }) => self.input(Input::Wakeup),
-                Some(FromWorker::SocketLost { socket }) => {
-                    let reason = jvpn_common::reason::Reason::LinkDown;
-                    self.input(Input::PathDown { path: PathId(socket.0), reason });
-                }
+                Some(FromWorker::SocketLost { socket, port }) => self.socket_lost(PathId(socket.0), &port),
             }
         }
         true
+    }
+
+    /// A path is gone without a word from its interface, or before it.
+    fn socket_lost(&mut self, path: PathId, port: &Arc<UdpPort>) {
+        if self.networks.lost(path, port, &self.worker) {
+            self.input(Input::PathDown { path, reason: jvpn_common::reason::Reason::LinkDown });
+        }
     }
 
     /// What the worker did, from its counters.

@@ -65,6 +65,8 @@ pub struct Network {
 pub struct Candidate {
     /// The network.
     pub network: Network,
+    /// Index of the interface: an interface that was removed and made again has another one.
+    pub index: u32,
     /// Name of the transport.
     pub name: String,
     /// Its class.
@@ -91,7 +93,7 @@ pub fn candidates(host: &Host, config: &ClientConfig) -> Vec<Candidate> {
             for address in link.addresses.iter().filter(wanted) {
                 let Some((name, class, metered)) = transport(config, link, *address) else { continue };
                 let network = Network { interface: link.name.clone(), address: *address, via: route.via };
-                found.push(Candidate { network, name, class, metered, mtu: link.mtu });
+                found.push(Candidate { network, index, name, class, metered, mtu: link.mtu });
                 break;
             }
         }

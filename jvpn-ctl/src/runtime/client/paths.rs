@@ -37,6 +37,8 @@ pub(super) struct Networks {
     names: BTreeMap<Network, PathId>,
     next: u32,
     paths: BTreeMap<PathId, Path>,
+    /// A network has no socket: it could not be opened, or was lost.
+    incomplete: bool,
 }
 
 impl Networks {
@@ -48,10 +50,11 @@ impl Networks {
     /// Follows the networks there are; losses come first.
     pub(super) fn update(&mut self, candidates: Vec<Candidate>, worker: &WorkerHandle) -> Vec<Change> {
         let mut changes = Vec::new();
+        self.incomplete = false;
         let gone: Vec<PathId> = self
             .paths
             .iter()
-            .filter(|(_, path)| !candidates.iter().any(|candidate| candidate.network == path.candidate.network))
+            .filter(|(_, path)| !candidates.iter().any(|candidate| path.is_through(candidate)))
             .map(|(&id, _)| id)
             .collect();
         for id in gone {
@@ -74,13 +77,15 @@ impl Networks {
                         let port = Arc::new(port);
                         if !worker.add_socket(SocketId(id.0), Arc::clone(&port)) {
                             tracing::warn!(path = id.0, "the worker's queue is full; the path is left out");
+                            self.incomplete = true;
                             continue;
                         }
                         changes.push(Change::Up(up(id, &candidate)));
                         self.paths.insert(id, Path { candidate, port });
                     }
-                    // Seen again at the next change of networks: an address that is not usable yet.
+                    // Tried again soon: an address that is not usable yet.
                     Err(error) => {
+                        self.incomplete = true;
                         tracing::warn!(%error, interface = candidate.network.interface, "no socket for a path");
                     }
                 },
@@ -103,12 +108,40 @@ impl Networks {
         id
     }
 
-    /// Sends a datagram of the engine; what cannot be sent is lost, as on any network.
-    pub(super) fn send(&self, path: PathId, to: SocketAddr, bytes: &[u8]) {
-        let Some(path) = self.paths.get(&path) else { return };
-        if let Err(error) = path.port.send(to, None, bytes) {
-            tracing::debug!(%error, interface = path.candidate.network.interface, "could not send");
+    /// Whether a network has no socket that could have one.
+    pub(super) const fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
+    /// A socket carries nothing any more: its path is gone until the next look opens another. False: it was
+    /// replaced before.
+    pub(super) fn lost(&mut self, id: PathId, port: &Arc<UdpPort>, worker: &WorkerHandle) -> bool {
+        let Some(path) = self.paths.get(&id).filter(|path| Arc::ptr_eq(&path.port, port)) else { return false };
+        tracing::warn!(interface = path.candidate.network.interface, "a socket carries nothing any more");
+        self.paths.remove(&id);
+        self.incomplete = true;
+        if !worker.remove_socket(SocketId(id.0)) {
+            tracing::warn!(path = id.0, "the worker's queue is full; a dead socket stays with it");
         }
+        true
+    }
+
+    /// Sends a datagram of the engine; what cannot be sent is lost, as on any network. Gives a socket that will
+    /// never send again.
+    pub(super) fn send(&self, path: PathId, to: SocketAddr, bytes: &[u8]) -> Option<Arc<UdpPort>> {
+        let path = self.paths.get(&path)?;
+        let error = path.port.send(to, None, bytes).err()?;
+        tracing::debug!(%error, interface = path.candidate.network.interface, "could not send");
+        path.port.is_gone(&error).then(|| Arc::clone(&path.port))
+    }
+}
+
+impl Path {
+    /// Whether this is the path through a network, and its socket that of the interface there is now: a socket stays
+    /// with the interface it was opened on, whatever gets the same name later.
+    fn is_through(&self, candidate: &Candidate) -> bool {
+        let own = &self.candidate;
+        own.network == candidate.network && own.index == candidate.index
     }
 }
 
@@ -135,5 +168,61 @@ fn up(path: PathId, candidate: &Candidate) -> PathUp {
         metered: candidate.metered,
         v6: candidate.network.address.is_ipv6(),
         link_mtu: candidate.mtu,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loopback(index: u32) -> Candidate {
+        let network = Network { interface: "lo".into(), address: Ipv4Addr::LOCALHOST.into(), via: None };
+        Candidate { network, index, name: "lo".into(), class: TransportClass::Primary, metered: false, mtu: 1_500 }
+    }
+
+    /// Networks with one path, its name and its socket.
+    fn one(worker: &WorkerHandle) -> (Networks, PathId, Arc<UdpPort>) {
+        let mut networks = Networks::default();
+        let [Change::Up(up)] = networks.update(vec![loopback(1)], worker)[..] else { panic!("one path") };
+        let port = Arc::clone(&networks.path(up.path).unwrap().port);
+        (networks, up.path, port)
+    }
+
+    fn is_bounce(changes: &[Change], id: PathId) -> bool {
+        matches!(changes, [Change::Down(down), Change::Up(up)] if *down == id && up.path == id)
+    }
+
+    #[test]
+    fn an_interface_made_anew_under_its_old_name_gets_another_socket_and_keeps_the_paths_name() {
+        let (worker, _inbox) = WorkerHandle::deaf();
+        let (mut networks, id, port) = one(&worker);
+        assert!(networks.update(vec![loopback(1)], &worker).is_empty(), "nothing changed");
+        assert!(Arc::ptr_eq(&networks.path(id).unwrap().port, &port));
+        assert!(is_bounce(&networks.update(vec![loopback(2)], &worker), id));
+        assert!(!Arc::ptr_eq(&networks.path(id).unwrap().port, &port));
+    }
+
+    #[test]
+    fn a_lost_socket_is_opened_again_at_the_next_look_and_an_old_one_moves_nothing() {
+        let (worker, _inbox) = WorkerHandle::deaf();
+        let (mut networks, id, port) = one(&worker);
+        assert!(!networks.is_incomplete());
+        assert!(networks.lost(id, &port, &worker) && networks.path(id).is_none());
+        assert!(networks.is_incomplete(), "whoever looks at the clock looks at the networks, too");
+        let changes = networks.update(vec![loopback(1)], &worker);
+        assert!(matches!(&changes[..], [Change::Up(up)] if up.path == id));
+        assert!(!networks.is_incomplete());
+        assert!(!networks.lost(id, &port, &worker), "a word about the socket before this one came late");
+        assert!(networks.path(id).is_some());
+    }
+
+    #[test]
+    fn a_network_without_a_socket_is_tried_again() {
+        let (worker, _inbox) = WorkerHandle::deaf();
+        let mut networks = Networks::default();
+        let mut nowhere = loopback(1);
+        nowhere.network.interface = "no-such-link".into();
+        assert!(networks.update(vec![nowhere], &worker).is_empty());
+        assert!(networks.is_incomplete());
     }
 }

@@ -45,10 +45,12 @@ pub(super) async fn start(config: ClientConfig, paths: Paths) -> Result<()> {
     let options =
         WorkerOptions { inner_mtu: INNER_MTU, addresses: TunnelAddresses::default(), ..WorkerOptions::default() };
     let (worker, handle) = Worker::new(ClientRole::new(sets.shared()), tun, sender, options)?;
+    let counters = worker.counters();
+    let (tell, ended) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("worker-0".into()).spawn(move || {
         if let Err(error) = worker.run() {
-            tracing::error!(%error, "the tunnel worker ended");
-            std::process::exit(1);
+            // Nobody listens any more when the client is ending too.
+            let _ = tell.send(error);
         }
     })?;
     let socket = api::Socket::bind(&paths.socket)?;
@@ -59,6 +61,7 @@ pub(super) async fn start(config: ClientConfig, paths: Paths) -> Result<()> {
         networks: Networks::default(),
         sets,
         worker: handle.clone(),
+        counters,
         audit,
         watch: Watch::start()?,
         tun: index,
@@ -69,7 +72,7 @@ pub(super) async fn start(config: ClientConfig, paths: Paths) -> Result<()> {
         config,
     };
     tracing::info!(name = client.config.name, tun = client.config.tun, "connecting");
-    let result = client.run(inbox, asked).await;
+    let result = client.run(inbox, asked, ended).await;
     served.abort();
     while !handle.stop() {
         tokio::task::yield_now().await;

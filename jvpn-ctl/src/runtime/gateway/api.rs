@@ -12,6 +12,8 @@ use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
 use jvpn_common::session::Label;
+use jvpn_common::verdict::{Class, Verdict};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Gateway {
@@ -41,7 +43,9 @@ impl Gateway {
             started: self.started.clone(),
             healthy: problems.is_empty(),
             problems,
-            xdp: self.xdp.first().cloned(),
+            xdp: self.interfaces.xdp().next().cloned(),
+            interfaces: self.interfaces.xdp().cloned().collect(),
+            drops: self.drops(),
             sessions: view.states.iter().map(|(state, &count)| (state.name().to_owned(), count as u64)).collect(),
             session: None,
             incarnation: Some(self.incarnation.to_string()),
@@ -53,11 +57,19 @@ impl Gateway {
         if self.audit().is_failing() {
             problems.push(Problem {
                 problem: "the audit record cannot be written; no new sessions".to_owned(),
-                fix: "free space on the state directory's disk".to_owned(),
+                fix: format!("free space on the disk of {}", self.paths.state_dir.display()),
             });
         }
+        if self.executor.keeper.is_failing() {
+            problems.push(Problem {
+                problem: "the store cannot be written; no new sessions".to_owned(),
+                fix: format!("free space on the disk of {}", self.paths.state_dir.display()),
+            });
+        }
+        problems.extend(self.gone.problems());
+        problems.extend(self.interfaces.problems());
         if self.config.xdp == XdpMode::Auto {
-            for xdp in self.xdp.iter().filter(|xdp| xdp.mode == "generic") {
+            for xdp in self.interfaces.xdp().filter(|xdp| xdp.mode == "generic") {
                 problems.push(Problem {
                     problem: format!("XDP on {} is generic: slow, and GRO is off", xdp.iface),
                     fix: "use an interface whose driver has native XDP, or set xdp = \"generic\" to accept it"
@@ -66,6 +78,18 @@ impl Gateway {
             }
         }
         problems
+    }
+
+    /// Drops by name: those of the kernel program and of the steering in the worker, then those of the worker.
+    fn drops(&self) -> BTreeMap<String, u64> {
+        let mut drops = crate::runtime::drops(&self.counters);
+        if let Ok(verdicts) = self.executor.plane.verdicts() {
+            for &verdict in Verdict::ALL.iter().filter(|verdict| verdict.class() == Class::Drop) {
+                drops.insert(verdict.name().to_owned(), verdicts.kernel(verdict) + verdicts.worker(verdict));
+            }
+        }
+        drops.retain(|_, count| *count > 0);
+        drops
     }
 
     fn session_list(&self) -> Vec<Session> {
@@ -133,8 +157,19 @@ impl Gateway {
     }
 
     fn jump(&mut self, session: Option<SessionId>, to: &str, dry_run: bool, by: Caller) -> Result<Jumped, Refused> {
-        let only = || Refused::NotFound("name the session: a gateway has many".to_owned());
-        let id = session.or_else(|| self.engine.sessions().map(|(id, _)| id).next()).ok_or_else(only)?;
+        let (first, second) = {
+            let mut all = self.engine.sessions().map(|(id, _)| id);
+            (all.next(), all.next())
+        };
+        let id = match (session, first, second) {
+            (Some(id), ..) | (None, Some(id), None) => id,
+            (None, None, _) => return Err(Refused::NotFound("there is no session".to_owned())),
+            (None, Some(_), Some(_)) => {
+                return Err(Refused::NotFound(
+                    "there are several sessions: name one by the start of its id".to_owned(),
+                ));
+            }
+        };
         let (from, bound) = {
             let found = self.engine.sessions().find(|(known, _)| *known == id);
             let (_, view) = found.ok_or_else(|| Refused::NotFound(format!("no session {id}")))?;

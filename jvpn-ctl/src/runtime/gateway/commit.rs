@@ -5,35 +5,20 @@
 
 use super::keeper::Keeper;
 use super::sessions::Sessions;
+use super::sockets::Sockets;
 use crate::audit::Audit;
 use crate::dataplane::{DataPlane, Undo};
 use crate::runtime::clock;
-use crate::tunnel::UdpPort;
 use anyhow::{Context, Result};
 use jvpn_common::event::Record;
 use jvpn_common::gateway::Commit;
 use jvpn_common::gateway::command::Datagram;
+use jvpn_common::time::Instant;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Sockets of both families, to send control on.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Sockets {
-    /// IPv4.
-    pub v4: Option<Arc<UdpPort>>,
-    /// IPv6.
-    pub v6: Option<Arc<UdpPort>>,
-}
-
-impl Sockets {
-    /// Sends one datagram the way its question came; what cannot be sent is lost, as on any network.
-    pub(super) fn send(&self, datagram: &Datagram) {
-        let port = if datagram.origin.client.is_ipv4() { &self.v4 } else { &self.v6 };
-        let Some(port) = port else { return };
-        if let Err(error) = port.send(datagram.origin.client, Some(datagram.origin.gateway.ip()), &datagram.bytes) {
-            tracing::debug!(%error, client = %datagram.origin.client, "could not send");
-        }
-    }
-}
+/// How often a failure that goes on is told as an error: a full disk fails every commit until it has room.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Everything a commit touches.
 pub(super) struct Executor {
@@ -47,6 +32,8 @@ pub(super) struct Executor {
     pub sessions: Sessions,
     /// Where datagrams leave.
     pub sockets: Sockets,
+    /// When a failure was last told.
+    pub complained: Option<Instant>,
 }
 
 impl std::fmt::Debug for Executor {
@@ -74,7 +61,7 @@ impl Executor {
         let last = match done {
             Ok(last) => last,
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "a commit failed and is taken back");
+                self.complain(&error, "a commit failed and is taken back");
                 self.take_back(undo);
                 return false;
             }
@@ -102,6 +89,16 @@ impl Executor {
         }
         log(&record);
         Ok(self.audit.append(record)?)
+    }
+
+    /// Tells a failure, as an error now and then.
+    pub(super) fn complain(&mut self, error: &anyhow::Error, what: &str) {
+        let now = clock::boot();
+        if self.complained.is_some_and(|last| now.since(last) < COMPLAIN_EVERY) {
+            return tracing::debug!(error = format!("{error:#}"), "{what}");
+        }
+        self.complained = Some(now);
+        tracing::error!(error = format!("{error:#}"), "{what}");
     }
 
     fn take_back(&mut self, undo: Vec<Undo>) {

@@ -3,26 +3,32 @@
 //! Owns the queue of writes that may wait. Must never let a queued older picture overwrite a newer one.
 
 use crate::runtime::clock;
-use crate::store::{Change, Store, StoredSession};
+use crate::store::{Change, Store, StoreError, StoredSession, has_room};
 use anyhow::Result;
 use jvpn_common::gateway::{Peer, StoreOp, Stored};
 use jvpn_common::ids::SessionId;
 use jvpn_common::secret::PublicKey;
 use jvpn_common::session::{Policy, Session};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a write that may wait waits, so that a burst of jumps is one sync.
 const LAZY: Duration = Duration::from_millis(500);
 
-type Queue = Arc<Mutex<BTreeMap<SessionId, StoredSession>>>;
+/// Sessions to write, and whether the last write failed.
+#[derive(Debug, Default)]
+struct Waiting {
+    queue: Mutex<BTreeMap<SessionId, StoredSession>>,
+    failing: AtomicBool,
+}
 
 /// The store and its queue.
 #[derive(Debug)]
 pub(super) struct Keeper {
     store: Arc<Store>,
-    queue: Queue,
+    waiting: Arc<Waiting>,
     boot_id: String,
     policies: BTreeMap<[u8; 32], Arc<Policy>>,
 }
@@ -37,17 +43,17 @@ impl Keeper {
         boot_id: String,
         policies: BTreeMap<[u8; 32], Arc<Policy>>,
     ) -> std::io::Result<Self> {
-        let queue = Queue::default();
-        let weak = Arc::downgrade(&queue);
+        let waiting = Arc::<Waiting>::default();
+        let weak = Arc::downgrade(&waiting);
         let writer = Arc::clone(&store);
         std::thread::Builder::new().name("store".into()).spawn(move || {
-            while let Some(queue) = weak.upgrade() {
-                flush(&writer, &queue);
-                drop(queue);
+            while let Some(waiting) = weak.upgrade() {
+                waiting.flush(&writer);
+                drop(waiting);
                 std::thread::park_timeout(LAZY);
             }
         })?;
-        Ok(Self { store, queue, boot_id, policies })
+        Ok(Self { store, waiting, boot_id, policies })
     }
 
     /// Policies by peer.
@@ -75,7 +81,7 @@ impl Keeper {
                 }
                 StoreOp::Put { stored, durable: false } => {
                     let row = self.row(&stored)?;
-                    self.queue.lock().unwrap_or_else(PoisonError::into_inner).insert(stored.session, row);
+                    self.waiting.lock().insert(stored.session, row);
                 }
                 StoreOp::Remove(id) => {
                     self.forget(id);
@@ -84,13 +90,21 @@ impl Keeper {
             }
         }
         if !durable.is_empty() {
-            self.store.apply(&durable)?;
+            let written = self.store.apply(&durable);
+            self.waiting.note(written.as_ref().err());
+            written?;
         }
         Ok(())
     }
 
+    /// Whether the last write failed: no new sessions then.
+    #[must_use]
+    pub(super) fn is_failing(&self) -> bool {
+        self.waiting.failing.load(Relaxed)
+    }
+
     fn forget(&self, id: SessionId) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.waiting.lock().remove(&id);
     }
 
     fn row(&self, stored: &Stored) -> Result<StoredSession> {
@@ -119,19 +133,42 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        flush(&self.store, &self.queue);
+        self.waiting.flush(&self.store);
     }
 }
 
-fn flush(store: &Store, queue: &Queue) {
-    // Held while writing, so that a newer durable picture waits for an older lazy one.
-    let mut waiting = queue.lock().unwrap_or_else(PoisonError::into_inner);
-    if waiting.is_empty() {
-        return;
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, StoredSession>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    let changes: Vec<Change> = waiting.values().cloned().map(|row| Change::Put(Box::new(row))).collect();
-    match store.apply(&changes) {
-        Ok(()) => waiting.clear(),
-        Err(error) => tracing::warn!(%error, "the store will be written later"),
+
+    fn flush(&self, store: &Store) {
+        // Held while writing, so that a newer durable picture waits for an older lazy one.
+        let mut waiting = self.lock();
+        let failing = self.failing.load(Relaxed);
+        if failing && !store.path().parent().is_none_or(has_room) {
+            return;
+        }
+        // With nothing to write, only a store that failed is tried.
+        if waiting.is_empty() && !failing {
+            return;
+        }
+        let changes: Vec<Change> = waiting.values().cloned().map(|row| Change::Put(Box::new(row))).collect();
+        let written = store.apply(&changes);
+        if written.is_ok() {
+            waiting.clear();
+        }
+        self.note(written.err().as_ref());
+    }
+
+    /// Tells once when writing begins to fail, and once when it works again.
+    fn note(&self, error: Option<&StoreError>) {
+        match (self.failing.swap(error.is_some(), Relaxed), error) {
+            (false, Some(error)) => {
+                tracing::error!(%error, "the store cannot be written; no new sessions until it can");
+            }
+            (true, None) => tracing::info!("the store can be written again"),
+            (false, None) | (true, Some(_)) => {}
+        }
     }
 }

@@ -11,37 +11,41 @@
 mod api;
 mod commit;
 mod compute;
+mod interfaces;
 mod keeper;
 mod restore;
 mod role;
 pub mod sessions;
 pub mod setup;
+mod sockets;
 mod start;
 mod watch;
 
 pub use start::wanted;
 
 use crate::api::Request;
-use crate::api::model::Xdp;
 use crate::audit::Audit;
 use crate::config::{GatewayConfig, Paths};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::sys;
-use crate::tunnel::{FromWorker, Inbox};
+use crate::tunnel::{Counters, FromWorker, Inbox, WorkerHandle};
 use anyhow::{Context, Result};
 use commit::Executor;
 use compute::Compute;
+use interfaces::Interfaces;
 use jvpn_common::gateway::Engine;
 use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
 use jvpn_common::ids::{Incarnation, OwnerEpoch};
+use sockets::GoneSockets;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFdReadyGuard;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 use watch::Watch;
 
 /// How long a gateway that stops waits for its clients to acknowledge that it goes: two copies over a usual
@@ -57,7 +61,10 @@ struct Gateway {
     engine: Engine,
     executor: Executor,
     compute: Compute,
-    xdp: Vec<Xdp>,
+    worker: WorkerHandle,
+    gone: GoneSockets,
+    interfaces: Interfaces,
+    counters: Arc<Counters>,
     watch: Watch,
     /// Detaches at the end, if that was asked for.
     #[expect(dead_code, reason = "held for its drop")]
@@ -78,7 +85,12 @@ pub async fn run(config: GatewayConfig, paths: Paths, detach_on_exit: bool) -> R
 }
 
 impl Gateway {
-    async fn run(&mut self, inbox: Inbox<FromWorker>, mut requests: Receiver<Request>) -> Result<()> {
+    async fn run(
+        &mut self,
+        inbox: Inbox<FromWorker>,
+        mut requests: Receiver<Request>,
+        mut ended: oneshot::Receiver<std::io::Error>,
+    ) -> Result<()> {
         let mut alarm = Alarm::new().context("no timer")?;
         let bell = sys::watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
         let mut look = tokio::time::interval(watch::LOOK_EVERY);
@@ -97,6 +109,11 @@ impl Gateway {
                 }
                 Some(request) = requests.recv() => self.serve(request),
                 _ = look.tick() => self.look(),
+                // Without its worker a gateway serves nobody; whoever started it starts it again.
+                Ok(error) = &mut ended => {
+                    self.executor.plane.shared().set_alive(0, Duration::ZERO);
+                    return Err(error).context(format!("the tunnel worker ended; is {} gone?", self.config.tun));
+                }
             }
         }
         self.input(Input::Order(Order::GoingAway));
@@ -134,7 +151,7 @@ impl Gateway {
                 Command::Compute { op, job } => self.compute.submit(op, job),
                 Command::Record(record) => {
                     if let Err(error) = self.executor.record(*record) {
-                        tracing::error!(%error, "a record could not be written");
+                        self.executor.complain(&error, "a record could not be written");
                     }
                 }
                 Command::Commit { op, commit } => {
@@ -171,7 +188,7 @@ impl Gateway {
                 }
                 Some(FromWorker::EpochProven { session, epoch }) => self.epoch_proven(session, epoch),
                 Some(FromWorker::Busy { .. } | FromWorker::Pong { .. }) => {}
-                Some(FromWorker::SocketLost { socket }) => tracing::warn!(?socket, "a socket is gone"),
+                Some(FromWorker::SocketLost { port, .. }) => self.socket_lost(&port),
             }
         }
         true

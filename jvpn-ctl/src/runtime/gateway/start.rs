@@ -3,19 +3,20 @@
 //! Owns what is opened and in which order: store (locks the state directory), record, maps, TUN, sockets,
 //! worker, sessions of the earlier start, API. Everything is undone by dropping it.
 
-use super::commit::{Executor, Sockets};
+use super::commit::Executor;
 use super::compute::Compute;
+use super::interfaces::{Interfaces, Way};
 use super::keeper::Keeper;
 use super::restore::Known;
 use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
 use super::sessions::Sessions;
+use super::sockets::{ANY, GoneSockets, Sockets};
 use super::watch::Watch;
 use super::{Gateway, setup};
 use crate::api;
-use crate::api::model::Xdp;
 use crate::audit::{self, Audit};
 use crate::config::{GatewayConfig, Paths, XdpMode};
-use crate::dataplane::attach::{self, LoadOptions, Wanted};
+use crate::dataplane::attach::{self, Wanted};
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::{self, DataPlane, Settings, WorkerTables};
@@ -24,7 +25,7 @@ use crate::runtime::entropy::System;
 use crate::runtime::firewall::{self, Firewall};
 use crate::store::Store;
 use crate::tunnel::{
-    ToController, Tun, TunOptions, TunnelAddresses, UdpOptions, UdpPort, Worker, WorkerHandle, WorkerOptions,
+    Counters, ToController, Tun, TunOptions, TunnelAddresses, UdpOptions, UdpPort, Worker, WorkerHandle, WorkerOptions,
     to_controller,
 };
 use anyhow::{Context, Result};
@@ -34,8 +35,9 @@ use jvpn_common::gateway::Engine;
 use jvpn_common::ids::{Incarnation, OwnerEpoch};
 use jvpn_common::mapop::MapOp;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// Message 1 a second the kernel lets through from one bucket of sources, and from all on one processor.
 const HANDSHAKE_RATE: u32 = 100;
@@ -65,7 +67,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let engine_config = setup::engine(&config, keys, incarnation, owner_epoch)?;
     let policies = engine_config.peers.iter().map(|(key, peer)| (*key.as_bytes(), peer.policy.clone())).collect();
     record_policies(&audit, &engine_config)?;
-    let (mut plane, xdp) = plane(&config, &paths)?;
+    let (mut plane, interfaces) = plane(&config, &paths)?;
     plane.configure(&settings(&config, incarnation, owner_epoch));
     let adopted = plane.adopt()?;
     let (boot_id, keeper) = keeper(&store, policies)?;
@@ -89,18 +91,20 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let sockets = sockets(config.listen)?;
     let (sender, inbox) = to_controller()?;
     let sessions = Sessions::default();
-    let attached = !xdp.is_empty();
+    let attached = !interfaces.is_empty();
     let tables = WorkerTables::new(Arc::clone(plane.shared()), clock::boot, !attached, 0);
     let role = GatewayRole::new(tables, sessions.shared(), 0);
-    let worker = worker(&config, role, tun, sender, &sockets)?;
+    let (worker, counters, ended) = worker(&config, role, tun, sender, &sockets)?;
     let mut engine = Engine::new(engine_config, Box::new(System), clock::boot());
     engine.restore(restored);
     let socket = api::Socket::bind(&paths.socket)?;
     let (requests, asked) = tokio::sync::mpsc::channel(api::REQUESTS_MAX);
     let served = tokio::task::spawn_local(api::serve(socket, api::Handle { requests, feed: audit.feed() }));
-    let executor = Executor { plane, keeper, audit, sessions, sockets };
+    let executor = Executor { plane, keeper, audit, sessions, sockets, complained: None };
     let mut gateway = Gateway {
         started: clock::text(clock::boot()),
+        worker: worker.clone(),
+        gone: GoneSockets::default(),
         detach: detach_on_exit.then(|| Detach(config.interfaces.clone(), paths.clone())),
         config,
         paths,
@@ -109,11 +113,12 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         engine,
         executor,
         compute: Compute::start()?,
-        xdp,
+        interfaces,
+        counters,
         watch: Watch::default(),
     };
     tracing::info!(name = gateway.config.name, port = gateway.config.listen, incarnation = incarnation.0, "serving");
-    let result = gateway.run(inbox, asked).await;
+    let result = gateway.run(inbox, asked, ended).await;
     served.abort();
     while !worker.stop() {
         tokio::task::yield_now().await;
@@ -158,34 +163,19 @@ fn record_policies(audit: &Audit, config: &jvpn_common::gateway::Config) -> Resu
 }
 
 /// The maps, and the kernel program on every configured interface that does not have it yet.
-fn plane(config: &GatewayConfig, paths: &Paths) -> Result<(Box<dyn DataPlane>, Vec<Xdp>)> {
+fn plane(config: &GatewayConfig, paths: &Paths) -> Result<(Box<dyn DataPlane>, Interfaces)> {
     let pins = Pins::below(&paths.pin_root);
+    let way = Way { max_sessions: config.max_sessions, pins: pins.clone(), wanted: wanted(config.xdp) };
     if config.xdp == XdpMode::Off {
         if dataplane::object().is_none() {
             tracing::warn!("built without the kernel program: maps are in this process's memory, bpftool sees none");
-            return Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Vec::new()));
+            return Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Interfaces::none(way)));
         }
         attach::make_maps(&pins, config.max_sessions)?;
-        return Ok((Box::new(Kernel::open(&pins)?), Vec::new()));
+        return Ok((Box::new(Kernel::open(&pins)?), Interfaces::none(way)));
     }
-    let mut xdp = Vec::new();
-    for interface in &config.interfaces {
-        let before = attach::plan(interface, &pins)?;
-        if !before.replaces {
-            let options = LoadOptions {
-                interface: interface.clone(),
-                max_sessions: config.max_sessions,
-                pins: pins.clone(),
-                wanted: wanted(config.xdp),
-            };
-            let loaded = attach::load(&options)?;
-            tracing::info!(interface, verified = loaded.verified, memory = loaded.memory, "kernel program attached");
-        }
-        let facts = attach::plan(interface, &pins)?.facts;
-        let mode = if facts.generic { "generic" } else { "native" }.to_owned();
-        xdp.push(Xdp { iface: interface.clone(), mode, prog_id: facts.program.unwrap_or(0) });
-    }
-    Ok((Box::new(Kernel::open(&pins)?), xdp))
+    let interfaces = Interfaces::attach(&config.interfaces, way)?;
+    Ok((Box::new(Kernel::open(&pins)?), interfaces))
 }
 
 /// Which mode a configuration allows.
@@ -198,11 +188,16 @@ pub fn wanted(mode: XdpMode) -> Wanted {
     }
 }
 
+/// The socket of one family.
+pub(super) fn socket(any: IpAddr, port: u16) -> std::io::Result<UdpPort> {
+    UdpPort::open(&UdpOptions::new(SocketAddr::new(any, port)))
+}
+
 fn sockets(port: u16) -> Result<Sockets> {
-    let open = |address: IpAddr| UdpPort::open(&UdpOptions::new(SocketAddr::new(address, port))).map(Arc::new);
-    let v4 = open(Ipv4Addr::UNSPECIFIED.into()).with_context(|| format!("UDP port {port}"))?;
-    let v6 = match open(Ipv6Addr::UNSPECIFIED.into()) {
-        Ok(socket) => Some(socket),
+    let [v4, v6] = ANY;
+    let v4 = socket(v4, port).map(Arc::new).with_context(|| format!("UDP port {port}"))?;
+    let v6 = match socket(v6, port) {
+        Ok(socket) => Some(Arc::new(socket)),
         Err(error) => {
             tracing::warn!(%error, port, "no IPv6 socket; clients reach this gateway over IPv4 only");
             None
@@ -217,7 +212,7 @@ fn worker(
     tun: Tun,
     sender: ToController,
     sockets: &Sockets,
-) -> Result<WorkerHandle> {
+) -> Result<(WorkerHandle, Arc<Counters>, oneshot::Receiver<std::io::Error>)> {
     let v4 = config.addresses.iter().find_map(|net| if let IpAddr::V4(v4) = net.addr() { Some(v4) } else { None });
     let v6 = config.addresses.iter().find_map(|net| if let IpAddr::V6(v6) = net.addr() { Some(v6) } else { None });
     let options = WorkerOptions {
@@ -231,11 +226,13 @@ fn worker(
             anyhow::ensure!(handle.add_socket(id, Arc::clone(port)), "the worker's queue is full at its start");
         }
     }
+    let counters = worker.counters();
+    let (tell, ended) = oneshot::channel();
     std::thread::Builder::new().name("worker-0".into()).spawn(move || {
         if let Err(error) = worker.run() {
-            // Clients see it within half a second: the worker's lease runs out.
-            tracing::error!(%error, "the tunnel worker ended");
+            // Nobody listens any more when the gateway is ending too.
+            let _ = tell.send(error);
         }
     })?;
-    Ok(handle)
+    Ok((handle, counters, ended))
 }

@@ -7,6 +7,7 @@ use super::Gateway;
 use super::sessions::Entry;
 use crate::dataplane::DataPlane;
 use crate::runtime::clock;
+use crate::store::has_room;
 use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::{Epoch, Generation, SessionId, Slot};
 use jvpn_common::reason::Reason;
@@ -100,8 +101,22 @@ impl Gateway {
             self.watch.reconciled = now;
             self.reconcile();
         }
-        let available = !self.executor.audit.is_failing();
+        self.open_sockets();
+        self.look_at_storage();
+        self.interfaces.look(now);
+        let available = !self.executor.audit.is_failing() && !self.executor.keeper.is_failing();
         self.input(Input::Order(Order::Storage { available }));
+    }
+
+    /// A record that could not be written goes on once there is room, even when nothing happens.
+    fn look_at_storage(&self) {
+        if self.executor.audit.is_failing() && has_room(&self.paths.state_dir) {
+            let resumed = self.executor.audit.resume(&clock::text(clock::boot()), clock::boot(), &self.config.name);
+            match resumed {
+                Ok(()) => tracing::info!("the record goes on; a GAP names what was lost"),
+                Err(error) => tracing::debug!(%error, "the record cannot be written yet"),
+            }
+        }
     }
 
     /// Compares every committed slot with the maps; what differs is put back and recorded.

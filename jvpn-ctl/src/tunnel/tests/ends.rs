@@ -10,13 +10,14 @@ use std::time::{Duration as Patience, Instant as Clock};
 use jvpn_common::crypto::Suite;
 use jvpn_common::ids::{Epoch, Locator, SessionId};
 use jvpn_common::secret::Secret;
+use jvpn_common::tag::steering_tag;
 use jvpn_common::time::Instant;
 use jvpn_common::wire::Kind;
 use jvpn_common::wire::header::{FLAG_DOWN, Header};
 use socket2::Socket;
 
 use crate::tunnel::inner::Inner;
-use crate::tunnel::queue::{FromWorker, Inbox, WorkerHandle, to_controller};
+use crate::tunnel::queue::{FromWorker, Inbox, ToController, WorkerHandle, to_controller};
 use crate::tunnel::role::{Inbound, Origin, Role, Route, SocketId};
 use crate::tunnel::session::SessionData;
 use crate::tunnel::udp::{UdpOptions, UdpPort};
@@ -121,7 +122,9 @@ pub(super) struct End<const DIRECTION: u16> {
     pub(super) counters: Arc<Counters>,
     pub(super) tun: Socket,
     pub(super) plan: Arc<Mutex<Plan>>,
+    pub(super) port: Arc<UdpPort>,
     pub(super) address: SocketAddr,
+    controller: ToController,
 }
 
 pub(super) type ClientEnd = End<0>;
@@ -134,12 +137,12 @@ impl<const DIRECTION: u16> End<DIRECTION> {
         let (controller, inbox) = to_controller().unwrap();
         let plan = Arc::new(Mutex::new(Plan::default()));
         let role = Planned { plan: Arc::clone(&plan), now: Plan::default() };
-        let (worker, handle) = Worker::new(role, tun, controller, WorkerOptions::default()).unwrap();
+        let (worker, handle) = Worker::new(role, tun, controller.clone(), WorkerOptions::default()).unwrap();
         let port = Arc::new(UdpPort::open(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap());
         let address = port.local_addr().unwrap();
-        assert!(handle.add_socket(SOCKET, port));
+        assert!(handle.add_socket(SOCKET, Arc::clone(&port)));
         let counters = worker.counters();
-        Self { worker, handle, inbox, counters, tun: other, plan, address }
+        Self { worker, handle, inbox, counters, tun: other, plan, port, address, controller }
     }
 
     /// Knows client `n` (on a gateway) or is client `n`; the other side is at `remote`. Sends under `epoch`.
@@ -207,6 +210,12 @@ impl<const DIRECTION: u16> End<DIRECTION> {
         self.written().into_iter().map(|(_, packet)| packet).collect()
     }
 
+    /// Leaves the controller's queue no room.
+    pub(super) fn fill_controller(&self) {
+        let message = || FromWorker::Pong { session: session_id(0), id: 0, at: START };
+        while self.controller.0.send(message()) {}
+    }
+
     /// What the controller was told since it was last asked.
     pub(super) fn told(&self) -> Vec<FromWorker> {
         self.inbox.answer();
@@ -236,4 +245,16 @@ pub(super) fn numbered(n: u16, len: usize) -> Vec<u8> {
     let mut payload = vec![0x5a; len];
     payload[..2].copy_from_slice(&n.to_be_bytes());
     packet(client(0), GATEWAY, &payload)
+}
+
+/// A data datagram of client `n`, as it lies on the wire.
+pub(super) fn sealed(key: &DataKey, locator: u64, direction: u16, plain: &[u8]) -> Vec<u8> {
+    let (kind, epoch) = (Kind::Data as u8, key.epoch().wire());
+    let header = |counter| {
+        let tag = steering_tag(STEERING, counter, kind, epoch, direction, 0, None);
+        Header { kind, epoch, flags: direction, tag, locator, counter }.to_bytes()
+    };
+    let mut text = plain.to_vec();
+    let sealed = key.sealing().reserve(0, 1).unwrap().seal_next(header, &mut text).unwrap();
+    [&sealed.header[..], &text, &sealed.tag].concat()
 }

@@ -70,10 +70,10 @@ fn copies_and_swaps_are_told_apart() {
 
 #[test]
 fn the_worse_direction_counts_and_losses_add_up() {
-    let up = Account { outage_ms: 3.0, sent: 10, lost: 1, duplicated: 0, reordered: 2 };
-    let down = Account { outage_ms: 7.0, sent: 10, lost: 2, duplicated: 1, reordered: 0 };
+    let up = Account { outage_ms: 3.0, sent: 10, lost: 1, duplicated: 0, reordered: 2, stall_ms: 1.0 };
+    let down = Account { outage_ms: 7.0, sent: 10, lost: 2, duplicated: 1, reordered: 0, stall_ms: 4.0 };
     let joined = up.join(down);
-    assert_eq!(joined, Account { outage_ms: 7.0, sent: 20, lost: 3, duplicated: 1, reordered: 2 });
+    assert_eq!(joined, Account { outage_ms: 7.0, sent: 20, lost: 3, duplicated: 1, reordered: 2, stall_ms: 4.0 });
 }
 
 #[test]
@@ -83,4 +83,15 @@ fn a_packet_is_read_back_as_it_was_written_and_a_short_one_is_refused() {
     packet[15] = 9;
     assert_eq!(parse(&packet, 11), Some(Arrived { sequence: 5, sent_ns: 9, at_ns: 11 }));
     assert_eq!(parse(&packet[..15], 11), None);
+}
+
+#[test]
+fn a_sender_that_stood_still_is_told_from_a_path_that_did() {
+    let mut silent = perfect();
+    silent.arrived.retain(|a| !(FAULT..FAULT + 150 * MS).contains(&a.sent_ns));
+    let account = silent.account(FAULT);
+    assert_eq!((account.outage_ms.round(), account.stall_ms), (150.0, 0.0));
+    let mut stalled = perfect();
+    stalled.sent.retain(|sent| !(FAULT + 1_000 * MS..FAULT + 1_030 * MS).contains(&sent.at_ns));
+    assert_eq!(stalled.account(FAULT).stall_ms, 30.0);
 }

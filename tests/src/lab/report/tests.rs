@@ -130,3 +130,25 @@ fn people_see_broken_promises_and_unplayed_acts() {
     assert!(text.contains("BROKEN  outage at most 200 ms: 300.0 ms"), "{text}");
     assert!(text.contains("serve did not start") && text.contains("A PROMISE WAS BROKEN"), "{text}");
 }
+
+#[test]
+fn the_document_has_the_fields_of_its_schema_with_their_types() {
+    let document = Document::new("off", vec![report(80)], DownloadReport::default(), Vec::new());
+    let json = serde_json::to_value(&document).expect("JSON");
+    assert_eq!(json["schema"], "jvpn.demo/1");
+    let act = &json["acts"][0];
+    let strings = ["name", "promise", "session_id_before", "session_id_after"];
+    assert!(strings.iter().all(|field| act[field].is_string()), "{act:#}");
+    assert!(["pass", "tcp_alive"].iter().all(|field| act[field].is_boolean()), "{act:#}");
+    assert!(["lost", "duplicated"].iter().all(|field| act[field].is_u64()) && act["outage_ms"].is_f64(), "{act:#}");
+    assert!(["states", "reasons", "versions"].iter().all(|field| act[field].is_array()), "{act:#}");
+}
+
+#[test]
+fn a_person_reads_words_and_no_debug_text() {
+    let text = Document::new("off", vec![report(80)], DownloadReport::default(), Vec::new()).human();
+    for debug in ["{ ", "true", "false", "(s)", "[8, 9]"] {
+        assert!(!text.contains(debug), "`{debug}` in {text}");
+    }
+    assert!(text.contains("versions 8, 9") && text.contains("alive, the same connection"), "{text}");
+}

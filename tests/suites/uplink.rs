@@ -1,0 +1,117 @@
+//! The client loses interfaces, not just paths: they are removed under traffic and made anew. Needs root, like the lab,
+//! and a built jvpn-ctl.
+
+#![allow(clippy::unwrap_used)] // helpers of tests stand outside test functions
+
+use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jvpn_tests::lab::http::{Download, Server};
+use jvpn_tests::lab::process::{Product, Role};
+use jvpn_tests::lab::setup::Setup;
+use jvpn_tests::lab::topology::{INNER_GATEWAY_V4, Path};
+use jvpn_tests::lab::{Lab, require_root};
+use serde_json::Value;
+
+/// What a busy machine may take for anything here; each takes a second or less on an idle one.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn up() -> (Lab, Product) {
+    if let Err(error) = require_root() {
+        panic!("{error:#}");
+    }
+    let lab = Lab::up().expect("a lab");
+    let mut product = Product::start(&lab, &Setup::default()).expect("the product");
+    product.wait_healthy().expect("a session");
+    (lab, product)
+}
+
+/// Asks until the answer fits.
+fn until(product: &Product, what: &str, role: Role, arguments: &[&str], fits: impl Fn(&Value) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = product.json(role, arguments);
+        if answer.as_ref().is_ok_and(&fits) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "never happened: {what}; last {answer:?}\n{}\n{}",
+            product.log_tail(Role::Gateway),
+            product.log_tail(Role::Client)
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// State of a path as the client calls it.
+fn state(answer: &Value, path: Path) -> Option<&str> {
+    answer["paths"].as_array()?.iter().find(|one| one["name"] == path.transport())?["state"].as_str()
+}
+
+fn active(path: Path) -> impl Fn(&Value) -> bool {
+    move |answer| state(answer, path) == Some("active")
+}
+
+/// One path carries the session and the other could.
+fn settled(answer: &Value) -> bool {
+    let mut states = Path::BOTH.map(|path| state(answer, path));
+    states.sort_unstable();
+    states == [Some("active"), Some("standby")]
+}
+
+/// Moves the session; the policy's cooldown may still hold.
+fn jump(product: &Product, to: Path) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (code, _, said) = product.verb(Role::Client, &["jump", "--to", to.transport()]).expect("jump");
+        if code == 0 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{said}\n{}", product.log_tail(Role::Client));
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn advances(download: &Download, what: &str) {
+    let (from, deadline) = (download.bytes(), Instant::now() + PATIENCE);
+    while download.bytes() < from + 100_000 {
+        assert!(Instant::now() < deadline && download.alive(), "the download does not go on {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_removed_uplink_of_the_client_is_left_and_used_again_when_it_is_made_anew() {
+    let (lab, product) = up();
+    let address: IpAddr = INNER_GATEWAY_V4.parse().unwrap();
+    let server = Server::start(&lab.topology.gateway(), address).expect("server");
+    let download = Download::start(&lab.topology.client(), server.address).expect("download");
+    advances(&download, "before anything happens");
+    until(&product, "both paths in use", Role::Client, &["paths"], settled);
+    let paths = product.json(Role::Client, &["paths"]).expect("paths");
+    let used = Path::BOTH.into_iter().find(|&path| state(&paths, path) == Some("active")).expect("an active path");
+
+    lab.remove_uplink(used).expect("removal");
+    until(&product, "the move to the other", Role::Client, &["paths"], active(used.other()));
+    advances(&download, "on the other path");
+
+    lab.make_uplink(used).expect("the link again");
+    until(&product, "its return", Role::Client, &["paths"], settled);
+    jump(&product, used);
+    until(&product, "the jump back", Role::Client, &["paths"], active(used));
+    advances(&download, "on the new link");
+
+    // Removed and made anew before anybody looks: the same name and address, another interface.
+    lab.remove_uplink(used).expect("removal");
+    lab.make_uplink(used).expect("the link again");
+    until(&product, "both again", Role::Client, &["paths"], settled);
+    jump(&product, used.other());
+    jump(&product, used);
+    advances(&download, "after the exchange of the link");
+    server.finish();
+    let finished = download.finish().expect("the whole download");
+    assert!(finished.sha256_right, "{finished:?}");
+    assert_eq!(server.connections(), 1, "one connection all along");
+}
