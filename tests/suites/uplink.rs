@@ -1,5 +1,5 @@
-//! The real product loses interfaces, not just paths: they are removed under traffic and made anew. Needs root, like
-//! the lab, and a built jvpn-ctl.
+//! The client loses interfaces, not just paths: they are removed under traffic and made anew. Needs root, like the lab,
+//! and a built jvpn-ctl.
 
 #![allow(clippy::unwrap_used)] // helpers of tests stand outside test functions
 
@@ -8,10 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jvpn_tests::lab::http::{Download, Server};
-use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role};
 use jvpn_tests::lab::setup::Setup;
-use jvpn_tests::lab::topology::{GATEWAY_INTERFACE, INNER_GATEWAY_V4, Path};
+use jvpn_tests::lab::topology::{INNER_GATEWAY_V4, Path};
 use jvpn_tests::lab::{Lab, require_root};
 use serde_json::Value;
 
@@ -115,30 +114,4 @@ fn a_removed_uplink_of_the_client_is_left_and_used_again_when_it_is_made_anew() 
     let finished = download.finish().expect("the whole download");
     assert!(finished.sha256_right, "{finished:?}");
     assert_eq!(server.connections(), 1, "one connection all along");
-}
-
-#[test]
-fn a_gateway_says_that_its_interface_is_gone_and_takes_it_back_with_its_program() {
-    let (lab, product) = up();
-    let program = |status: &Value| status["xdp"]["prog_id"].as_u64().filter(|&id| id > 0);
-    let before = program(&product.json(Role::Gateway, &["status"]).expect("status")).expect("a kernel program");
-    lab.remove_gateway_link().expect("removal");
-    until(&product, "a clear condition", Role::Gateway, &["status"], |status| {
-        let says = format!("interface {GATEWAY_INTERFACE} is gone");
-        status["healthy"] == Value::Bool(false) && status["problems"].to_string().contains(&says)
-    });
-    lab.make_gateway_link().expect("the link again");
-    until(&product, "health with another program", Role::Gateway, &["status"], |status| {
-        status["healthy"] == Value::Bool(true) && program(status).is_some_and(|id| id != before)
-    });
-    let (client, address): (_, IpAddr) = (lab.topology.client(), INNER_GATEWAY_V4.parse().unwrap());
-    let deadline = Instant::now() + PATIENCE;
-    while ping(&client, address, 1_200, Duration::from_secs(1)).is_err() {
-        assert!(
-            Instant::now() < deadline,
-            "the session does not come back\n{}\n{}",
-            product.log_tail(Role::Gateway),
-            product.log_tail(Role::Client)
-        );
-    }
 }

@@ -1,10 +1,10 @@
-//! Owns removing the ends' own interfaces and making them anew: link events for the product, which `fault` never makes.
-//! Never undone by itself: whoever removes a link makes it again, or the lab goes.
+//! Owns removing the client's own interfaces and making them anew: link events for the product, which `fault` never
+//! makes. Never undone by itself: whoever removes a link makes it again, or the lab goes.
 
 use anyhow::Result;
 
-use super::topology::{GATEWAY_INTERFACE, Path};
-use super::{Lab, pass};
+use super::Lab;
+use super::topology::Path;
 
 impl Lab {
     /// Removes an uplink of the client; the router's end goes with it.
@@ -20,17 +20,5 @@ impl Lab {
             Path::A => "ra",
             Path::B => "rb",
         })
-    }
-
-    /// Removes the gateway's uplink, and with it whatever program was on it.
-    pub fn remove_gateway_link(&self) -> Result<()> {
-        self.topology.gateway().ip(&format!("link del {GATEWAY_INTERFACE}\n"))
-    }
-
-    /// Makes it again, as it was.
-    pub fn make_gateway_link(&self) -> Result<()> {
-        self.topology.rewire("gw", GATEWAY_INTERFACE)?;
-        self.topology.route("gw")?;
-        pass::attach(&self.topology.space("core"), "gw", &pass::load()?)
     }
 }
