@@ -10,6 +10,7 @@ use super::request::{Caller, Refused, Reply, Request};
 use super::socket::{Peer, Socket, admits};
 use super::stream;
 use crate::audit::{self, Feed};
+use crate::config::report::did_you_mean;
 use axum::extract::{ConnectInfo, Path, Query, Request as Http, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
@@ -150,6 +151,7 @@ impl Shared {
     pub(super) async fn resolve(&self, prefix: &str) -> Result<(SessionId, Option<Session>), Failure> {
         let sessions = self.ask(Request::Sessions).await?;
         let prefix = prefix.to_ascii_lowercase();
+        let guess = near(&prefix, &sessions).map(|id| format!("; did you mean `{id}`?")).unwrap_or_default();
         let mut found: Vec<_> =
             sessions.into_iter().filter(|session| session.session_id.starts_with(&prefix)).collect();
         match (found.pop(), found.pop()) {
@@ -167,10 +169,18 @@ impl Shared {
             // One that ended long ago is only in the record.
             (None, _) => match prefix.parse() {
                 Ok(id) => Ok((id, None)),
-                Err(_) => Err(Failure::not_found(format!("no session starts with `{prefix}`"))),
+                Err(_) => Err(Failure::not_found(format!("no session starts with `{prefix}`{guess}"))),
             },
         }
     }
+}
+
+/// The start of the live session that was probably meant.
+fn near(prefix: &str, sessions: &[Session]) -> Option<String> {
+    let starts = sessions.iter().filter_map(|session| session.session_id.get(..prefix.len().max(2)));
+    let start = did_you_mean(prefix, starts)?;
+    let meant = sessions.iter().find(|session| session.session_id.starts_with(start))?;
+    meant.session_id.get(..8).map(str::to_owned)
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Answer<Status> {

@@ -110,8 +110,14 @@ async fn a_session_is_found_by_a_prefix_that_fits_one_only() {
     let (status, body) = refused(daemon.client.get::<Envelope<OneSession>>("/v1/sessions/a").await.expect_err("two"));
     assert_eq!(status, 400);
     assert!(body.error.contains("is short for"), "{}", body.error);
-    let (status, _) = refused(daemon.client.get::<Envelope<OneSession>>("/v1/sessions/c").await.expect_err("none"));
-    assert_eq!(status, 404);
+    let none = async |id: &str| {
+        let page = format!("/v1/sessions/{id}");
+        let (status, body) = refused(daemon.client.get::<Envelope<OneSession>>(&page).await.expect_err("none"));
+        assert_eq!(status, 404);
+        body.error
+    };
+    assert_eq!(none("cccc").await, "no session starts with `cccc`");
+    assert_eq!(none("b1b0").await, "no session starts with `b1b0`; did you mean `b0b0b0b0`?");
 }
 
 #[tokio::test]

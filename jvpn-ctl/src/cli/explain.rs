@@ -34,7 +34,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let Ok(code) = wanted.parse::<Reason>() else {
         let error = CliError::new(Kind::NotFound, format!("no reason code is called `{text}`"));
         return Err(match did_you_mean(&wanted, Reason::ALL.iter().map(|code| code.name())) {
-            Some(guess) => error.hint(format!("did you mean {guess}?")),
+            Some(guess) => error.hint(format!("did you mean `{guess}`?")),
             None => error.hint("`jvpn-ctl explain` lists them"),
         });
     };
