@@ -43,6 +43,8 @@ counters! {
     TunReads "tun_reads",
     /// Super-packets written to the TUN.
     TunWrites "tun_writes",
+    /// What the own kernel said to its link (router solicitations, multicast reports): no tunnel carries it.
+    OfTheLink "of_the_link",
     /// Datagrams handed to the controller.
     ToController "to_controller",
     /// Replies (echo, notice) written in place and sent back.
@@ -69,8 +71,6 @@ counters! {
     DropInnerSpoof "drop_inner_spoof",
     /// The inner checksum was wrong.
     DropInnerChecksum "drop_inner_checksum",
-    /// Link-local or to a group of one link: the own kernel's talk, which no tunnel carries.
-    DropOfTheLink "drop_of_the_link",
     /// No session for the inner destination, or it has no binding.
     DropNoRoute "drop_no_route",
     /// Waited for a transport while the active one was lost: too many, or too long.

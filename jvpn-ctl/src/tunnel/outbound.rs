@@ -33,7 +33,7 @@ pub(super) fn super_packet<R: Role>(role: &mut R, io: &mut Io, vnet: &[u8; VNET_
     let vnet = Vnet::from_bytes(vnet);
     let Some(inner) = Inner::parse(packet) else { return io.tally.one(Counter::DropInner) };
     if inner.is_of_the_link() {
-        return io.tally.one(Counter::DropOfTheLink);
+        return io.tally.one(Counter::OfTheLink);
     }
     let Some(route) = role.outbound(&inner) else { return io.tally.one(Counter::DropNoRoute) };
     let mtu = inner_mtu(&route, io.options.inner_mtu);
