@@ -114,14 +114,13 @@ impl Engine {
         let mut session = Session::new(confirm.accepted, confirm.keys, confirm.path, self.now);
         // Message 2 was sent before there was a transition; what is acknowledged is the first one.
         session.version = session.version.max(Version(1));
-        let mut detect = None;
+        let (mut detect, mut stale) = (None, None);
         match (old, resumed) {
             (Some(old), true) if old.id == session.id => {
                 session.version = session.version.max(old.version);
                 session.owner_epoch = session.owner_epoch.max(old.owner_epoch);
                 (session.switches, session.since) = (old.switches + 1, old.since);
-                detect = old.lost.map(|lost| lost.first);
-                self.commands.push_back(Command::Forget { set: old.keys.id });
+                (detect, stale) = (old.lost.map(|lost| lost.first), Some(old.keys.id));
             }
             (Some(old), _) => {
                 self.session = Some(old);
@@ -131,6 +130,8 @@ impl Engine {
             (None, _) => {}
         }
         self.enter(session, confirm.path, confirm.to, (confirm.k, confirm.locator));
+        // Only now: between two key sets nothing could be sent.
+        self.commands.extend(stale.map(|set| Command::Forget { set }));
         let kind = if resumed { EventKind::Resumed } else { EventKind::SessionCreated };
         let reason = if resumed { Reason::ReattachAccept } else { Reason::HandshakeOk };
         let mut event = self.event(kind, reason, true);
@@ -164,12 +165,7 @@ impl Engine {
             path.endpoint = Some(to);
             path.hear(self.now);
         }
-        self.commands.push_back(Command::Configure {
-            session: session.id,
-            addresses: session.addresses.clone(),
-            mtu: session.mtu,
-            policy: session.policy.clone(),
-        });
+        let (id, addresses, mtu, policy) = (session.id, session.addresses.clone(), session.mtu, session.policy.clone());
         self.session = Some(session);
         self.pause = ENDED_PAUSE;
         self.counters.clear();
@@ -177,6 +173,8 @@ impl Engine {
             self.commands.push_back(Command::Condition { reason, set: false });
         }
         self.use_active();
+        // The device after the way out of it: a session that goes on has its addresses already.
+        self.commands.push_back(Command::Configure { session: id, addresses, mtu, policy });
         self.assign_links();
     }
 }
