@@ -67,6 +67,12 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let engine_config = setup::engine(&config, keys, incarnation, owner_epoch)?;
     let policies = engine_config.peers.iter().map(|(key, peer)| (*key.as_bytes(), peer.policy.clone())).collect();
     record_policies(&audit, &engine_config)?;
+    let (name, mtu, addresses) = (config.tun.clone(), setup::inner_mtu(&config), config.addresses.clone());
+    let tun = Tun::open(&TunOptions { name, mtu, addresses }).await?;
+    firewall::enable_forwarding()?;
+    let _firewall = Firewall::apply(&config.tun, &config.addresses, config.masquerade)?;
+    let sockets = sockets(config.listen)?;
+    // From here on clients are told to resume: what they send waits in the sockets until the worker reads.
     let (mut plane, interfaces) = plane(&config, &paths)?;
     plane.configure(&settings(&config, incarnation, owner_epoch));
     let adopted = plane.adopt()?;
@@ -84,11 +90,6 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     for orphan in orphans {
         plane.apply(&MapOp::Free { slot: orphan.slot })?;
     }
-    let (name, mtu, addresses) = (config.tun.clone(), setup::inner_mtu(&config), config.addresses.clone());
-    let tun = Tun::open(&TunOptions { name, mtu, addresses }).await?;
-    firewall::enable_forwarding()?;
-    let _firewall = Firewall::apply(&config.tun, &config.addresses, config.masquerade)?;
-    let sockets = sockets(config.listen)?;
     let (sender, inbox) = to_controller()?;
     let sessions = Sessions::default();
     let attached = !interfaces.is_empty();
