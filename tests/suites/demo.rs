@@ -65,13 +65,26 @@ fn play_and_recompute() {
 
 #[test]
 fn acts_keep_their_promises_with_xdp_detached() {
-    // Not dead_gateway: who answers for a frozen process is the kernel program, and it is not there.
+    // Not dead_gateway, which promises less without the kernel program; see the next test.
     let acts = ["silent_death", "nat_rebind", "planned_jump", "restart"];
     let arguments = ["demo", "--json", "--xdp", "off"].into_iter().chain(acts.iter().flat_map(|act| ["--act", *act]));
     let output = lab(&arguments.collect::<Vec<_>>(), None);
     let document = document(&output);
     assert_eq!(document["pass"], Value::Bool(true), "{document:#}");
     assert!(output.status.success());
+}
+
+/// Who answers for a frozen process is the kernel program. Without it the client cannot tell a frozen gateway from dead
+/// paths: it says that its transport is lost, and the same session comes back when somebody answers.
+#[test]
+fn a_frozen_gateway_without_xdp_loses_neither_session_nor_connection() {
+    let document = document(&lab(&["demo", "--json", "--xdp", "off", "--act", "dead_gateway"], None));
+    let act = &document["acts"][0];
+    assert!(act["error"].is_null(), "the act itself must have been played: {act:#}");
+    assert_eq!(act["session_id_before"], act["session_id_after"], "{act:#}");
+    assert_eq!(act["tcp_alive"], Value::Bool(true), "{act:#}");
+    let back = act["checks"].as_array().expect("checks").iter().find(|check| check["promise"] == "traffic is back");
+    assert_eq!(back.expect("that check")["kept"], Value::Bool(true), "{act:#}");
 }
 
 #[test]
