@@ -433,7 +433,8 @@ mod interface {
         let error = pair.inside(&pair.gateway, || attach::load(&resized)).unwrap_err();
         assert!(matches!(error, AttachError::Size { have: SLOTS, .. }), "{error}");
 
-        assert!(attach::unload("g0", pins).unwrap());
+        // Where the interface is: who unloads waits until the kernel has let go of it.
+        assert!(pair.inside(&pair.gateway, || attach::unload("g0", pins)).unwrap());
         let plan = pair.inside(&pair.gateway, || attach::plan("g0", pins)).unwrap();
         assert_eq!((plan.facts.program, pins.root().exists()), (None, false));
         assert!(!attach::unload("g0", pins).unwrap());
