@@ -8,6 +8,7 @@ pub mod packet_compare;
 pub mod packet_kernel;
 pub mod packet_maps;
 pub mod packet_oracle;
+pub mod packet_random;
 pub mod packet_relay;
 pub mod sim;
 pub mod size;

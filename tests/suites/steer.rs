@@ -5,11 +5,16 @@
 
 use std::collections::BTreeMap;
 
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use jvpn_common::abi::mapped;
+use jvpn_common::steer::{self, Bytes, Source};
 use jvpn_common::verdict::Verdict;
 use jvpn_ctl::dataplane::attach::Program;
 use jvpn_tests::packet_cases::{self, Case};
-use jvpn_tests::packet_compare::Both;
-use jvpn_tests::packet_maps::VERDICTS;
+use jvpn_tests::packet_compare::{Both, Routes};
+use jvpn_tests::packet_maps::{HostMaps, State, VERDICTS};
+use jvpn_tests::packet_oracle::{check_forwarded, way_of};
+use jvpn_tests::packet_random::{self, Dice};
 use jvpn_tests::packet_relay;
 use jvpn_tests::size;
 
@@ -61,6 +66,68 @@ fn a_relay_judges_what_it_has_in_common_with_a_gateway_alike() {
     }
     println!("{} runs, {} answers checked by the oracle", both.runs, both.answers);
     assert!(both.answers > 10);
+}
+
+/// Made-up frames a made-up world.
+const FRAMES_A_WORLD: usize = 100;
+
+#[test]
+fn a_million_made_up_frames_leave_a_relay_right_to_the_last_bit() {
+    let worlds = size::of(1_000, 10_000);
+    let mut dice = Dice::new(0x6a76_706e);
+    let mut count: BTreeMap<(Verdict, bool), u64> = BTreeMap::new();
+    for _ in 0..worlds {
+        let (state, ends) = packet_random::world(&mut dice);
+        let host = HostMaps::new(&state);
+        for _ in 0..FRAMES_A_WORLD {
+            let (frame, verdict, v6) = packet_random::frame(&mut dice, &state, &ends);
+            forwarded_on_the_host(&host, &state, &frame, verdict, dice.bits() as u8);
+            *count.entry((verdict, v6)).or_default() += 1;
+        }
+    }
+    println!("{count:?}");
+    assert!(count.len() == 4 && count.values().all(|&frames| frames > worlds * 20));
+}
+
+/// One frame whole, and its payload as the relay's process sees it.
+fn forwarded_on_the_host(host: &HostMaps, state: &State, frame: &[u8], verdict: Verdict, around: u8) {
+    host.counted.borrow_mut().clear();
+    let mut buffer = vec![around; frame.len() + 32];
+    buffer[..frame.len()].copy_from_slice(frame);
+    let mut view = Bytes::new(&mut buffer[..frame.len()]);
+    let relayed = steer::relay(&mut view, host, &Routes(None));
+    let answer = view.packet().to_vec();
+    assert_eq!((relayed.judgement.verdict, host.counted.borrow().as_slice()), (verdict, &[verdict][..]));
+    assert_eq!(check_forwarded(frame, &answer, verdict, state), relayed.ifindex);
+    assert!(buffer[frame.len()..].iter().all(|&byte| byte == around), "written past the frame");
+    let sliced = SlicedPacket::from_ethernet(frame).expect("a frame");
+    let (source, v6) = match &sliced.net {
+        Some(NetSlice::Ipv4(ip)) => (mapped(ip.header().source_addr().into()), false),
+        Some(NetSlice::Ipv6(ip)) => (mapped(ip.header().source_addr().into()), true),
+        _ => panic!("an IP version"),
+    };
+    let Some(TransportSlice::Udp(udp)) = &sliced.transport else { panic!("UDP") };
+    let source = Source { address: source, port: udp.source_port() };
+    let mut payload = udp.payload().to_vec();
+    let passed = steer::relay_datagram(&mut Bytes::new(&mut payload), &source, host);
+    let (_, address, port) = way_of(udp.payload(), v6, verdict, state);
+    assert_eq!(passed.judgement, relayed.judgement, "the relay's process judges as its program");
+    assert_eq!(passed.forward.map(|way| way.to), Some(Source { address, port }));
+    assert_eq!(payload, udp.payload(), "what goes on is not touched");
+}
+
+#[test]
+fn made_up_frames_leave_the_kernel_as_they_leave_the_host() {
+    let mut both = Both::new(Program::Relay);
+    let mut dice = Dice::new(0x0072_656c_6179);
+    for _ in 0..size::of(100, 1_000) {
+        let (state, ends) = packet_random::world(&mut dice);
+        let (frame, verdict, v6) = packet_random::frame(&mut dice, &state, &ends);
+        let others: Vec<_> = (1..FRAMES_A_WORLD).map(|_| packet_random::frame(&mut dice, &state, &ends).0).collect();
+        both.check(&Case { verdict, v6, state, frame }, others.into_iter());
+    }
+    println!("{} frames", both.runs);
+    assert!(both.runs >= 10_000 && both.answers == both.runs, "each one is forwarded");
 }
 
 fn three_frames(cases: &[Case], without_frames: &[(Verdict, &str)], one_version: &[(Verdict, bool)]) {
