@@ -329,6 +329,7 @@ mod interface {
     //! On a pair of interfaces in namespaces of their own.
 
     use super::*;
+    use aya::maps::{Array, Map, MapData};
     use jvpn_ctl::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Mode, Wanted};
     use jvpn_ctl::dataplane::pins::Pins;
     use jvpn_tests::packet_kernel::private_pins;
@@ -389,6 +390,7 @@ mod interface {
                 max_sessions: SLOTS,
                 pins: pins.clone(),
                 wanted: Wanted::Native,
+                only_newer: false,
             };
             self.inside(namespace, || attach::load(&options))
         }
@@ -429,6 +431,7 @@ mod interface {
             max_sessions: SLOTS * 2,
             pins: pins.clone(),
             wanted: Wanted::Native,
+            only_newer: false,
         };
         let error = pair.inside(&pair.gateway, || attach::load(&resized)).unwrap_err();
         assert!(matches!(error, AttachError::Size { have: SLOTS, .. }), "{error}");
@@ -474,6 +477,41 @@ mod interface {
         assert_eq!(verdicts.kernel(Verdict::Echoed), answered);
         assert_eq!(plane.traffic(SLOT).echoes, answered);
         assert_eq!(plane.path(SLOT, TransportIndex(0)).highest, answered);
+    }
+
+    #[test]
+    fn an_interface_with_a_dot_in_its_name_is_loaded_listed_and_unloaded() {
+        let pair = Pair::new("v");
+        let pins = &pair.pins[0];
+        ip(&format!("-n {} link set g0 down", pair.gateway));
+        ip(&format!("-n {} link set g0 name g0.7", pair.gateway));
+        pair.load(&pair.gateway, "g0.7", pins).unwrap();
+        assert_eq!(pins.interfaces(), ["g0.7"]);
+        assert!(pair.inside(&pair.gateway, || attach::unload("g0.7", pins)).unwrap());
+        assert!(!pins.root().exists());
+    }
+
+    #[test]
+    fn what_a_load_that_was_killed_left_is_taken_for_nothing_and_what_another_build_left_is_not() {
+        let pair = Pair::new("k");
+        let pins = &pair.pins[0];
+        // Killed before the configuration was written: maps, zeros in CONFIG, no link.
+        pair.load(&pair.gateway, "g0", pins).unwrap();
+        let zero = || {
+            let config = MapData::from_pin(pins.map("CONFIG")).unwrap();
+            Array::<_, [u64; 32]>::try_from(Map::Array(config)).unwrap().set(0, [0; 32], 0).unwrap();
+        };
+        zero();
+        let error = pair.load(&pair.gateway, "g0", pins).unwrap_err();
+        assert!(matches!(error, AttachError::Layout), "something is attached: {error}");
+        std::fs::remove_file(pins.link("g0")).unwrap();
+        let loaded = pair.load(&pair.gateway, "g0", pins).unwrap();
+        assert!(!loaded.kept_maps, "made anew");
+        // Killed while the pins were removed: CONFIG is gone already.
+        std::fs::remove_file(pins.map("CONFIG")).unwrap();
+        let loaded = pair.load(&pair.gateway, "g0", pins).unwrap();
+        assert_eq!((loaded.kept_maps, loaded.mode), (false, None), "new maps, and the program replaced in place");
+        assert_eq!(attach::read_config(pins).unwrap().max_sessions, SLOTS);
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
         return done(context, &plan, &config, None);
     }
     let wanted = crate::runtime::gateway::wanted(config.xdp);
-    let options = LoadOptions { interface: args.interface, max_sessions: config.max_sessions, pins, wanted };
+    let options =
+        LoadOptions { interface: args.interface, max_sessions: config.max_sessions, pins, wanted, only_newer: false };
     let loaded = attach::load(&options)?;
     done(context, &plan, &config, Some(&loaded))
 }

@@ -5,20 +5,19 @@
 //! replace a program that is not ours, and never reuse maps of another layout or size.
 
 pub use super::attach_error::AttachError;
+pub use super::detach::{cleanup, take_off, unload};
 use super::kernel::{capacity_of, data};
 use super::link::{self, Facts};
-use super::pins::Pins;
+use super::pins::{Mark, Pins};
 use super::{object, ticks};
 use aya::maps::{Array, Map};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
-use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
+use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp, loaded_programs};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use jvpn_common::abi::{CONFIG_WORDS, Config, LAYOUT_HASH, PATHS_PER_SLOT, map};
 use jvpn_common::limits::LOCATORS_MAX;
-use jvpn_common::time::Duration;
 use std::fs;
-use std::thread;
 
 /// Name of the program in the object.
 pub const PROGRAM: &str = "jvpn_wan";
@@ -71,6 +70,8 @@ pub struct LoadOptions {
     pub pins: Pins,
     /// Which mode will do.
     pub wanted: Wanted,
+    /// Leave a program of this very build in place instead of replacing it by itself.
+    pub only_newer: bool,
 }
 
 /// What [`load`] did.
@@ -125,6 +126,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, AttachError> {
         return Err(AttachError::Foreign { interface: interface.clone(), id, name });
     }
     let kept_maps = ready(pins, *max_sessions)?;
+    pins.unmark(Mark::Off, interface);
     let result = load_into(bytes, options, kept_maps, &plan.warnings);
     if result.is_err() && !kept_maps {
         // Nothing of ours was there before: leave nothing.
@@ -144,9 +146,17 @@ pub fn make_maps(pins: &Pins, max_sessions: u32) -> Result<(), AttachError> {
 fn ready(pins: &Pins, max_sessions: u32) -> Result<bool, AttachError> {
     pins.create()?;
     if !pins.exist() {
+        // Maps without their configuration were left by a load that was killed.
+        pins.remove_maps()?;
         return Ok(false);
     }
-    let have = capacity_of(&read_config(pins)?)?;
+    let config = read_config(pins)?;
+    if config.layout == 0 && pins.interfaces().is_empty() {
+        // Killed before the configuration was written, which is before anything is attached.
+        pins.remove_maps()?;
+        return Ok(false);
+    }
+    let have = capacity_of(&config)?;
     if have == max_sessions { Ok(true) } else { Err(AttachError::Size { have, wanted: max_sessions }) }
 }
 
@@ -165,12 +175,15 @@ fn load_maps(bytes: &[u8], pins: &Pins, max_sessions: u32, kept: bool) -> Result
 }
 
 fn load_into(bytes: &[u8], options: &LoadOptions, kept_maps: bool, warnings: &[String]) -> Result<Loaded, AttachError> {
-    let LoadOptions { interface, max_sessions, pins, wanted } = options;
+    let LoadOptions { max_sessions, pins, .. } = options;
     let mut ebpf = load_maps(bytes, pins, *max_sessions, kept_maps)?;
     let program = program(&mut ebpf, PROGRAM)?;
     program.load().map_err(|error| AttachError::Load(chain(&error)))?;
     let verified = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
-    let mode = attach(program, interface, pins, *wanted, warnings)?;
+    let mode = match replace(program, options)? {
+        true => None,
+        false => Some(attach(program, options, warnings)?),
+    };
     Ok(Loaded { mode, kept_maps, verified, memory: memory(*max_sessions) })
 }
 
@@ -228,24 +241,43 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, AttachErro
     ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())
 }
 
-fn attach(
-    program: &mut Xdp,
-    interface: &str,
-    pins: &Pins,
-    wanted: Wanted,
-    warnings: &[String],
-) -> Result<Option<Mode>, AttachError> {
+/// Replaces the program of the pinned link in one step, if there is such a link and it still holds something.
+fn replace(program: &mut Xdp, options: &LoadOptions) -> Result<bool, AttachError> {
+    let LoadOptions { interface, pins, only_newer, .. } = options;
     let pin = pins.link(interface);
-    if let Ok(pinned) = PinnedLink::from_pin(&pin) {
-        let replaced = XdpLink::try_from(FdLink::from(pinned)).map(|link| program.attach_to_link(link));
-        if matches!(replaced, Ok(Ok(_))) {
-            return Ok(None);
-        }
-        // The interface it was on is gone; the pin holds nothing.
-        fs::remove_file(&pin).map_err(|error| AttachError::Pins { path: pin.clone(), error })?;
+    let Ok(pinned) = PinnedLink::from_pin(&pin) else { return Ok(false) };
+    let link = FdLink::from(pinned);
+    let holds = link.info().ok().map(|info| info.program_id()).filter(|id| link::program_on(interface) == Some(*id));
+    let tag = |id| loaded_programs().flatten().find(|info| info.id() == id).map(|info| info.tag());
+    if *only_newer && holds.is_some_and(|id| tag(id) == program.info().ok().map(|info| info.tag())) {
+        return Ok(true);
     }
+    let replaced = XdpLink::try_from(link).map(|link| program.attach_to_link(link));
+    if holds.is_some() && matches!(replaced, Ok(Ok(_))) {
+        return Ok(true);
+    }
+    // The interface it was on is gone, or somebody detached it; the pin holds nothing.
+    fs::remove_file(&pin).map_err(|error| AttachError::Pins { path: pin.clone(), error })?;
+    Ok(false)
+}
+
+/// Attaches and pins; how the program sits then.
+fn attach(program: &mut Xdp, options: &LoadOptions, warnings: &[String]) -> Result<Mode, AttachError> {
+    let LoadOptions { interface, pins, .. } = options;
+    let (link, mode) = attach_unpinned(program, options, warnings)?;
+    let pin = pins.link(interface);
+    link.pin(&pin).map_err(|error| AttachError::Load(chain(&error)))?;
+    Ok(mode)
+}
+
+fn attach_unpinned(
+    program: &mut Xdp,
+    options: &LoadOptions,
+    warnings: &[String],
+) -> Result<(FdLink, Mode), AttachError> {
+    let interface = &options.interface;
     let refuse = |error: ProgramError| refused(interface, &error, warnings);
-    let (id, mode) = match wanted {
+    let (id, mode) = match options.wanted {
         Wanted::Native => (program.attach(interface, XdpMode::Driver).map_err(refuse)?, Mode::Native),
         Wanted::Generic => (program.attach(interface, XdpMode::Skb).map_err(refuse)?, Mode::Generic),
         Wanted::Either => match program.attach(interface, XdpMode::Driver) {
@@ -259,8 +291,7 @@ fn attach(
         error: chain(&error),
         hint: String::new(),
     })?;
-    link.pin(&pin).map_err(|error| AttachError::Load(chain(&error)))?;
-    Ok(Some(mode))
+    Ok((link, mode))
 }
 
 fn refused(interface: &str, error: &ProgramError, warnings: &[String]) -> AttachError {
@@ -268,47 +299,16 @@ fn refused(interface: &str, error: &ProgramError, warnings: &[String]) -> Attach
     AttachError::Attach { interface: interface.to_owned(), error: chain(error), hint }
 }
 
-/// Takes the program off an interface; with the last one all pins go. Whether it was there.
-pub fn unload(interface: &str, pins: &Pins) -> Result<bool, AttachError> {
-    if !pins.root().exists() {
-        return Ok(false);
-    }
-    pins.check()?;
-    let pin = pins.link(interface);
-    let was = pin.exists();
-    if was {
-        let program = link::facts(interface).ok().and_then(|facts| facts.program);
-        fs::remove_file(&pin).map_err(|error| AttachError::Pins { path: pin, error })?;
-        await_detach(interface, program);
-    }
-    if pins.interfaces().is_empty() {
-        pins.remove_all()?;
-    }
-    Ok(was)
+/// Id of the XDP program on an interface.
+#[must_use]
+pub fn program_on(interface: &str) -> Option<u32> {
+    link::program_on(interface)
 }
 
-/// Takes the program off every interface and removes all pins.
-pub fn cleanup(pins: &Pins) -> Result<Vec<String>, AttachError> {
-    let interfaces = pins.interfaces();
-    let program = |interface: &String| link::facts(interface).ok().and_then(|facts| facts.program);
-    let programs: Vec<_> = interfaces.iter().map(program).collect();
-    pins.remove_all()?;
-    interfaces.iter().zip(programs).for_each(|(interface, program)| await_detach(interface, program));
-    Ok(interfaces)
-}
-
-/// The kernel lets go of a link whose pin is gone in its own time (after a grace period, from a work queue).
-/// Waits for it, so that who asks next is told the truth; a kernel that takes longer is not waited for.
-fn await_detach(interface: &str, program: Option<u32>) {
-    const TRIES: usize = 200;
-    const BETWEEN: Duration = Duration::from_millis(10);
-    let still = || program.is_some() && link::program_on(interface) == program;
-    for _ in 0..TRIES {
-        if !still() {
-            return;
-        }
-        thread::sleep(BETWEEN);
-    }
+/// Whether a loaded program is named as ours.
+#[must_use]
+pub fn is_ours(program: u32) -> bool {
+    link::program_name(program).is_some_and(|name| name == PROGRAM)
 }
 
 fn config_map(pins: &Pins) -> Result<Array<aya::maps::MapData, [u64; CONFIG_WORDS]>, AttachError> {
@@ -329,7 +329,7 @@ fn write_config(pins: &Pins, config: &Config) -> Result<(), AttachError> {
 }
 
 /// An error with its causes: the kernel's own word is the last.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
