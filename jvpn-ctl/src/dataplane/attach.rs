@@ -44,8 +44,22 @@ pub struct Plan {
     pub replaces: bool,
     /// A program of somebody else that stands in the way: id and name.
     pub foreign: Option<(u32, String)>,
+    /// The program is there for a trial of ours.
+    pub on_trial: bool,
     /// What may go wrong, one sentence each.
     pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Refuses where another program is in the way.
+    pub fn free(&self) -> Result<(), AttachError> {
+        let interface = self.facts.interface.clone();
+        match &self.foreign {
+            Some((_, name)) if self.on_trial && name == PROGRAM => Err(AttachError::OnTrial(interface)),
+            Some((id, name)) => Err(AttachError::Foreign { interface, id: *id, name: name.clone() }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Where the program may sit.
@@ -114,21 +128,55 @@ pub fn plan(interface: &str, pins: &Pins) -> Result<Plan, AttachError> {
             "GRO is off; native XDP on a veth delivers to it only when on: ethtool -K {interface} gro on"
         ));
     }
-    Ok(Plan { replaces: ours && facts.program.is_some() && foreign.is_none(), facts, foreign, warnings })
+    let on_trial = pins.is_marked(Mark::Trial, interface);
+    Ok(Plan { replaces: ours && facts.program.is_some() && foreign.is_none(), facts, foreign, on_trial, warnings })
 }
 
 /// Loads, attaches and pins; maps that are there and fit are kept.
 pub fn load(options: &LoadOptions) -> Result<Loaded, AttachError> {
+    let LoadOptions { interface, pins, .. } = options;
+    into_maps(options, |program, plan| {
+        pins.unmark(Mark::Off, interface);
+        if replace(program, options)? {
+            return Ok((None, ()));
+        }
+        let (link, mode) = attach(program, options, &plan.warnings)?;
+        link.pin(pins.link(interface)).map_err(|error| AttachError::Load(chain(&error)))?;
+        Ok((Some(mode), ()))
+    })
+    .map(|(loaded, ())| loaded)
+}
+
+/// The same with a link that is not pinned: it goes with its owner.
+pub(super) fn load_unpinned(options: &LoadOptions) -> Result<(Loaded, FdLink), AttachError> {
+    into_maps(options, |program, plan| {
+        if plan.replaces {
+            return Err(AttachError::Pinned(options.interface.clone()));
+        }
+        let (link, mode) = attach(program, options, &plan.warnings)?;
+        Ok((Some(mode), link))
+    })
+}
+
+/// Loads over maps that are made or kept, and puts the program where it belongs.
+fn into_maps<T>(
+    options: &LoadOptions,
+    put: impl FnOnce(&mut Xdp, &Plan) -> Result<(Option<Mode>, T), AttachError>,
+) -> Result<(Loaded, T), AttachError> {
     let LoadOptions { interface, max_sessions, pins, .. } = options;
     let bytes = object().ok_or(AttachError::NoObject)?;
     let plan = plan(interface, pins)?;
-    if let Some((id, name)) = plan.foreign {
-        return Err(AttachError::Foreign { interface: interface.clone(), id, name });
-    }
+    plan.free()?;
     let kept_maps = ready(pins, *max_sessions)?;
-    pins.unmark(Mark::Off, interface);
-    let result = load_into(bytes, options, kept_maps, &plan.warnings);
-    if result.is_err() && !kept_maps {
+    let result = (|| {
+        let mut ebpf = load_maps(bytes, pins, *max_sessions, kept_maps)?;
+        let program = program(&mut ebpf, PROGRAM)?;
+        program.load().map_err(|error| AttachError::Load(chain(&error)))?;
+        let verified = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
+        let (mode, what) = put(program, &plan)?;
+        Ok((Loaded { mode, kept_maps, verified, memory: memory(*max_sessions) }, what))
+    })();
+    if result.is_err() && !kept_maps && pins.interfaces().is_empty() {
         // Nothing of ours was there before: leave nothing.
         pins.remove_all()?;
     }
@@ -172,19 +220,6 @@ fn load_maps(bytes: &[u8], pins: &Pins, max_sessions: u32, kept: bool) -> Result
         write_config(pins, &config)?;
     }
     Ok(ebpf)
-}
-
-fn load_into(bytes: &[u8], options: &LoadOptions, kept_maps: bool, warnings: &[String]) -> Result<Loaded, AttachError> {
-    let LoadOptions { max_sessions, pins, .. } = options;
-    let mut ebpf = load_maps(bytes, pins, *max_sessions, kept_maps)?;
-    let program = program(&mut ebpf, PROGRAM)?;
-    program.load().map_err(|error| AttachError::Load(chain(&error)))?;
-    let verified = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
-    let mode = match replace(program, options)? {
-        true => None,
-        false => Some(attach(program, options, warnings)?),
-    };
-    Ok(Loaded { mode, kept_maps, verified, memory: memory(*max_sessions) })
 }
 
 /// A loader that makes the maps of this size and pins them, or takes the pinned ones.
@@ -261,20 +296,8 @@ fn replace(program: &mut Xdp, options: &LoadOptions) -> Result<bool, AttachError
     Ok(false)
 }
 
-/// Attaches and pins; how the program sits then.
-fn attach(program: &mut Xdp, options: &LoadOptions, warnings: &[String]) -> Result<Mode, AttachError> {
-    let LoadOptions { interface, pins, .. } = options;
-    let (link, mode) = attach_unpinned(program, options, warnings)?;
-    let pin = pins.link(interface);
-    link.pin(&pin).map_err(|error| AttachError::Load(chain(&error)))?;
-    Ok(mode)
-}
-
-fn attach_unpinned(
-    program: &mut Xdp,
-    options: &LoadOptions,
-    warnings: &[String],
-) -> Result<(FdLink, Mode), AttachError> {
+/// Attaches; the program goes with the link.
+fn attach(program: &mut Xdp, options: &LoadOptions, warnings: &[String]) -> Result<(FdLink, Mode), AttachError> {
     let interface = &options.interface;
     let refuse = |error: ProgramError| refused(interface, &error, warnings);
     let (id, mode) = match options.wanted {

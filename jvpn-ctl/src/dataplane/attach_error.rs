@@ -61,6 +61,15 @@ pub enum AttachError {
         /// Name of the program.
         name: String,
     },
+    /// Our program is there for a trial.
+    #[error("{0} runs the program on trial, until that is confirmed or its time is over: jvpn-ctl load --confirm {0}")]
+    OnTrial(String),
+    /// Our program is there for good already.
+    #[error("our program is on {0} and pinned already; `jvpn-ctl load {0}` replaces it without a gap")]
+    Pinned(String),
+    /// There is no trial to confirm.
+    #[error("no program waits for confirmation on {0}")]
+    NoTrial(String),
     /// The object or its maps.
     #[error("loading the kernel program: {0}")]
     Load(String),

@@ -56,7 +56,7 @@ pub fn cleanup(pins: &Pins) -> Result<Vec<String>, AttachError> {
 
 /// The kernel lets go of a link whose pin is gone in its own time (after a grace period, from a work queue).
 /// Waits for it, so that who asks next is told the truth; a kernel that takes longer is not waited for.
-fn await_detach(interface: &str, program: Option<u32>) {
+pub(super) fn await_detach(interface: &str, program: Option<u32>) {
     const TRIES: usize = 200;
     const BETWEEN: Duration = Duration::from_millis(10);
     let still = || program.is_some() && link::program_on(interface) == program;

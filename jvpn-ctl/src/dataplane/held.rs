@@ -84,6 +84,11 @@ impl Link {
         }
     }
 
+    /// One that nothing is pinned of.
+    pub(super) fn unpinned(link: FdLink) -> Self {
+        Self(Some(link))
+    }
+
     /// Id of the program it holds, also when its interface is gone.
     #[must_use]
     pub fn program(&self) -> Option<u32> {

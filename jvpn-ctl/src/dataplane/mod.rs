@@ -24,6 +24,7 @@ mod shared;
 mod slots;
 mod sweep;
 pub mod ticks;
+pub mod trial;
 mod undo;
 mod worker;
 
