@@ -5,7 +5,7 @@
 use super::error::CliError;
 use super::{Context, output, plane};
 use crate::config::{GatewayConfig, XdpMode};
-use crate::dataplane::attach::{self, LoadOptions, Loaded, Mode, Plan};
+use crate::dataplane::attach::{self, LoadOptions, Loaded, Mode, Plan, Program};
 use crate::dataplane::pins::Pins;
 use crate::dataplane::trial::{self, Trial};
 use std::sync::mpsc::{self, Receiver};
@@ -51,8 +51,14 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
         return done(context, &plan, &config, None);
     }
     let wanted = crate::runtime::gateway::wanted(config.xdp);
-    let options =
-        LoadOptions { interface: args.interface, max_sessions: config.max_sessions, pins, wanted, only_newer: false };
+    let options = LoadOptions {
+        interface: args.interface,
+        program: Program::Gateway,
+        max_sessions: config.max_sessions,
+        pins,
+        wanted,
+        only_newer: false,
+    };
     let loaded = match args.confirm_within {
         None => attach::load(&options)?,
         Some(within) => tried(&options, *within)?,

@@ -19,12 +19,36 @@ use jvpn_common::abi::{CONFIG_WORDS, Config, LAYOUT_HASH, PATHS_PER_SLOT, map};
 use jvpn_common::limits::LOCATORS_MAX;
 use std::fs;
 
-/// Name of the program in the object.
-pub const PROGRAM: &str = "jvpn_wan";
 const CLOCK: &str = "jvpn_clock";
 
 /// Largest MTU of a native program without fragments on common drivers: a page minus headroom and tail.
 const MTU_MAX: u32 = 3_498;
+
+/// Which program of the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// A gateway's, which passes data on to the worker.
+    Gateway,
+    /// A relay's, which rewrites it towards the other side.
+    Relay,
+}
+
+impl Program {
+    const ALL: [Self; 2] = [Self::Gateway, Self::Relay];
+
+    /// Its name in the object and in the kernel.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "jvpn_wan",
+            Self::Relay => "jvpn_relay",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|program| program.name() == name)
+    }
+}
 
 /// How a program sits on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +66,8 @@ pub struct Plan {
     pub facts: Facts,
     /// Our program is there already and will be replaced in place.
     pub replaces: bool,
+    /// Which of ours that is.
+    pub ours: Option<Program>,
     /// A program of somebody else that stands in the way: id and name.
     pub foreign: Option<(u32, String)>,
     /// The program is there for a trial of ours.
@@ -55,7 +81,7 @@ impl Plan {
     pub fn free(&self) -> Result<(), AttachError> {
         let interface = self.facts.interface.clone();
         match &self.foreign {
-            Some((_, name)) if self.on_trial && name == PROGRAM => Err(AttachError::OnTrial(interface)),
+            Some((_, name)) if self.on_trial && Program::named(name).is_some() => Err(AttachError::OnTrial(interface)),
             Some((id, name)) => Err(AttachError::Foreign { interface, id: *id, name: name.clone() }),
             None => Ok(()),
         }
@@ -78,6 +104,8 @@ pub enum Wanted {
 pub struct LoadOptions {
     /// Interface towards clients.
     pub interface: String,
+    /// Which program.
+    pub program: Program,
     /// Slots of the maps.
     pub max_sessions: u32,
     /// Where to pin.
@@ -111,11 +139,10 @@ pub fn memory(max_sessions: u32) -> u64 {
 /// Looks at an interface without changing anything.
 pub fn plan(interface: &str, pins: &Pins) -> Result<Plan, AttachError> {
     let facts = link::facts(interface)?;
-    let ours = pins.link(interface).exists();
-    let foreign = match facts.program {
-        Some(id) => link::program_name(id).filter(|name| !(ours && name == PROGRAM)).map(|name| (id, name)),
-        None => None,
-    };
+    let name = facts.program.and_then(|id| link::program_name(id).map(|name| (id, name)));
+    let named = name.as_ref().and_then(|(_, name)| Program::named(name));
+    let ours = named.filter(|_| pins.link(interface).exists());
+    let foreign = if ours.is_some() { None } else { name };
     let mut warnings = Vec::new();
     if facts.mtu > MTU_MAX {
         warnings.push(format!("MTU {} is above the {MTU_MAX} most drivers allow with XDP", facts.mtu));
@@ -129,7 +156,7 @@ pub fn plan(interface: &str, pins: &Pins) -> Result<Plan, AttachError> {
         ));
     }
     let on_trial = pins.is_marked(Mark::Trial, interface);
-    Ok(Plan { replaces: ours && facts.program.is_some() && foreign.is_none(), facts, foreign, on_trial, warnings })
+    Ok(Plan { replaces: ours.is_some(), ours, facts, foreign, on_trial, warnings })
 }
 
 /// Loads, attaches and pins; maps that are there and fit are kept.
@@ -170,7 +197,7 @@ fn into_maps<T>(
     let kept_maps = ready(pins, *max_sessions)?;
     let result = (|| {
         let mut ebpf = load_maps(bytes, pins, *max_sessions, kept_maps)?;
-        let program = program(&mut ebpf, PROGRAM)?;
+        let program = program(&mut ebpf, options.program.name())?;
         program.load().map_err(|error| AttachError::Load(chain(&error)))?;
         let verified = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
         let (mode, what) = put(program, &plan)?;
@@ -328,10 +355,10 @@ pub fn program_on(interface: &str) -> Option<u32> {
     link::program_on(interface)
 }
 
-/// Whether a loaded program is named as ours.
+/// Which of ours a loaded program is, by its name.
 #[must_use]
-pub fn is_ours(program: u32) -> bool {
-    link::program_name(program).is_some_and(|name| name == PROGRAM)
+pub fn ours(program: u32) -> Option<Program> {
+    link::program_name(program).and_then(|name| Program::named(&name))
 }
 
 fn config_map(pins: &Pins) -> Result<Array<aya::maps::MapData, [u64; CONFIG_WORDS]>, AttachError> {

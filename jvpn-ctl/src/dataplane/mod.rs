@@ -19,6 +19,7 @@ pub mod memory;
 pub mod pins;
 mod plane;
 mod region;
+mod relay;
 mod restore;
 mod shared;
 mod slots;

@@ -38,6 +38,7 @@ impl<B: Backing> Plane<B> {
         self.mirror_mut().used.insert(slot.0);
         shared.set_word(slot, ActiveWord::default());
         shared.clear_counters(slot);
+        shared.set_session_owner(slot, 0);
         for entry in 1..=3 {
             shared.set_binding(slot, entry, &Binding::default());
         }
@@ -66,6 +67,7 @@ impl<B: Backing> Plane<B> {
         shared.set_generation(slot, Generation(0), 0);
         self.put_keys(slot, &SteeringKeys::default())?;
         shared.set_info(slot, &SessionInfo::default());
+        shared.set_session_owner(slot, 0);
         for entry in 1..=3 {
             shared.set_binding(slot, entry, &Binding::default());
         }
@@ -80,6 +82,7 @@ impl<B: Backing> Plane<B> {
             generation,
             flags,
             word: self.shared.word(slot),
+            owner: self.shared.session_owner(slot),
             bindings: [1, 2, 3].map(|entry| self.shared.binding(slot, entry)),
             info: self.shared.info(slot),
             keys: self.mirror().keys.get(slot.0 as usize).copied().unwrap_or_default(),
@@ -97,6 +100,7 @@ impl<B: Backing> Plane<B> {
             self.shared.set_binding(slot, entry, binding);
         }
         self.shared.set_info(slot, &filled.info);
+        self.shared.set_session_owner(slot, filled.owner);
         self.shared.set_generation(slot, filled.generation, filled.flags);
         self.put_locators(&filled.locators)?;
         self.shared.set_word(slot, filled.word);

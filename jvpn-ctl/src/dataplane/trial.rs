@@ -3,7 +3,7 @@
 //! Owns the unpinned link, the mark that says so, and how another process asks for the pin. Must never leave the
 //! program on an interface without somebody having said that it may stay.
 
-use super::attach::{self, AttachError, LoadOptions, Loaded, PROGRAM};
+use super::attach::{self, AttachError, LoadOptions, Loaded};
 use super::detach::await_detach;
 use super::held::Link;
 use super::link;
@@ -98,8 +98,7 @@ pub fn confirm(interface: &str, pins: &Pins) -> Result<bool, AttachError> {
     if pinned() {
         return Ok(false);
     }
-    let ours = link::program_on(interface).and_then(link::program_name).is_some_and(|name| name == PROGRAM);
-    if !ours {
+    if link::program_on(interface).and_then(attach::ours).is_none() {
         return Err(none());
     }
     for _ in 0..ANSWER.as_millis() / LOOK_EVERY.as_millis() {

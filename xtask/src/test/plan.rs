@@ -94,7 +94,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "sim", guess_s: 300, elevated: false },
     Suite { name: "steer", guess_s: 60, elevated: true },
     Suite { name: "active", guess_s: 20, elevated: true },
-    Suite { name: "dataplane", guess_s: 20, elevated: true },
+    Suite { name: "dataplane", guess_s: 45, elevated: true },
     Suite { name: "tunnel", guess_s: 60, elevated: true },
     Suite { name: "lab", guess_s: 60, elevated: true },
     Suite { name: "uplink", guess_s: 15, elevated: true },

@@ -5,7 +5,7 @@
 //! missing.
 
 use crate::api::model::{Problem, Xdp};
-use crate::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Wanted};
+use crate::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Program, Wanted};
 use crate::dataplane::held::{Held, Link};
 use crate::dataplane::pins::{Mark, Pins};
 use jvpn_common::time::{Duration, Instant};
@@ -18,6 +18,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// How the program got onto an interface: what a start and a return both do.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
+    pub program: Program,
     pub max_sessions: u32,
     pub pins: Pins,
     pub wanted: Wanted,
@@ -148,7 +149,7 @@ impl Interfaces {
         let held = holds.unwrap_or(0);
         if held != interface.xdp.prog_id {
             // Whoever has the link may replace its program in place, as `load` does.
-            if !attach::is_ours(held) {
+            if attach::ours(held) != Some(self.way.program) {
                 let index = interface.index;
                 self.put_back(at, index, now);
                 return Some(format!("program on {name}"));
@@ -211,9 +212,9 @@ impl Interfaces {
     fn put_on(&self, name: &str) -> Result<(Xdp, Link), AttachError> {
         // A program loaded while pins are missing would get maps of its own.
         self.held.as_ref().map_or(Ok(Vec::new()), Held::mend)?;
-        let Way { max_sessions, pins, wanted } = self.way.clone();
-        let options =
-            LoadOptions { interface: name.to_owned(), max_sessions, pins: pins.clone(), wanted, only_newer: true };
+        let Way { program, max_sessions, pins, wanted } = self.way.clone();
+        let interface = name.to_owned();
+        let options = LoadOptions { interface, program, max_sessions, pins: pins.clone(), wanted, only_newer: true };
         let Loaded { verified, memory, .. } = attach::load(&options)?;
         tracing::info!(interface = name, verified, memory, "kernel program attached");
         let facts = attach::plan(name, &pins)?.facts;
