@@ -18,6 +18,7 @@ use jvpn_ctl::dataplane::kernel::Kernel;
 use jvpn_ctl::dataplane::memory::Memory;
 use jvpn_ctl::dataplane::{DataPlane, DataPlaneError, Settings, WorkerTables};
 use jvpn_tests::packet::{self, CLIENT_V4, KEYS};
+use jvpn_tests::packet_cases;
 use jvpn_tests::packet_kernel::{Laboratory, SLOTS};
 
 const SLOT: Slot = Slot(3);
@@ -339,6 +340,33 @@ mod restart {
         let events = plane.events();
         assert_eq!(events.iter().map(|event| event.verdict).collect::<Vec<_>>(), [Verdict::WorkerDead as u16]);
         assert_eq!(events[0].locator, LOCATOR.0);
+    }
+
+    #[test]
+    fn a_zeroed_or_stale_configuration_lets_every_frame_pass_untouched() {
+        let mut laboratory = Laboratory::new(0, 0);
+        let mut plane = Kernel::open(laboratory.pins()).unwrap();
+        plane.configure(&settings());
+        bind(&mut plane);
+        let mut config = laboratory.array::<[u64; 32]>("CONFIG");
+        let good = config.get(&0, 0).unwrap();
+        let frames: Vec<_> = packet_cases::all().into_iter().map(|case| case.frame).collect();
+        let frames: Vec<_> = frames.into_iter().filter(|frame| frame.len() >= 14).collect();
+        let stopped = || frames.iter().filter(|frame| laboratory.run(frame).action != packet::XDP_PASS).count();
+        assert!(stopped() > frames.len() / 2, "with its configuration it judges");
+        let [mut stale, mut idle] = [good; 2];
+        stale[0] ^= 1 << 40;
+        // The word of port, role and workers, which is filled in last.
+        idle[3] = 0;
+        for (what, words) in [("zeroed", [0; 32]), ("of another build", stale), ("not filled in yet", idle)] {
+            config.set(0, words, 0).unwrap();
+            for frame in &frames {
+                let outcome = laboratory.run(frame);
+                assert!(outcome.action == packet::XDP_PASS && outcome.frame == *frame, "{what}: {frame:02x?}");
+            }
+        }
+        config.set(0, good, 0).unwrap();
+        assert!(stopped() > frames.len() / 2, "and again");
     }
 
     #[test]

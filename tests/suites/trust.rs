@@ -3,17 +3,26 @@
 //!
 //! Needs root and a built jvpn-ctl, like the lab. Never touches an interface but of its own namespaces, never skips.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use jvpn_ctl::dataplane::pins::Pins;
+use jvpn_tests::lab::clock::now_ns;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role, find_binary};
+use jvpn_tests::lab::record::live_session;
 use jvpn_tests::lab::setup::Setup;
 use jvpn_tests::lab::topology::{GATEWAY_V4, LAN_V4};
 use jvpn_tests::lab::{Lab, require_root};
+use jvpn_tests::size;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Until something that takes milliseconds has happened on a machine that does other things as well.
@@ -132,7 +141,7 @@ fn a_program_on_trial_goes_with_its_process_or_its_time_and_stays_once_it_is_con
     let mut trial = stage.start(&["load", "wan", "--confirm-within", "10min"], Stdio::piped());
     until("it is attached", || stage.program().is_some());
     assert!(!stage.pins().link("wan").exists());
-    std::io::Write::write_all(trial.stdin.as_mut().expect("piped"), b"\n").expect("entered");
+    trial.stdin.as_mut().expect("piped").write_all(b"\n").expect("entered");
     let (code, said) = ended(trial);
     assert_eq!(code, Some(0), "{said}");
     assert!(stage.program().is_some() && stage.pins().link("wan").exists());
@@ -155,4 +164,171 @@ fn a_program_on_trial_goes_with_its_process_or_its_time_and_stays_once_it_is_con
     stage.product.wait_healthy().expect("a session");
     stage.reaches();
     assert_eq!(stage.program(), program, "a start leaves a program of its own build in place");
+}
+
+/// A TCP connection to the gateway's own address, beside the tunnel: what it sends every 10 ms comes back.
+struct Beside {
+    stop: Arc<AtomicBool>,
+    sent: JoinHandle<Vec<u64>>,
+    came: JoinHandle<Vec<u64>>,
+    _echo: JoinHandle<()>,
+}
+
+impl Beside {
+    const PERIOD: Duration = Duration::from_millis(10);
+    const MESSAGE: usize = 1_024;
+
+    fn start(stage: &Stage) -> Beside {
+        let address = (GATEWAY_V4, 9_000);
+        let listener = stage.lab.topology.gateway().enter(|| Ok(TcpListener::bind(address)?)).expect("a listener");
+        let echo = thread::spawn(move || {
+            let (mut from, _) = listener.accept().expect("a connection");
+            let mut to = from.try_clone().expect("a socket");
+            // It ends with the connection.
+            let _ = std::io::copy(&mut from, &mut to);
+        });
+        let stream = stage.lab.topology.client().enter(|| Ok(TcpStream::connect(address)?)).expect("connected");
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let (mut reader, mut writer) = (stream.try_clone().expect("a socket"), stream);
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&stop);
+        let sent = thread::spawn(move || {
+            let mut times = Vec::new();
+            while !ends.load(Relaxed) {
+                writer.write_all(&[7; Self::MESSAGE]).expect("the connection lives");
+                times.push(now_ns());
+                thread::sleep(Self::PERIOD);
+            }
+            writer.shutdown(Shutdown::Write).expect("the connection lives");
+            times
+        });
+        let came = thread::spawn(move || {
+            let (mut times, mut buffer) = (Vec::new(), [0; Self::MESSAGE]);
+            loop {
+                match reader.read(&mut buffer) {
+                    Ok(0) => return times,
+                    Ok(_) => times.push(now_ns()),
+                    Err(error) => panic!("the other connection broke: {error}"),
+                }
+            }
+        });
+        Beside { stop, sent, came, _echo: echo }
+    }
+
+    /// Ends it: the longest time nothing came, less the longest its sender stood still, which is the machine's doing.
+    fn stalled(self) -> Duration {
+        let longest = |times: &[u64]| times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(u64::MAX);
+        self.stop.store(true, Relaxed);
+        let (sent, came) = (self.sent.join().expect("it sent"), self.came.join().expect("it came back"));
+        let (gap, machine) = (longest(&came), longest(&sent));
+        println!(
+            "beside the tunnel: {} messages, {} ms without one, sender {} ms",
+            sent.len(),
+            gap / 1_000_000,
+            machine / 1_000_000
+        );
+        Duration::from_nanos(gap.saturating_sub(machine))
+    }
+}
+
+/// Where in its life a gateway is killed.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// While it starts over what the one before left.
+    Start,
+    /// While it starts where nothing is loaded.
+    Bare,
+    /// While its client resumes.
+    Handshake,
+    Jump,
+    /// While it ends in order.
+    Stop,
+}
+
+/// The same numbers for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ z >> 31) % limit
+    }
+
+    /// A time up to `limit`, to a tenth of a millisecond.
+    fn within(&mut self, limit: Duration) -> Duration {
+        Duration::from_micros(100 * self.below(u64::try_from(limit.as_micros()).expect("short") / 100))
+    }
+}
+
+impl Stage {
+    fn session(&self) -> String {
+        let sessions = self.product.json(Role::Gateway, &["sessions"]).expect("sessions");
+        live_session(&sessions).expect("one session").id
+    }
+
+    /// Kills the gateway, which runs, at a moment of its life; it is dead afterwards.
+    fn kill_at(&mut self, moment: Moment, random: &mut Random) {
+        let client = &self.product;
+        match moment {
+            Moment::Jump => {
+                let to = if random.below(2) == 0 { "path-a" } else { "path-b" };
+                let wait = random.within(Duration::from_millis(60));
+                thread::scope(|scope| {
+                    // It may be refused, or never answered.
+                    scope.spawn(|| client.verb(Role::Client, &["jump", "--to", to]));
+                    thread::sleep(wait);
+                    signal(client.pid(Role::Gateway).expect("it runs"), Signal::KILL);
+                });
+            }
+            Moment::Stop => {
+                let pid = client.pid(Role::Gateway).expect("it runs");
+                signal(pid, Signal::TERM);
+                thread::sleep(random.within(Duration::from_millis(600)));
+                signal(pid, Signal::KILL);
+            }
+            Moment::Start | Moment::Bare | Moment::Handshake => {
+                self.product.kill(Role::Gateway).expect("killed");
+                if matches!(moment, Moment::Bare) {
+                    assert_eq!(self.verb(&["cleanup"]).0, 0);
+                }
+                let limit = if matches!(moment, Moment::Handshake) { 1_500 } else { 400 };
+                self.product.start_side(Role::Gateway).expect("started");
+                thread::sleep(random.within(Duration::from_millis(limit)));
+            }
+        }
+        self.product.kill(Role::Gateway).expect("killed");
+    }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
+    // A gateway that ended by itself is a zombie until it is waited for: it can be signalled.
+    kill_process(pid, signal).expect("it is there");
+}
+
+#[test]
+fn a_gateway_killed_at_any_instant_stalls_nobody_else_and_its_session_comes_back() {
+    const SEED: u64 = 0x6a76_706e;
+    let (mut stage, mut random) = (Stage::new(), Random(SEED));
+    let (id, beside) = (stage.session(), Beside::start(&stage));
+    let kills = size::of(20, 200);
+    for number in 0..kills {
+        let moment = [Moment::Start, Moment::Bare, Moment::Handshake, Moment::Jump, Moment::Stop][number % 5];
+        stage.kill_at(moment, &mut random);
+        stage.product.start_side(Role::Gateway).expect("started");
+        if let Err(error) = stage.product.wait_healthy() {
+            panic!("seed {SEED:#x}, kill {number}, {moment:?}: {error:#}");
+        }
+        stage.reaches();
+        assert_eq!(stage.session(), id, "seed {SEED:#x}, kill {number}, {moment:?}");
+    }
+    let stalled = beside.stalled();
+    assert!(stalled <= Duration::from_secs(1), "{stalled:?} in {kills} kills of seed {SEED:#x}");
+    // The record, through all of it, is whole.
+    let (code, said) = stage.verb(&["events", "--json", "--first", "1"]);
+    assert_eq!(code, 0, "{said}");
 }
