@@ -3,9 +3,11 @@
 //!
 //! Needs root and a built jvpn-ctl, like the lab. Never touches an interface but of its own namespaces, never skips.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path as FilePath, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,12 +17,13 @@ use std::time::{Duration, Instant};
 
 use jvpn_ctl::dataplane::pins::Pins;
 use jvpn_tests::lab::clock::now_ns;
+use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role, find_binary};
 use jvpn_tests::lab::record::live_session;
 use jvpn_tests::lab::setup::Setup;
 use jvpn_tests::lab::topology::{GATEWAY_V4, LAN_V4};
-use jvpn_tests::lab::{Lab, require_root};
+use jvpn_tests::lab::{Lab, pass, require_root};
 use jvpn_tests::size;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -331,4 +334,181 @@ fn a_gateway_killed_at_any_instant_stalls_nobody_else_and_its_session_comes_back
     // The record, through all of it, is whole.
     let (code, said) = stage.verb(&["events", "--json", "--first", "1"]);
     assert_eq!(code, 0, "{said}");
+}
+
+/// A gateway and a client of their own beside the lab's, on the gateway's other interface: `serve` in the gateway's
+/// namespace, its client in the LAN's. Dropping it kills both.
+struct Second {
+    directory: PathBuf,
+    port: u16,
+    children: Vec<Child>,
+}
+
+impl Second {
+    const INNER: &str = "10.78.0.1";
+
+    fn prepare(stage: &Stage, port: u16) -> Second {
+        let directory = stage.lab.files().join("second");
+        fs::create_dir(&directory).expect("a directory");
+        let program = pass::load().expect("a program");
+        pass::attach(&stage.lab.topology.lan(), "lan", &program).expect("attached");
+        stage.lab.topology.gateway().run(&["ethtool", "-K", "lan", "gro", "on"], None).expect("ethtool");
+        let key = |name: &str| {
+            let tool = find_binary().expect("a binary");
+            let tool = tool.to_str().expect("UTF-8");
+            let private = run(&[tool, "genkey"], None).expect("a key");
+            let public = run(&[tool, "pubkey"], Some(&private)).expect("a key");
+            private_file(&directory.join(name), &private);
+            public.trim().to_owned()
+        };
+        let (gateway, client) = (key("gateway.key"), key("client.key"));
+        let at = directory.display();
+        private_file(
+            &directory.join("gateway.toml"),
+            &format!(
+                "[gateway]\nname = \"gw-second\"\nprivate_key_file = \"{at}/gateway.key\"\nlisten = {port}\n\
+                 interfaces = [\"lan\"]\nxdp = \"native\"\ntun = \"jvpn1\"\naddresses = [\"{}/24\"]\nmasquerade = false\n\n\
+                 [[peer]]\nname = \"second\"\npublic_key = \"{client}\"\naddresses = [\"10.78.0.17/32\"]\n",
+                Self::INNER
+            ),
+        );
+        private_file(
+            &directory.join("client.toml"),
+            &format!(
+                "[client]\nname = \"second\"\nprivate_key_file = \"{at}/client.key\"\ntun = \"jvpn0\"\n\
+                 routes = [\"10.78.0.0/24\"]\n\n[gateway]\npublic_key = \"{gateway}\"\n\
+                 endpoints = [\"192.168.77.1:{port}\"]\n\n[[transport]]\nname = \"lan\"\ninterface = \"lan\"\n"
+            ),
+        );
+        Second { directory, port, children: Vec::new() }
+    }
+
+    fn command(&self, stage: &Stage, side: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(find_binary().expect("a binary"));
+        command.args(words).env("JVPN_CONFIG", self.directory.join(format!("{side}.toml"))).stdin(Stdio::null());
+        command.env("JVPN_STATE_DIR", self.directory.join(format!("{side}.state")));
+        command.env("JVPN_RUN_DIR", self.directory.join(format!("{side}.run")));
+        command.env("JVPN_PIN_ROOT", stage.lab.pin_root().join("second"));
+        command
+    }
+
+    fn start(&mut self, stage: &Stage) {
+        let (gateway, lan) = (stage.lab.topology.gateway(), stage.lab.topology.lan());
+        for (space, side, verb) in [(gateway, "gateway", "serve"), (lan, "client", "connect")] {
+            let log = fs::OpenOptions::new().create(true).append(true).open(self.log(side)).expect("a log");
+            let mut command = self.command(stage, side, &[verb]);
+            command.stdout(Stdio::null()).stderr(log);
+            self.children.push(space.enter(move || Ok(command.spawn()?)).expect("it starts"));
+        }
+    }
+
+    fn log(&self, side: &str) -> PathBuf {
+        self.directory.join(format!("{side}.log"))
+    }
+
+    fn reaches(&self, stage: &Stage) {
+        let (lan, ip) = (stage.lab.topology.lan(), Self::INNER.parse().expect("an address"));
+        let deadline = Instant::now() + PATIENCE;
+        // Without the tunnel the address would be reached as well, through the gateway's other interface.
+        let routed = || lan.run(&["ip", "route", "get", Self::INNER], None).is_ok_and(|route| route.contains("jvpn0"));
+        while self.live(stage).is_none() || !routed() || ping(&lan, ip, 56, Duration::from_secs(1)).is_err() {
+            let logs = ["gateway", "client"].map(|side| fs::read_to_string(self.log(side)).unwrap_or_default());
+            assert!(
+                Instant::now() < deadline,
+                "port {}: no answer inside the second tunnel\n{}",
+                self.port,
+                logs.concat()
+            );
+        }
+    }
+
+    fn live(&self, stage: &Stage) -> Option<String> {
+        let mut command = self.command(stage, "gateway", &["sessions", "--json"]);
+        let output = stage.lab.topology.gateway().enter(move || Ok(command.output()?)).expect("it runs");
+        live_session(&serde_json::from_slice(&output.stdout).ok()?).ok().map(|session| session.id)
+    }
+
+    fn session(&self, stage: &Stage) -> String {
+        self.live(stage).expect("one session")
+    }
+
+    fn kill(&mut self) {
+        for child in &mut self.children {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        self.children.clear();
+    }
+}
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn private_file(path: &FilePath, text: &str) {
+    fs::write(path, text).expect("written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("private");
+}
+
+#[test]
+fn two_gateways_on_two_interfaces_of_one_host_work_at_once_and_the_death_of_one_is_not_the_others() {
+    let mut stage = Stage::new();
+    let mut second = Second::prepare(&stage, 51_822);
+    second.start(&stage);
+    second.reaches(&stage);
+    stage.reaches();
+    let (one, two) = (stage.session(), second.session(&stage));
+    assert_ne!(one, two);
+    let dump = |pins: &FilePath| {
+        let entries = fs::read_dir(pins).expect("pins").flatten().map(|entry| entry.file_name());
+        entries.collect::<std::collections::BTreeSet<_>>()
+    };
+    let pins = [stage.pins().root().to_owned(), stage.lab.pin_root().join("second")];
+    let before = pins.each_ref().map(|pins| dump(pins));
+    assert!(before[0].len() > 10 && before[0] == before[1], "{before:?}");
+
+    // The first dies while packets of the second go on, and comes back.
+    let lan = stage.lab.topology.lan();
+    stage.product.kill(Role::Gateway).expect("killed");
+    for _ in 0..20 {
+        ping(&lan, Second::INNER.parse().expect("an address"), 56, Duration::from_secs(5)).expect("it goes on");
+    }
+    assert_eq!(second.session(&stage), two);
+    stage.product.start_side(Role::Gateway).expect("started");
+    stage.product.wait_healthy().expect("healthy");
+    stage.reaches();
+    assert_eq!(stage.session(), one);
+
+    // The second dies, is removed, and comes back; the first notices nothing.
+    let version = |stage: &Stage| {
+        let sessions = stage.product.json(Role::Gateway, &["sessions"]).expect("sessions");
+        live_session(&sessions).expect("one session").state_version
+    };
+    let (settled, program) = (version(&stage), stage.program());
+    second.kill();
+    let (mut cleanup, gateway) = (second.command(&stage, "gateway", &["cleanup"]), stage.lab.topology.gateway());
+    let output = gateway.enter(move || Ok(cleanup.output()?)).expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    assert!(!pins[1].exists() && dump(&pins[0]) == before[0]);
+    stage.reaches();
+    assert_eq!((stage.session(), version(&stage), stage.program()), (one, settled, program));
+    second.start(&stage);
+    second.reaches(&stage);
+    stage.reaches();
+}
+
+#[test]
+fn a_second_gateway_on_the_port_of_the_first_says_so_and_harms_nothing() {
+    let stage = Stage::new();
+    let one = stage.session();
+    let second = Second::prepare(&stage, 51_821);
+    let (mut serve, gateway) = (second.command(&stage, "gateway", &["serve"]), stage.lab.topology.gateway());
+    let output = gateway.enter(move || Ok(serve.output()?)).expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("51821"), "{said}");
+    stage.reaches();
+    assert_eq!(stage.session(), one);
 }
