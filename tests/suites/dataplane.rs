@@ -608,6 +608,18 @@ mod interface {
         }
     }
 
+    /// Receives datagrams that end in their number, and counts them.
+    fn counting(socket: &UdpSocket, count: &AtomicU64, done: &AtomicBool) {
+        let mut buffer = [0; 2_000];
+        while !done.load(Relaxed) {
+            let Ok(len) = socket.recv(&mut buffer) else { continue };
+            let sequence = u64::from_le_bytes(buffer[len - 8..len].try_into().unwrap());
+            // In order on one path: a gap is a packet that was lost.
+            assert_eq!(sequence, count.load(Relaxed));
+            count.store(sequence + 1, Relaxed);
+        }
+    }
+
     #[test]
     fn a_hundred_replacements_under_traffic_lose_no_packet_and_let_none_past_the_program() {
         const REPLACEMENTS: usize = 100;
@@ -635,17 +647,7 @@ mod interface {
             let _ends = [Ends(&stop), Ends(&done)];
             for (socket, count) in receivers.iter().zip(&received) {
                 socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-                let done = &done;
-                scope.spawn(move || {
-                    let mut buffer = [0; 2_000];
-                    while !done.load(Relaxed) {
-                        let Ok(len) = socket.recv(&mut buffer) else { continue };
-                        let sequence = u64::from_le_bytes(buffer[len - 8..len].try_into().unwrap());
-                        // In order on one path: a gap is a packet that was lost.
-                        assert_eq!(sequence, count.load(Relaxed));
-                        count.store(sequence + 1, Relaxed);
-                    }
-                });
+                scope.spawn(|| counting(socket, count, &done));
             }
             let socket = pair.inside(&pair.client, || UdpSocket::bind(address).unwrap());
             let sender = scope.spawn({
