@@ -386,13 +386,14 @@ mod interface {
     use aya::programs::Xdp;
     use aya::programs::links::{FdLink, PinnedLink};
     use jvpn_ctl::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Mode, Program, Wanted};
+    use jvpn_ctl::dataplane::cost;
     use jvpn_ctl::dataplane::pins::Pins;
     use jvpn_tests::packet_kernel::private_pins;
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
     use std::collections::BTreeSet;
     use std::fs::File;
     use std::net::{SocketAddr, UdpSocket};
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, AsRawFd};
     use std::process::{self, Command};
     use std::sync::atomic::Ordering::Relaxed;
     use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -693,6 +694,34 @@ mod interface {
         assert_eq!(programs.len(), REPLACEMENTS, "each replacement is another program");
         assert!(sent > 10 * REPLACEMENTS as u64, "only {sent} packets: no traffic");
         assert_eq!(plane.verdicts().unwrap().kernel(Verdict::Data), sent, "every one of ours was judged by a program");
+    }
+
+    /// Bytes of a map as the kernel accounts for them.
+    fn accounted(pins: &Pins, name: &str) -> u64 {
+        let map = MapData::from_pin(pins.map(name)).unwrap();
+        let info = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+        let text = std::fs::read_to_string(info).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("memlock:")).expect("a map has it");
+        line.trim().parse().unwrap()
+    }
+
+    #[test]
+    fn what_load_says_a_session_costs_is_what_the_kernel_says() {
+        let processors = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
+        for (number, sessions) in [4_096, 5_461, 5_462].into_iter().enumerate() {
+            let pair = Pair::new(&format!("m{number}"));
+            let pins = &pair.pins[0];
+            pins.remove_all().unwrap();
+            attach::make_maps(pins, sessions).unwrap();
+            let kernel: u64 = jvpn_common::abi::map::SIZED.iter().map(|name| accounted(pins, name)).sum();
+            let said = cost::memory(sessions);
+            println!("{sessions} sessions: said {said}, kernel {kernel}; processors {}", processors.trim());
+            // The maps themselves, a page of rounding each, and an element a processor that LOCATORS has in reserve.
+            let heads = 6 * (4_096 + 512) + 72 * 4_096;
+            assert!((said..said + heads).contains(&kernel), "{sessions} sessions: said {said}, kernel {kernel}");
+            assert_eq!(cost::per_session(sessions), said.div_ceil(u64::from(sessions)));
+        }
+        assert!(cost::per_session(4_096) <= 1_024, "a kibibyte");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Needs root and a built jvpn-ctl, like the lab. Never touches an interface but of its own namespaces, never skips.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -15,6 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use aya::maps::{Array, HashMap, Map, MapData};
 use jvpn_ctl::dataplane::pins::Pins;
 use jvpn_tests::lab::clock::now_ns;
 use jvpn_tests::lab::netns::run;
@@ -273,6 +275,24 @@ impl Stage {
         live_session(&sessions).expect("one session").id
     }
 
+    /// Id and version of the session, once it has not moved for a while.
+    fn settled(&self) -> (String, u64) {
+        let now = || {
+            let sessions = self.product.json(Role::Gateway, &["sessions"]).expect("sessions");
+            let session = live_session(&sessions).expect("one session");
+            (session.id, session.state_version)
+        };
+        let (mut last, mut since) = (now(), Instant::now());
+        until("the session stays where it is", || {
+            let next = now();
+            if next != last {
+                (last, since) = (next, Instant::now());
+            }
+            since.elapsed() > Duration::from_secs(3)
+        });
+        last
+    }
+
     /// Kills the gateway, which runs, at a moment of its life; it is dead afterwards.
     fn kill_at(&mut self, moment: Moment, random: &mut Random) {
         let client = &self.product;
@@ -511,4 +531,67 @@ fn a_second_gateway_on_the_port_of_the_first_says_so_and_harms_nothing() {
     assert!(output.status.code() == Some(1) && said.contains("51821"), "{said}");
     stage.reaches();
     assert_eq!(stage.session(), one);
+}
+
+/// All of the maps that belongs to sessions: locators, slots, keys.
+type Contents = (BTreeMap<u64, [u32; 3]>, Vec<[u64; 16]>, Vec<[u64; 4]>);
+
+fn sessions_in(pins: &Pins) -> Contents {
+    let map = |name: &str| MapData::from_pin(pins.map(name)).expect("a pinned map");
+    let locators = HashMap::<_, u64, [u32; 3]>::try_from(Map::HashMap(map("LOCATORS"))).expect("LOCATORS");
+    let sessions = Array::<_, [u64; 16]>::try_from(Map::Array(map("SESSIONS"))).expect("SESSIONS");
+    let keys = Array::<_, [u64; 4]>::try_from(Map::Array(map("KEYS"))).expect("KEYS");
+    let locators = locators.iter().map(|item| item.expect("an entry")).collect();
+    (
+        locators,
+        sessions.iter().map(|item| item.expect("a slot")).collect(),
+        keys.iter().map(|k| k.expect("keys")).collect(),
+    )
+}
+
+#[test]
+fn with_every_slot_taken_the_next_client_is_refused_with_the_reason_and_nothing_else_changes() {
+    let mut stage = Stage::new();
+    let second = Second::prepare(&stage, 51_822);
+    stage.product.stop(Role::Gateway).expect("stopped");
+    assert_eq!(stage.verb(&["cleanup"]).0, 0);
+    // One slot, and a second peer: the client that `Second` prepared, towards this gateway.
+    let file = stage.files().join("gateway.toml");
+    let peer = fs::read_to_string(second.directory.join("gateway.toml")).expect("a file");
+    let peer = peer.split_once("[[peer]]").expect("a peer").1.replace("10.78.0.17", "10.77.0.18");
+    let config = fs::read_to_string(&file).expect("a file");
+    let config = config.replacen("[gateway]\n", "[gateway]\nmax_sessions = 1\n", 1) + "\n[[peer]]" + &peer;
+    private_file(&file, &config);
+    let (code, said) = stage.verb(&["load", "wan", "--dry-run"]);
+    let price = "1 sessions take 1016 B, 1016 bytes each at any number of processors";
+    assert!(code == 0 && said.contains(price) && said.contains("kernels 6.1 and newer"), "{said}");
+    stage.product.start_side(Role::Gateway).expect("started");
+    stage.product.wait_healthy().expect("a session");
+    stage.reaches();
+    let client = fs::read_to_string(second.directory.join("client.toml")).expect("a file");
+    let own = fs::read_to_string(stage.product.log_file(Role::Client).with_file_name("client.toml")).expect("a file");
+    let line = |text: &str, key: &str| text.lines().find(|line| line.starts_with(key)).expect("a line").to_owned();
+    let client = client.replace(&line(&client, "public_key"), &line(&own, "public_key")).replace(":51822", ":51821");
+    private_file(&second.directory.join("client.toml"), &client);
+
+    let settled = stage.settled();
+    let before = sessions_in(&stage.pins());
+    let mut command = second.command(&stage, "client", &["connect"]);
+    let log = second.log("client");
+    command.stdout(Stdio::null()).stderr(fs::File::create(&log).expect("a log"));
+    let mut other = stage.lab.topology.lan().enter(move || Ok(command.spawn()?)).expect("it starts");
+    until("it is refused with the reason", || fs::read_to_string(&log).expect("a log").contains("CAPACITY_REACHED"));
+    for _ in 0..5 {
+        stage.reaches();
+    }
+    assert_eq!(stage.settled(), settled, "the session stayed as it was");
+    assert!(sessions_in(&stage.pins()) == before, "and so did the maps");
+    // The one who waits gets the slot as soon as it is free.
+    stage.product.stop(Role::Client).expect("stopped");
+    until("the slot is given to the other", || {
+        let sessions = stage.product.json(Role::Gateway, &["sessions"]).expect("sessions");
+        live_session(&sessions).is_ok_and(|session| session.id != settled.0)
+    });
+    other.kill().expect("killed");
+    other.wait().expect("an end");
 }

@@ -6,6 +6,7 @@ use super::error::CliError;
 use super::{Context, output, plane};
 use crate::config::{GatewayConfig, XdpMode};
 use crate::dataplane::attach::{self, LoadOptions, Loaded, Mode, Plan, Program};
+use crate::dataplane::cost;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::trial::{self, Trial};
 use std::sync::mpsc::{self, Receiver};
@@ -46,6 +47,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     }
     let plan = attach::plan(&args.interface, &pins)?;
     say(&plan, &config);
+    attach::proven_kernel()?;
     plan.free()?;
     if args.dry_run {
         return done(context, &plan, &config, None);
@@ -140,10 +142,12 @@ fn say(plan: &Plan, config: &GatewayConfig) {
     ));
     let what = if plan.replaces { "replace our program, keeping its maps" } else { "attach the program" };
     output::talk(&format!(
-        "will {what}; {} sessions take {}",
+        "will {what}; {} sessions take {}, {} bytes each at any number of processors",
         config.max_sessions,
-        output::bytes(attach::memory(config.max_sessions))
+        output::bytes(cost::memory(config.max_sessions)),
+        cost::per_session(config.max_sessions)
     ));
+    output::talk(&format!("proven on kernels {}.{} and newer", cost::FLOOR.0, cost::FLOOR.1));
     for warning in &plan.warnings {
         output::talk(&format!("{}: {warning}", output::styled(output::MIDDLING, "warning")));
     }
@@ -163,7 +167,8 @@ fn done(context: &Context, plan: &Plan, config: &GatewayConfig, loaded: Option<&
         let fields = serde_json::json!({
             "interface": interface, "dry_run": loaded.is_none(), "replaced": plan.replaces, "mode": mode,
             "kept_maps": loaded.map(|loaded| loaded.kept_maps), "verified_instructions": loaded.map(|loaded| loaded.verified),
-            "memory_bytes": attach::memory(config.max_sessions), "max_sessions": config.max_sessions, "warnings": plan.warnings,
+            "memory_bytes": cost::memory(config.max_sessions), "bytes_per_session": cost::per_session(config.max_sessions),
+            "max_sessions": config.max_sessions, "kernel_floor": format!("{}.{}", cost::FLOOR.0, cost::FLOOR.1), "warnings": plan.warnings,
         });
         return output::document("jvpn.load/1", fields);
     }

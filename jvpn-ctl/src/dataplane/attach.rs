@@ -5,6 +5,7 @@
 //! replace a program that is not ours, and never reuse maps of another layout or size.
 
 pub use super::attach_error::AttachError;
+use super::cost;
 pub use super::detach::{cleanup, take_off, unload};
 use super::kernel::{capacity_of, data};
 use super::link::{self, Facts};
@@ -129,13 +130,6 @@ pub struct Loaded {
     pub memory: u64,
 }
 
-/// Kernel memory of `max_sessions`: entry, keys, facts, paths, traffic and six locators a session.
-#[must_use]
-pub fn memory(max_sessions: u32) -> u64 {
-    const HASH_ELEMENT: u64 = 80;
-    u64::from(max_sessions) * (128 + 32 + 64 + 128 + 128 + LOCATORS_MAX as u64 * HASH_ELEMENT)
-}
-
 /// Looks at an interface without changing anything.
 pub fn plan(interface: &str, pins: &Pins) -> Result<Plan, AttachError> {
     let facts = link::facts(interface)?;
@@ -201,7 +195,7 @@ fn into_maps<T>(
         program.load().map_err(|error| AttachError::Load(chain(&error)))?;
         let verified = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
         let (mode, what) = put(program, &plan)?;
-        Ok((Loaded { mode, kept_maps, verified, memory: memory(*max_sessions) }, what))
+        Ok((Loaded { mode, kept_maps, verified, memory: cost::memory(*max_sessions) }, what))
     })();
     if result.is_err() && !kept_maps && pins.interfaces().is_empty() {
         // Nothing of ours was there before: leave nothing.
@@ -217,8 +211,15 @@ pub fn make_maps(pins: &Pins, max_sessions: u32) -> Result<(), AttachError> {
     load_maps(bytes, pins, max_sessions, kept).map(drop)
 }
 
-/// The pin directory is ours and usable; whether maps of this size are there.
+/// Refuses a kernel older than the oldest on which the program is known to work. One that names no version is tried.
+pub fn proven_kernel() -> Result<(), AttachError> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    if cost::is_proven(&release) == Some(false) { Err(AttachError::OldKernel(release)) } else { Ok(()) }
+}
+
+/// The kernel will do, the pin directory is ours and usable; whether maps of this size are there.
 fn ready(pins: &Pins, max_sessions: u32) -> Result<bool, AttachError> {
+    proven_kernel()?;
     pins.create()?;
     if !pins.exist() {
         // Maps without their configuration were left by a load that was killed.

@@ -11,6 +11,7 @@
 mod active;
 pub mod attach;
 mod attach_error;
+pub mod cost;
 mod detach;
 pub mod held;
 pub mod kernel;
