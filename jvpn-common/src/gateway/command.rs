@@ -85,6 +85,8 @@ pub enum Input<'a> {
         reason: Reason,
         /// How often since the last time.
         causes: u64,
+        /// What exactly, where the code alone does not say it; empty where it does.
+        what: &'static str,
     },
     /// An operator or the runtime wants something.
     Order(Order),

@@ -167,7 +167,7 @@ impl Engine {
             Input::Committed { op, done } => self.on_committed(op, done),
             Input::Activity { slot, opened, unanswered, epoch } => self.on_activity(slot, opened, unanswered, epoch),
             Input::Worn { slot, epoch, spent } => self.on_worn(slot, epoch, spent),
-            Input::Suspicious { session, reason, causes } => self.suspicious(session, reason, causes),
+            Input::Suspicious { session, reason, causes, what } => self.suspicious(session, (reason, what), causes),
             Input::Order(order) => self.on_order(order),
             Input::Wakeup => {}
         }

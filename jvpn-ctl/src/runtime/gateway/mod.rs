@@ -13,6 +13,7 @@ mod commit;
 mod compute;
 mod interfaces;
 mod keeper;
+mod reconcile;
 mod restore;
 mod role;
 pub mod sessions;
@@ -38,6 +39,7 @@ use interfaces::Interfaces;
 use jvpn_common::gateway::Engine;
 use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
 use jvpn_common::ids::{Incarnation, OwnerEpoch};
+use reconcile::Reconcile;
 use sockets::GoneSockets;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
@@ -66,6 +68,7 @@ struct Gateway {
     interfaces: Interfaces,
     counters: Arc<Counters>,
     watch: Watch,
+    reconcile: Reconcile,
     /// Detaches at the end, if that was asked for.
     #[expect(dead_code, reason = "held for its drop")]
     detach: Option<start::Detach>,

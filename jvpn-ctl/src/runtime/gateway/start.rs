@@ -7,6 +7,7 @@ use super::commit::Executor;
 use super::compute::Compute;
 use super::interfaces::{Interfaces, Way};
 use super::keeper::Keeper;
+use super::reconcile::Reconcile;
 use super::restore::Known;
 use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
 use super::sessions::Sessions;
@@ -118,6 +119,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         interfaces,
         counters,
         watch: Watch::default(),
+        reconcile: Reconcile::default(),
     };
     tracing::info!(name = gateway.config.name, port = gateway.config.listen, incarnation = incarnation.0, "serving");
     let result = gateway.run(inbox, asked, ended).await;
@@ -176,9 +178,9 @@ fn plane(config: &GatewayConfig, paths: &Paths) -> Result<(Box<dyn DataPlane>, I
             return Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Interfaces::none(way)));
         }
         attach::make_maps(&pins, config.max_sessions)?;
-        return Ok((Box::new(Kernel::open(&pins)?), Interfaces::none(way)));
+        return Ok((Box::new(Kernel::open(&pins)?), Interfaces::none(way).hold()?));
     }
-    let interfaces = Interfaces::attach(&config.interfaces, way)?;
+    let interfaces = Interfaces::attach(&config.interfaces, way)?.hold()?;
     Ok((Box::new(Kernel::open(&pins)?), interfaces))
 }
 
