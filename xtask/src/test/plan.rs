@@ -92,6 +92,7 @@ struct Suite {
 
 const SUITES: &[Suite] = &[
     Suite { name: "sim", guess_s: 300, elevated: false },
+    Suite { name: "model", guess_s: 20, elevated: false },
     Suite { name: "steer", guess_s: 60, elevated: true },
     Suite { name: "active", guess_s: 20, elevated: true },
     Suite { name: "dataplane", guess_s: 20, elevated: true },
@@ -99,6 +100,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "lab", guess_s: 60, elevated: true },
     Suite { name: "uplink", guess_s: 15, elevated: true },
     Suite { name: "misuse", guess_s: 90, elevated: true },
+    Suite { name: "inspect", guess_s: 20, elevated: true },
     Suite { name: "watch", guess_s: 30, elevated: true },
     Suite { name: "demo", guess_s: 240, elevated: true },
     Suite { name: "kernels", guess_s: 150, elevated: false },
