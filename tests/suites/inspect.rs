@@ -5,7 +5,7 @@
 // A test that unwraps fails at the right line, helpers included.
 #![allow(clippy::unwrap_used)]
 
-use jvpn_common::abi::{LAYOUT_HASH, map};
+use jvpn_common::abi::{LAYOUT_HASH, PathCounters, map};
 use jvpn_common::verdict::{Class, Verdict};
 use jvpn_ctl::inspect::{Picture, Secrets, dump};
 use jvpn_tests::lab::process::find_binary;
@@ -140,7 +140,7 @@ fn picture(state: &State) -> Picture {
         config: state.config.to_words(),
         locators: state.locators.clone(),
         sessions: used(state.sessions.iter().map(session_words)),
-        paths: used(state.paths.iter().map(|path| path.to_words())),
+        paths: used(state.paths.iter().map(PathCounters::to_words)),
         traffic: used(state.traffic.iter().copied()),
         buckets: used(state.buckets.iter().map(|bucket| [bucket.at, bucket.tokens])),
         secrets: Some(Secrets { keys: (0..).zip(state.keys.iter().copied()).collect() }),
