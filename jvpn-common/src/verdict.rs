@@ -15,6 +15,8 @@ pub enum Class {
     User,
     /// Turned into its answer, to be sent back where it came from.
     Answer,
+    /// A relay's: on to the other side, outer headers rewritten.
+    Forward,
     /// Dropped.
     Drop,
 }
@@ -70,6 +72,8 @@ verdicts! {
         "Nothing to do: the host's own traffic; if clients' packets are here, compare their destination port with `listen`.";
     2 Unconfigured "UNCONFIGURED" Pass "The program is attached, but no gateway has filled in the configuration."
         "Start the gateway (`jvpn-ctl serve`); until then nothing is filtered.";
+    3 NoNeighbour "NO_NEIGHBOUR" Pass "A relay's data whose way on the kernel program cannot take: its process sends it."
+        "Expected for the first packets of a new way; if it lasts, see which hop is not resolved (`jvpn-ctl maps HOPS`) and whether that neighbour answers.";
     10 Handshake "HANDSHAKE" User "A handshake message for the controller."
         "Nothing to do; if many come and no session is born, look at `jvpn-ctl events`.";
     11 Control "CONTROL" User "A sealed control message of a known session for the controller."
@@ -80,6 +84,10 @@ verdicts! {
         "Nothing to do.";
     21 Noticed "NOTICED" Answer "Data from a source that is not bound, answered with a notice."
         "Expected for a moment after a client's NAT forgot it or its address changed; if it lasts, that client does not hear the notices: look at the path down.";
+    22 ForwardedUp "FORWARDED_UP" Forward "Data from the session's bound source, rewritten towards its owner."
+        "Nothing to do.";
+    23 ForwardedDown "FORWARDED_DOWN" Forward "Data from the owner, rewritten towards the session's active binding."
+        "Nothing to do.";
     30 BadLength "BAD_LENGTH" Drop "Lengths of the outer headers disagree with the frame."
         "Something on the way cuts or pads packets, or somebody sends junk: capture on both sides of the last router.";
     31 Short "SHORT" Drop "The datagram is shorter than its type needs."
@@ -126,6 +134,18 @@ verdicts! {
         "One session probes from many addresses at once: a client with very many transports, or somebody who repeats its probes.";
     52 WriteFailed "WRITE_FAILED" Drop "The answer could not be written into the frame: a bug."
         "Report it with a capture: a frame that was read must be writable.";
+    53 HopLimit "HOP_LIMIT" Drop "TTL or hop limit was used up when the relay would have forwarded it."
+        "A routing loop between relay and owner or client: trace the route from both sides.";
+    54 TooBig "TOO_BIG" Drop "Larger than what the way behind the relay takes."
+        "The client's next search for the path MTU finds the smaller size; if it lasts, the path between relay and owner became narrower: `jvpn-ctl maps HOPS`.";
+    55 NoOtherSide "NO_OTHER_SIDE" Drop "The relay knows no other side for it: no owner, or none in this IP version."
+        "Give the owner an address in this IP version, or the client an endpoint in the other: `jvpn-ctl maps OWNERS`.";
+    56 NoChecksum "NO_CHECKSUM" Drop "UDP over IPv6 without a checksum, which a relay cannot rewrite."
+        "Find what on the path removes UDP checksums; no client or owner sends without one.";
+    57 LeaseEnded "LEASE_ENDED" Drop "The owner has not renewed the relay's lease in time."
+        "The stream to the owner is down or the owner is frozen: `jvpn-ctl status` on both.";
+    58 NoBinding "NO_BINDING" Drop "Data from the owner to a session that is not bound."
+        "Expected while a client recovers; if it lasts, that client is gone or its path to the relay is.";
 }
 
 impl core::fmt::Display for Verdict {

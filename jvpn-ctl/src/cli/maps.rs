@@ -7,7 +7,8 @@ use super::{Context, output, plane};
 use crate::api::model::Envelope;
 use crate::config::Role;
 use crate::dataplane::pins::{PIN_ROOT, Pins};
-use crate::inspect::view::{self, BindingView, Filter, Maps};
+use crate::inspect::model::{BindingView, ConfigView, EndpointView, MapUse, Maps};
+use crate::inspect::view::{self, Filter};
 use crate::inspect::{Picture, dump, live};
 use clap::builder::PossibleValuesParser;
 use jvpn_common::abi::map;
@@ -111,6 +112,8 @@ fn choose(pins: &Pins, picture: &Picture, name: Option<&str>, filter: &Filter) -
         paths: wanted(&[map::PATHS]).then(|| view::paths(picture, filter)),
         traffic: wanted(&[map::TRAFFIC]).then(|| view::traffic(picture, filter)),
         verdicts: wanted(&[map::VERDICTS]).then(|| view::verdicts(picture)),
+        owners: wanted(&[map::OWNERS]).then(|| view::owners(picture)),
+        hops: wanted(&[map::HOPS]).then(|| view::hops(picture)),
         buckets: wanted(&[map::BUCKETS]).then(|| view::buckets(picture)),
     }
 }
@@ -131,13 +134,15 @@ fn text(maps: &Maps, name: Option<&str>) -> String {
         map::TRAFFIC => traffic(maps),
         map::VERDICTS => verdicts(maps),
         map::BUCKETS => buckets(maps),
+        map::OWNERS => owners(maps),
+        map::HOPS => hops(maps),
         _ => only_use(),
     }
 }
 
 fn overview(maps: &Maps) -> String {
     let interfaces = if maps.interfaces.is_empty() { "no interface".to_owned() } else { maps.interfaces.join(", ") };
-    let row = |map: &view::MapUse| {
+    let row = |map: &MapUse| {
         [map.name.clone(), output::or_dash(map.used), output::or_dash(map.entries), map.holds.to_owned()]
     };
     let table = output::table(["map", "used", "of", "holds"], maps.maps.iter().map(row));
@@ -150,7 +155,7 @@ fn overview(maps: &Maps) -> String {
     )
 }
 
-fn config(config: &view::ConfigView) -> String {
+fn config(config: &ConfigView) -> String {
     if config.role == "none" {
         return "not configured: no gateway has filled it in, everything passes".to_owned();
     }
@@ -197,11 +202,13 @@ fn sessions(maps: &Maps) -> String {
             session.seq.to_string(),
             bound(session.active.as_ref()),
             bound(session.draining.as_ref()),
+            session.owner.map_or_else(|| "self".to_owned(), |owner| owner.to_string()),
             session.locators.to_string(),
             session.data_packets.to_string(),
         ]
     });
-    let headings = ["slot", "generation", "session", "state", "stores", "active", "draining", "locators", "data"];
+    let headings =
+        ["slot", "generation", "session", "state", "stores", "active", "draining", "owner", "locators", "data"];
     or_none(output::table(headings, rows), maps.sessions.iter().flatten().count(), "no session")
 }
 
@@ -259,9 +266,14 @@ fn traffic(maps: &Maps) -> String {
             traffic.forged.to_string(),
             traffic.echoes.to_string(),
             traffic.notices.to_string(),
+            traffic.down_packets.to_string(),
+            output::bytes(traffic.down_bytes),
+            traffic.slow_path.to_string(),
         ]
     });
-    let table = output::table(["slot", "data", "bytes", "unbound", "forged", "echoes", "notices"], rows);
+    let headings =
+        ["slot", "data", "bytes", "unbound", "forged", "echoes", "notices", "down", "down bytes", "slow path"];
+    let table = output::table(headings, rows);
     or_none(table, maps.traffic.iter().flatten().count(), "nothing was counted for any session")
 }
 
@@ -277,6 +289,57 @@ fn verdicts(maps: &Maps) -> String {
         ]
     });
     or_none(output::table(["", "verdict", "class", "packets", "meaning"], rows), counted.len(), "no packet yet")
+}
+
+fn endpoint(end: Option<&EndpointView>) -> String {
+    output::or_dash(end.map(|end| {
+        let mtu = end.mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
+        format!("{} (hop {}{mtu})", end.address, end.hop)
+    }))
+}
+
+/// What is added to an entry that was read in the middle of a store.
+const fn whole(written: bool) -> &'static str {
+    if written { "being written" } else { "" }
+}
+
+fn owners(maps: &Maps) -> String {
+    let rows = maps.owners.iter().flatten().map(|owner| {
+        let lease = match owner.lease_for_ms {
+            Some(ms) if ms >= 0 => format!("{ms} ms left"),
+            Some(ms) => format!("ENDED {} ms ago", ms.saturating_neg()),
+            None => "NONE".to_owned(),
+        };
+        [
+            owner.index.to_string(),
+            lease,
+            endpoint(owner.v4.as_ref()),
+            endpoint(owner.v6.as_ref()),
+            owner.incarnation.to_string(),
+            owner.owner_epoch.to_string(),
+            whole(owner.written).to_owned(),
+        ]
+    });
+    let table = output::table(["owner", "lease", "IPv4", "IPv6", "incarnation", "epoch", ""], rows);
+    or_none(table, maps.owners.iter().flatten().count(), "no owner: this is no relay, or none has connected")
+}
+
+fn hops(maps: &Maps) -> String {
+    let rows = maps.hops.iter().flatten().map(|hop| {
+        let (to, from) = (hop.destination_mac.clone(), hop.source_mac.clone());
+        let [to, from] = if hop.resolved { [to, from] } else { ["not resolved".to_owned(), "-".to_owned()] };
+        [
+            hop.id.to_string(),
+            hop.source.clone(),
+            hop.ifindex.to_string(),
+            output::or_dash(hop.mtu),
+            to,
+            from,
+            whole(hop.written).to_owned(),
+        ]
+    });
+    let table = output::table(["hop", "own address", "interface", "MTU", "to", "from", ""], rows);
+    or_none(table, maps.hops.iter().flatten().count(), "no way out: this is no relay, or it serves nobody yet")
 }
 
 fn buckets(maps: &Maps) -> String {
@@ -296,7 +359,8 @@ mod tests {
     use super::*;
     use crate::inspect::Secrets;
     use jvpn_common::abi::{
-        ActiveWord, Binding, Config, LAYOUT_HASH, LocatorEntry, ROLE_GATEWAY, SteeringKeys, mapped,
+        ActiveWord, Binding, Config, HOP_RESOLVED, Hop, LAYOUT_HASH, LocatorEntry, Owner, OwnerEndpoint, ROLE_GATEWAY,
+        SteeringKeys, mapped,
     };
 
     /// Slot 3, bound to 192.0.2.7, draining from 2001:db8::7; two locators lead there and one is of a session before it.
@@ -322,10 +386,30 @@ mod tests {
             locators: [(0xa, locator(7, 0)), (0xb, locator(7, 1)), (0xc, locator(6, 0))].into(),
             sessions: [(3, session)].into(),
             info: [(3, [0x0807_0605_0403_0201, 0, 9, 1, 2 | 7 << 32, 0, 0, 0])].into(),
+            owners: [(0, owner().to_words())].into(),
+            hops: [(5, hop().to_words())].into(),
             verdicts: [(41, vec![2, 3]), (63, vec![1])].into(),
             secrets: Some(Secrets { keys: [(3, SteeringKeys { up: [0xdead_beef, 1], down: [2, 3] })].into() }),
             ..Picture::default()
         }
+    }
+
+    fn owner() -> Owner {
+        let v6 = OwnerEndpoint {
+            address: mapped("2001:db8::1".parse().expect("an address")),
+            port: 51_821,
+            hop: 5,
+            mtu: 1_400,
+            reserved: 0,
+        };
+        Owner { sequence: 2, alive_until: 900, v6, incarnation: 3, owner_epoch: 4, ..Owner::default() }
+    }
+
+    /// In the middle of a store.
+    fn hop() -> Hop {
+        let source = mapped("198.51.100.2".parse().expect("an address"));
+        let (destination_mac, source_mac) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        Hop { sequence: 3, source, ifindex: 7, mtu: 0, flags: HOP_RESOLVED, destination_mac, source_mac, reserved: 0 }
     }
 
     fn shown(name: Option<&str>, filter: &Filter) -> (String, serde_json::Value) {
@@ -389,5 +473,16 @@ mod tests {
         let (text, _) = shown(None, &Filter::default());
         assert!(text.contains("gateway on port 51821") && text.contains("alive for 500 ms"), "{text}");
         assert!(text.contains("LOCATORS      3     48"), "{text}");
+    }
+    #[test]
+    fn a_relays_owners_and_ways_are_shown_with_lease_and_what_is_being_written() {
+        let (text, json) = shown(Some(map::OWNERS), &Filter::default());
+        let line = text.lines().nth(1).expect("an owner");
+        assert!(line.contains("ENDED 400 ms ago") && line.contains("[2001:db8::1]:51821 (hop 5, MTU 1400)"), "{text}");
+        assert!(json["owners"][0]["v4"].is_null() && json["owners"][0]["written"] == false, "{json}");
+        let (text, json) = shown(Some(map::HOPS), &Filter::default());
+        let line = text.lines().nth(1).expect("a way");
+        assert!(line.contains("198.51.100.2") && line.contains("02:00:00:00:00:01"), "{text}");
+        assert!(line.ends_with("being written") && json["hops"][0]["written"] == true, "{text}");
     }
 }

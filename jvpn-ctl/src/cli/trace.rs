@@ -71,7 +71,7 @@ struct FrameView {
     session_id: Option<String>,
     /// Name of the verdict.
     verdict: &'static str,
-    /// pass, user, answer or drop.
+    /// pass, user, answer, forward or drop.
     class: &'static str,
     /// Whether the tag could not be checked for want of keys: the verdict is then what it is with a right tag, and
     /// FORGED_TAG otherwise.
@@ -87,7 +87,7 @@ struct FrameView {
 struct Sum {
     /// Name of the verdict.
     verdict: &'static str,
-    /// pass, user, answer or drop.
+    /// pass, user, answer, forward or drop.
     class: &'static str,
     /// How many.
     frames: u64,

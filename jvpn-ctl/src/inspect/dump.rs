@@ -80,6 +80,8 @@ pub fn to_text(picture: &Picture) -> String {
         (map::PATHS.to_owned(), array(&picture.paths)),
         (map::TRAFFIC.to_owned(), array(&picture.traffic)),
         (map::BUCKETS.to_owned(), array(&picture.buckets)),
+        (map::OWNERS.to_owned(), array(&picture.owners)),
+        (map::HOPS.to_owned(), array(&picture.hops)),
         (map::VERDICTS.to_owned(), counts.collect()),
     ]);
     if let Some(secrets) = &picture.secrets {
@@ -149,6 +151,8 @@ pub fn from_text(text: &str) -> Result<Picture, DumpError> {
         paths: maps.rows(map::PATHS)?,
         traffic: maps.rows(map::TRAFFIC)?,
         buckets: maps.rows(map::BUCKETS)?,
+        owners: maps.rows(map::OWNERS)?,
+        hops: maps.rows(map::HOPS)?,
         verdicts,
         secrets: file.secrets.then(|| Secrets { keys: keys.collect() }),
     };
@@ -216,6 +220,8 @@ mod tests {
             paths: [(4, [1, 2, 3, 4])].into(),
             traffic: [(1, [9; 16])].into(),
             buckets: [(3, [1, 2]), (BUCKET_SOURCES, [3, 4])].into(),
+            owners: [(0, [2; 10])].into(),
+            hops: [(1_023, [4; 6])].into(),
             verdicts: [(12, vec![0, 5, 0])].into(),
             secrets: Some(Secrets {
                 keys: [(1, SteeringKeys { up: [0xdead_beef_0123, 2], down: [3, 0xfeed_4567] })].into(),

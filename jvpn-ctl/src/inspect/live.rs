@@ -11,8 +11,8 @@ use crate::runtime::clock;
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use jvpn_common::abi::{
-    BUCKET_LANES, BUCKET_SOURCES, LAYOUT_HASH, LocatorEntry, PATHS_PER_SLOT, SESSION_WORDS, SteeringKeys, WORD_ACTIVE,
-    map,
+    BUCKET_LANES, BUCKET_SOURCES, HOPS_MAX, LAYOUT_HASH, LocatorEntry, OWNERS_MAX, PATHS_PER_SLOT, SESSION_WORDS,
+    SteeringKeys, WORD_ACTIVE, map, sequence::SEQUENCE,
 };
 use jvpn_common::verdict::VERDICTS_MAX;
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub fn picture(pins: &Pins) -> Result<Picture, AttachError> {
         return Err(AttachError::Layout);
     }
     let ticks = kernel::ticks()?;
-    let sessions = sessions(pins, config.max_sessions)?;
+    let sessions = steady::<SESSION_WORDS>(pins, map::SESSIONS, config.max_sessions, WORD_ACTIVE)?;
     let slots: Vec<u32> = sessions.keys().copied().collect();
     let places: Vec<u32> = slots.iter().flat_map(|slot| (0..PATHS_PER_SLOT).map(move |at| slot * 4 + at)).collect();
     let keys = rows(pins, map::KEYS, slots.iter().copied())?;
@@ -42,6 +42,8 @@ pub fn picture(pins: &Pins) -> Result<Picture, AttachError> {
         paths: rows(pins, map::PATHS, places.into_iter())?,
         traffic: rows(pins, map::TRAFFIC, slots.iter().copied())?,
         buckets: rows(pins, map::BUCKETS, 0..BUCKET_SOURCES + BUCKET_LANES)?,
+        owners: steady(pins, map::OWNERS, OWNERS_MAX, SEQUENCE)?,
+        hops: steady(pins, map::HOPS, HOPS_MAX, SEQUENCE)?,
         verdicts: verdicts(pins)?,
         secrets: Some(Secrets {
             keys: keys.into_iter().map(|(slot, words)| (slot, SteeringKeys::from_words(words))).collect(),
@@ -82,27 +84,34 @@ where
     Ok(rows)
 }
 
-/// The sessions. The kernel copies a value while somebody may be writing it: two copies with one word are whole, as
-/// the word is stored after the entry it names and no named entry is written.
-fn sessions(pins: &Pins, capacity: u32) -> Result<BTreeMap<u32, [u64; SESSION_WORDS]>, AttachError> {
-    let name = map::SESSIONS;
-    let map = array::<[u64; SESSION_WORDS]>(pins, name)?;
-    let mut sessions = BTreeMap::new();
-    for slot in 0..capacity {
-        let mut words = map.get(&slot, 0).map_err(unread(name))?;
+/// Entries that others may be writing, with the word that tells: it is stored when the rest of what it vouches for stands.
+/// The kernel copies a value while that happens; two copies with one such word are whole.
+fn steady<const N: usize>(
+    pins: &Pins,
+    name: &'static str,
+    entries: u32,
+    teller: usize,
+) -> Result<BTreeMap<u32, [u64; N]>, AttachError>
+where
+    [u64; N]: Pod,
+{
+    let map = array::<[u64; N]>(pins, name)?;
+    let mut rows = BTreeMap::new();
+    for key in 0..entries {
+        let mut words = map.get(&key, 0).map_err(unread(name))?;
         for _ in 0..LOOKS {
-            let again = map.get(&slot, 0).map_err(unread(name))?;
-            let whole = words.get(WORD_ACTIVE) == again.get(WORD_ACTIVE);
+            let again = map.get(&key, 0).map_err(unread(name))?;
+            let whole = words.get(teller) == again.get(teller);
             words = again;
             if whole {
                 break;
             }
         }
         if words.iter().any(|word| *word != 0) {
-            sessions.insert(slot, words);
+            rows.insert(key, words);
         }
     }
-    Ok(sessions)
+    Ok(rows)
 }
 
 fn locators(pins: &Pins) -> Result<BTreeMap<u64, LocatorEntry>, AttachError> {

@@ -13,6 +13,7 @@
 pub mod capture;
 pub mod dump;
 pub mod live;
+pub mod model;
 mod picture;
 pub mod replay;
 pub mod view;
@@ -23,5 +24,5 @@ pub use picture::{Picture, Secrets};
 #[must_use]
 pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
     use crate::api::model::{Body as _, Envelope};
-    vec![(view::Maps::SCHEMA, schemars::schema_for!(Envelope<view::Maps>))]
+    vec![(model::Maps::SCHEMA, schemars::schema_for!(Envelope<model::Maps>))]
 }

@@ -4,8 +4,9 @@
 //! mean nothing and are left out. Must never print a key: they are kept apart, and may be missing.
 
 use jvpn_common::abi::{
-    ACTIVE_NONE, ActiveWord, Binding, Bucket, CONFIG_WORDS, Config, INFO_WORDS, LocatorEntry, PathCounters,
-    SESSION_WORDS, SessionInfo, SteeringKeys, TRAFFIC_WORDS, Traffic, WORD_ACTIVE, WORD_GENERATION, binding_place,
+    ACTIVE_NONE, ActiveWord, Binding, Bucket, CONFIG_WORDS, Config, HOP_WORDS, Hop, INFO_WORDS, LocatorEntry,
+    OWNER_WORDS, Owner, PathCounters, SESSION_WORDS, SessionInfo, SteeringKeys, TRAFFIC_WORDS, Traffic, WORD_ACTIVE,
+    WORD_GENERATION, WORD_OWNER, binding_place, sequence,
 };
 use std::collections::BTreeMap;
 
@@ -39,6 +40,10 @@ pub struct Picture {
     pub traffic: BTreeMap<u32, [u64; TRAFFIC_WORDS]>,
     /// `BUCKETS`, as words.
     pub buckets: BTreeMap<u32, [u64; 2]>,
+    /// `OWNERS`, as words.
+    pub owners: BTreeMap<u32, [u64; OWNER_WORDS]>,
+    /// `HOPS`, as words.
+    pub hops: BTreeMap<u32, [u64; HOP_WORDS]>,
     /// `VERDICTS`: number → packets of each processor.
     pub verdicts: BTreeMap<u32, Vec<u64>>,
     /// `KEYS`; none where they were not read or not written down.
@@ -72,6 +77,26 @@ impl Picture {
     #[must_use]
     pub fn flags(&self, slot: u32) -> u32 {
         (self.session_word(slot, WORD_GENERATION) >> 32) as u32
+    }
+
+    /// Place of a slot's owner in `OWNERS` + 1; 0 = the session is this node's own.
+    #[must_use]
+    pub fn session_owner(&self, slot: u32) -> u32 {
+        self.session_word(slot, WORD_OWNER) as u32
+    }
+
+    /// An owner, if there is a whole one at this place.
+    #[must_use]
+    pub fn owner(&self, index: u32) -> Option<Owner> {
+        let words = self.owners.get(&index)?;
+        sequence::read(|at| words.get(at).copied().unwrap_or(0)).map(|words| Owner::from_words(&words))
+    }
+
+    /// A way out, if there is a whole one of this id.
+    #[must_use]
+    pub fn hop(&self, id: u16) -> Option<Hop> {
+        let words = self.hops.get(&u32::from(id))?;
+        sequence::read(|at| words.get(at).copied().unwrap_or(0)).map(|words| Hop::from_words(&words))
     }
 
     /// Binding entry 1 to 3 of a slot; empty for another.

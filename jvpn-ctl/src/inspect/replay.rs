@@ -2,13 +2,13 @@
 //!
 //! Owns a private copy of what packets change (windows, counters, buckets), so that each frame meets what the frames
 //! before it left, as in the kernel; and the clock of the run: the first frame comes at the moment the picture was
-//! taken, and time goes on as the capture says. A worker that was alive then is taken to stay so, since nobody refreshes
-//! a copy. Must never call a tag right that it cannot check.
+//! taken, and time goes on as the capture says. A worker or owner that was alive then is taken to stay so, since nobody
+//! refreshes a copy. Must never call a tag right that it cannot check.
 
 use super::picture::Picture;
 use jvpn_common::abi::{
-    BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, LocatorEntry, PATHS_PER_SLOT, PathCounters,
-    SESSION_WORDS, SteeringKeys, TrafficField, WORD_ACTIVE, WORD_GENERATION, binding_place,
+    BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, Hop, LocatorEntry, Owner, PATHS_PER_SLOT,
+    PathCounters, SESSION_WORDS, SteeringKeys, TrafficField, WORD_ACTIVE, WORD_GENERATION, WORD_OWNER, binding_place,
 };
 use jvpn_common::limits::HEADER_LEN;
 use jvpn_common::steer::{self, Bytes, Judgement, NO_SLOT, Session, Source, Tables};
@@ -57,6 +57,9 @@ impl Session for Slot {
     fn flags(&self) -> u32 {
         (self.0.get(WORD_GENERATION).copied().unwrap_or(0) >> 32) as u32
     }
+    fn owner(&self) -> u32 {
+        self.0.get(WORD_OWNER).copied().unwrap_or(0) as u32
+    }
 }
 
 /// Maps that packets change and nobody else.
@@ -66,6 +69,8 @@ pub struct Replay {
     locators: BTreeMap<u64, LocatorEntry>,
     sessions: BTreeMap<u32, [u64; SESSION_WORDS]>,
     keys: Option<BTreeMap<u32, SteeringKeys>>,
+    owners: BTreeMap<u32, Owner>,
+    hops: BTreeMap<u16, Hop>,
     /// What packets change.
     changing: RefCell<Changing>,
     start: (u64, u64),
@@ -100,6 +105,8 @@ impl Replay {
             locators: picture.locators.clone(),
             sessions: picture.sessions.clone(),
             keys: picture.secrets.as_ref().map(|secrets| secrets.keys.clone()),
+            owners: picture.owners.keys().filter_map(|index| Some((*index, owner(picture, *index)?))).collect(),
+            hops: picture.hops.keys().filter_map(|id| hop(picture, *id)).collect(),
             changing: RefCell::new(Changing {
                 paths: picture.paths.clone(),
                 traffic: picture.traffic.clone(),
@@ -171,6 +178,20 @@ impl Replay {
     }
 }
 
+/// An owner; one whose lease ran when the picture was taken is taken to renew it.
+fn owner(picture: &Picture, index: u32) -> Option<Owner> {
+    let mut owner = picture.owner(index)?;
+    if owner.alive(picture.tick) {
+        owner.alive_until = u64::MAX;
+    }
+    Some(owner)
+}
+
+fn hop(picture: &Picture, id: u32) -> Option<(u16, Hop)> {
+    let id = u16::try_from(id).ok()?;
+    Some((id, picture.hop(id)?))
+}
+
 impl Tables for Replay {
     type Session = Slot;
 
@@ -227,6 +248,12 @@ impl Tables for Replay {
         if index < BUCKET_SOURCES + BUCKET_LANES {
             self.changing.borrow_mut().buckets.insert(index, [bucket.at, bucket.tokens]);
         }
+    }
+    fn owner(&self, index: u32) -> Option<Owner> {
+        self.owners.get(&index).copied()
+    }
+    fn hop(&self, id: u16) -> Option<Hop> {
+        self.hops.get(&id).copied()
     }
     fn lane(&self) -> u32 {
         0

@@ -1,223 +1,22 @@
-//! A picture as people and scripts are shown it (`jvpn.maps/1`).
+//! A picture as people and scripts are shown it.
 //!
-//! Owns the choice of fields. A field is only ever added. Must never hold a key or the seed of the buckets.
+//! Owns what each field of the document means in terms of the maps. Must never read anything but a picture.
 
+use super::model::{
+    BindingView, BucketView, ConfigView, EndpointView, HopView, LocatorView, MapUse, OwnerView, PathView, SessionView,
+    TrafficView, VerdictView,
+};
 use super::picture::Picture;
-use crate::api::model::Body;
-use jvpn_common::abi::{BUCKET_LANES, BUCKET_SOURCES, Binding, PATHS_PER_SLOT, PENDING, map};
+use jvpn_common::abi::{
+    BUCKET_LANES, BUCKET_SOURCES, Binding, HOP_WORDS, HOPS_MAX, Hop, OWNER_WORDS, OWNERS_MAX, Owner, OwnerEndpoint,
+    PATHS_PER_SLOT, PENDING, ROLE_GATEWAY, ROLE_RELAY, map,
+};
 use jvpn_common::ids::SessionId;
 use jvpn_common::limits::LOCATORS_MAX;
 use jvpn_common::session::State;
 use jvpn_common::verdict::{Class, VERDICTS_MAX, Verdict};
-use schemars::JsonSchema;
-use serde::Serialize;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-
-impl Body for Maps {
-    const SCHEMA: &'static str = "jvpn.maps/1";
-}
-
-/// The maps, or those that were asked for.
-#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
-pub struct Maps {
-    /// Directory of the pins.
-    pub pin_root: String,
-    /// When they were read, RFC 3339.
-    pub taken: String,
-    /// The kernel's tick then; deadlines count in it.
-    pub tick: u64,
-    /// Interfaces with a pinned link.
-    pub interfaces: Vec<String>,
-    /// Every map, with how much of it is used.
-    pub maps: Vec<MapUse>,
-    /// `CONFIG`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub config: Option<ConfigView>,
-    /// `SESSIONS` with what `SESSION_INFO` and `TRAFFIC` add.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sessions: Option<Vec<SessionView>>,
-    /// `LOCATORS`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub locators: Option<Vec<LocatorView>>,
-    /// `PATHS`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub paths: Option<Vec<PathView>>,
-    /// `TRAFFIC`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub traffic: Option<Vec<TrafficView>>,
-    /// `VERDICTS`; every verdict, also those that never happened.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub verdicts: Option<Vec<VerdictView>>,
-    /// `BUCKETS` that were ever used.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub buckets: Option<Vec<BucketView>>,
-}
-
-/// How much of a map is used.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct MapUse {
-    /// Name.
-    pub name: String,
-    /// Entries in use; null for rings.
-    pub used: Option<u64>,
-    /// Entries there are room for; null for rings.
-    pub entries: Option<u64>,
-    /// What it holds.
-    pub holds: &'static str,
-}
-
-/// What the kernel program was told.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct ConfigView {
-    /// `none` (everything passes), `gateway`.
-    pub role: &'static str,
-    /// UDP port.
-    pub port: u16,
-    /// Which start of the gateway filled it in.
-    pub incarnation: u64,
-    /// Which owner this is.
-    pub owner_epoch: u64,
-    /// Slots.
-    pub max_sessions: u32,
-    /// Ticks a second.
-    pub hz: u32,
-    /// Of each worker: how much longer it counts as alive, ms; negative = since when it does not; null = never.
-    pub alive_for_ms: Vec<Option<i64>>,
-    /// Handshake messages a second and source; 0 = no limit.
-    pub handshake_rate: u32,
-    /// Of everybody together, a processor.
-    pub handshake_total_rate: u32,
-}
-
-/// A binding that the active word names.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct BindingView {
-    /// Number of the entry, 1 to 3.
-    pub entry: u8,
-    /// The client's outer address and port.
-    pub remote: String,
-    /// Transport index k.
-    pub k: u16,
-    /// Which of the gateway's addresses the client uses.
-    pub gateway: u16,
-    /// Proven path MTU.
-    pub mtu: u16,
-    /// How much longer it drains, ms; negative = since when the drain is over; null while active.
-    pub drains_for_ms: Option<i64>,
-}
-
-/// One slot that holds a session.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct SessionView {
-    /// Slot.
-    pub slot: u32,
-    /// How often the slot was given out.
-    pub generation: u32,
-    /// Session id in hex.
-    pub session_id: String,
-    /// State of the last committed transition.
-    pub state: Option<&'static str>,
-    /// Its version.
-    pub state_version: u64,
-    /// Whether the handshake is not confirmed yet.
-    pub pending: bool,
-    /// How often the active word was stored.
-    pub seq: u32,
-    /// Where data may come from and goes to; null = unbound.
-    pub active: Option<BindingView>,
-    /// Where data may still come from.
-    pub draining: Option<BindingView>,
-    /// Locators that lead here.
-    pub locators: usize,
-    /// Data packets passed.
-    pub data_packets: u64,
-    /// Data refused since its source is not bound.
-    pub unbound: u64,
-    /// Datagrams with a wrong steering tag.
-    pub forged: u64,
-}
-
-/// One locator.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct LocatorView {
-    /// The locator in hex, as it stands in a datagram read as one little-endian number.
-    pub locator: String,
-    /// Slot it leads to.
-    pub slot: u32,
-    /// Generation it is of.
-    pub generation: u32,
-    /// Transport index k.
-    pub k: u16,
-    /// Whether the slot has another generation by now.
-    pub stale: bool,
-}
-
-/// What was seen of one transport.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct PathView {
-    /// Slot.
-    pub slot: u32,
-    /// Transport index k.
-    pub k: u32,
-    /// New probes.
-    pub probes: u32,
-    /// Highest probe sequence.
-    pub highest: u64,
-    /// Probes of the last 64 sequences that arrived.
-    pub of_last_64: u32,
-    /// Data packets.
-    pub data: u64,
-}
-
-/// Counters of one slot.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct TrafficView {
-    /// Slot.
-    pub slot: u32,
-    /// Data packets passed.
-    pub data_packets: u64,
-    /// Their bytes.
-    pub data_bytes: u64,
-    /// Data refused since its source is not bound.
-    pub unbound: u64,
-    /// Datagrams with a wrong steering tag.
-    pub forged: u64,
-    /// Echoes sent.
-    pub echoes: u64,
-    /// Notices sent.
-    pub notices: u64,
-}
-
-/// One verdict.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct VerdictView {
-    /// Its number in the map.
-    pub number: u32,
-    /// Its name; null for a number of a later version.
-    pub name: Option<&'static str>,
-    /// pass, user, answer or drop.
-    pub class: Option<&'static str>,
-    /// Packets, all processors together.
-    pub packets: u64,
-    /// What it means.
-    pub meaning: &'static str,
-    /// What to do about it.
-    pub advice: &'static str,
-}
-
-/// One handshake bucket.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct BucketView {
-    /// Its number in the map.
-    pub index: u32,
-    /// The processor whose bucket of everybody together it is; null for a bucket of sources.
-    pub processor: Option<u32>,
-    /// Handshake messages it had left.
-    pub tokens: u64,
-    /// When that was, ms ago.
-    pub ago_ms: i64,
-}
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Which sessions are shown.
 #[derive(Clone, Debug, Default)]
@@ -256,6 +55,7 @@ pub const fn class(verdict: Verdict) -> &'static str {
         Class::Pass => "pass",
         Class::User => "user",
         Class::Answer => "answer",
+        Class::Forward => "forward",
         Class::Drop => "drop",
     }
 }
@@ -273,7 +73,11 @@ pub fn config(picture: &Picture) -> ConfigView {
     let config = picture.config();
     let alive = config.alive_until.iter().take(config.workers as usize);
     ConfigView {
-        role: if config.role == jvpn_common::abi::ROLE_GATEWAY { "gateway" } else { "none" },
+        role: match config.role {
+            ROLE_GATEWAY => "gateway",
+            ROLE_RELAY => "relay",
+            _ => "none",
+        },
         port: config.port,
         incarnation: config.incarnation,
         owner_epoch: config.owner_epoch,
@@ -310,6 +114,7 @@ pub fn sessions(picture: &Picture, filter: &Filter) -> Vec<SessionView> {
             seq: word.seq(),
             active: picture.named(slot, word.active()).map(|named| binding(picture, named)),
             draining: picture.named(slot, word.draining()).map(|named| binding(picture, named)),
+            owner: picture.session_owner(slot).checked_sub(1),
             locators: locators.get(&(slot, picture.generation(slot))).copied().unwrap_or(0),
             data_packets: traffic.data_packets,
             unbound: traffic.unbound,
@@ -368,6 +173,9 @@ pub fn traffic(picture: &Picture, filter: &Filter) -> Vec<TrafficView> {
                 forged: traffic.forged,
                 echoes: traffic.echoes,
                 notices: traffic.notices,
+                down_packets: traffic.down_packets,
+                down_bytes: traffic.down_bytes,
+                slow_path: traffic.slow_path,
             }
         })
         .collect()
@@ -392,6 +200,49 @@ pub fn verdicts(picture: &Picture) -> Vec<VerdictView> {
         }
     };
     numbers.into_iter().map(view).collect()
+}
+
+fn endpoint(end: &OwnerEndpoint) -> Option<EndpointView> {
+    let address = SocketAddr::new(Ipv6Addr::from(end.address).to_canonical(), end.port).to_string();
+    (end.port != 0).then(|| EndpointView { address, hop: end.hop, mtu: (end.mtu != 0).then_some(end.mtu) })
+}
+
+/// The owners of a relay.
+#[must_use]
+pub fn owners(picture: &Picture) -> Vec<OwnerView> {
+    let view = |(index, words): (&u32, &[u64; OWNER_WORDS])| {
+        let owner = Owner::from_words(words);
+        OwnerView {
+            index: *index,
+            written: picture.owner(*index).is_none(),
+            lease_for_ms: (owner.alive_until != 0).then(|| ms_until(picture, owner.alive_until)),
+            v4: endpoint(&owner.v4),
+            v6: endpoint(&owner.v6),
+            incarnation: owner.incarnation,
+            owner_epoch: owner.owner_epoch,
+        }
+    };
+    picture.owners.iter().map(view).collect()
+}
+
+/// The ways out of a relay.
+#[must_use]
+pub fn hops(picture: &Picture) -> Vec<HopView> {
+    let station = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+    let view = |(id, words): (&u32, &[u64; HOP_WORDS])| {
+        let hop = Hop::from_words(words);
+        HopView {
+            id: *id,
+            written: u16::try_from(*id).ok().and_then(|id| picture.hop(id)).is_none(),
+            resolved: hop.resolved(),
+            source: Ipv6Addr::from(hop.source).to_canonical().to_string(),
+            ifindex: hop.ifindex,
+            mtu: (hop.mtu != 0).then_some(hop.mtu),
+            destination_mac: station(hop.destination_mac),
+            source_mac: station(hop.source_mac),
+        }
+    };
+    picture.hops.iter().map(view).collect()
 }
 
 /// Every bucket that was used.
@@ -447,6 +298,8 @@ pub fn uses(picture: &Picture) -> Vec<MapUse> {
             map::VERDICTS => (some(picture.verdicts.len(), u64::from(VERDICTS_MAX)), "verdict -> packets"),
             map::CONFIG => (some(usize::from(picture.config().role != 0), 1), "what the program was told"),
             map::BUCKETS => (some(picture.buckets.len(), u64::from(BUCKET_SOURCES + BUCKET_LANES)), "handshakes left"),
+            map::OWNERS => (some(picture.owners.len(), u64::from(OWNERS_MAX)), "owners a relay serves, their leases"),
+            map::HOPS => (some(picture.hops.len(), u64::from(HOPS_MAX)), "ways out of a relay"),
             map::EVENTS => ((None, None), "ring to the gateway; `jvpn-ctl events` shows what it recorded"),
             map::EVENT_TAP => ((None, None), "the same for people: bpftool map event_pipe"),
             _ => ((None, None), ""),
