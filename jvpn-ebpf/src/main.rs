@@ -8,7 +8,11 @@
 // Stable for hosts only: packets need loads that are not aligned, see `frame`.
 #![feature(asm_experimental_arch)]
 
+#[cfg(feature = "bench")]
+mod bench;
 mod frame;
+#[cfg(feature = "log")]
+mod log;
 mod tables;
 
 use aya_ebpf::bindings::xdp_action;
@@ -24,6 +28,8 @@ use tables::Maps;
 #[xdp]
 pub(crate) fn jvpn_wan(ctx: XdpContext) -> u32 {
     let judgement = steer(&mut XdpFrame { ctx: &ctx }, &Maps);
+    #[cfg(feature = "log")]
+    log::told(&ctx, &judgement);
     match judgement.verdict.class() {
         Class::Pass | Class::User => xdp_action::XDP_PASS,
         Class::Answer => xdp_action::XDP_TX,

@@ -55,11 +55,17 @@ impl Laboratory {
     /// Loads the program with its own maps. With a `tick` of zero it sees real time.
     #[must_use]
     pub fn new(tick: u64, now: u64) -> Self {
+        let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
+        Self::with(bytes, tick, now)
+    }
+
+    /// The same with another object.
+    #[must_use]
+    pub fn with(bytes: &[u8], tick: u64, now: u64) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "these tests load a kernel program and need root: sudo -E cargo xtask test"
         );
-        let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
         let pins = Private(private_pins());
         let mut loader = EbpfLoader::new();
         loader.override_global("FIXED_TICK", &tick, true).override_global("FIXED_NOW", &now, true);
@@ -95,6 +101,12 @@ impl Laboratory {
     #[must_use]
     pub fn verified(&self) -> u32 {
         self.program().info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0)
+    }
+
+    /// Id of the program in this kernel.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.program().info().expect("a loaded program").id()
     }
 
     fn program(&self) -> &Xdp {
@@ -159,6 +171,17 @@ pub fn counted(verdicts: &PerCpuArray<MapData, u64>) -> Vec<u64> {
 #[must_use]
 pub fn drained(events: &mut RingBuf<MapData>) -> Vec<Event> {
     std::iter::from_fn(|| events.next().map(|item| Event::from_bytes(&item).expect("an event"))).collect()
+}
+
+/// The kernel program with a feature that no release has, as `cargo xtask test` and `bench` build it beside the target
+/// directory's own.
+#[must_use]
+pub fn variant(feature: &str) -> Vec<u8> {
+    let own = std::env::current_exe().expect("own path");
+    let place = format!("ebpf-{feature}/bpfel-unknown-none/ebpf/jvpn");
+    let found = own.ancestors().map(|dir| dir.join(&place)).find(|path| path.is_file());
+    let path = found.unwrap_or_else(|| panic!("no {place} beside {}: cargo xtask test --only variants", own.display()));
+    std::fs::read(path).expect("readable")
 }
 
 /// A pin directory of this test's own. bpffs is mounted if it is not.

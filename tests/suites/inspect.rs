@@ -7,11 +7,13 @@
 
 use jvpn_common::abi::{LAYOUT_HASH, PathCounters, map};
 use jvpn_common::verdict::{Class, Verdict};
+use jvpn_ctl::dataplane::object;
+use jvpn_ctl::inspect::follow::{FollowError, Log};
 use jvpn_ctl::inspect::{Picture, Secrets, dump};
 use jvpn_tests::lab::process::find_binary;
 use jvpn_tests::packet;
 use jvpn_tests::packet_cases;
-use jvpn_tests::packet_kernel::{Laboratory, counted};
+use jvpn_tests::packet_kernel::{Laboratory, counted, variant};
 use jvpn_tests::packet_maps::{KernelMaps, NOW, State, TICK, locator, session_words, slot};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
@@ -381,4 +383,41 @@ fn a_capture_or_dump_that_cannot_be_judged_is_refused_with_what_to_do() {
         text.contains("192.0.2.10:40000") && text.contains("UNKNOWN_TYPE") && text.contains("what to do"),
         "{text}"
     );
+}
+
+fn contains(bytes: &[u8], word: &[u8]) -> bool {
+    bytes.windows(word.len()).any(|window| window == word)
+}
+
+#[test]
+fn the_debug_build_says_of_every_packet_what_became_of_it() {
+    let mut laboratory = Laboratory::with(&variant("log"), TICK, NOW);
+    let mut log = Log::of(laboratory.id()).unwrap();
+    let mut maps = KernelMaps::of(&mut laboratory);
+    let mut lines = 0;
+    for case in packet_cases::all() {
+        maps.fill(&case.state);
+        let _ = laboratory.run(&case.frame);
+        let said = log.said();
+        assert_eq!(said.len(), 1, "{}", case.verdict);
+        assert_eq!(said[0].verdict, case.verdict);
+        if matches!(case.verdict, Verdict::Data | Verdict::ForgedTag) {
+            assert_eq!((said[0].locator >> 56, said[0].slot.is_some()), (0x5a, true), "{said:?}");
+        }
+        lines += 1;
+    }
+    println!("{lines} packets, verifier walked {} instructions", laboratory.verified());
+    assert!(lines > 100);
+}
+
+#[test]
+fn a_release_has_no_log_and_costs_nothing_for_it() {
+    let release = object().unwrap();
+    let logging = variant("log");
+    assert!(contains(&logging, b"AYA_LOGS") && !contains(release, b"AYA_LOG"));
+    let laboratory = Laboratory::new(TICK, NOW);
+    assert!(matches!(Log::of(laboratory.id()), Err(FollowError::Silent)));
+    let with_log = Laboratory::with(&logging, TICK, NOW).verified();
+    println!("verified instructions: {} without, {with_log} with", laboratory.verified());
+    assert!(laboratory.verified() < with_log);
 }

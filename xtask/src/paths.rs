@@ -39,6 +39,16 @@ pub(crate) fn object() -> PathBuf {
     ebpf().join("bpfel-unknown-none/ebpf/jvpn")
 }
 
+/// Target directory of the kernel program with a feature that no release has.
+pub(crate) fn ebpf_with(feature: &str) -> PathBuf {
+    target().join(format!("ebpf-{feature}"))
+}
+
+/// That program. Tests and benches look for it here.
+pub(crate) fn object_with(feature: &str) -> PathBuf {
+    ebpf_with(feature).join("bpfel-unknown-none/ebpf/jvpn")
+}
+
 /// A release binary of the workspace.
 pub(crate) fn binary(name: &str) -> PathBuf {
     target().join("release").join(name)

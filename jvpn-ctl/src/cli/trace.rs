@@ -3,10 +3,12 @@
 //! Owns the lines and the summary. Must never say more about a tag than the keys at hand allow.
 
 use super::error::{CliError, Kind};
-use super::{Context, maps, output};
+use super::{Context, maps, output, plane};
 use crate::api::model::{Body, Envelope};
+use crate::dataplane::link;
 use crate::inspect::capture::{Capture, CaptureError, Captured};
 use crate::inspect::dump::{self, DumpError};
+use crate::inspect::follow::{Log, Told};
 use crate::inspect::replay::{Judged, Replay};
 use crate::inspect::{Picture, view};
 use jvpn_common::ids::SessionId;
@@ -30,7 +32,8 @@ use std::path::{Path, PathBuf};
 )]
 pub(super) struct Args {
     /// The capture, pcap or pcapng, link type Ethernet
-    file: PathBuf,
+    #[arg(required_unless_present = "live")]
+    file: Option<PathBuf>,
     /// A file that `maps --dump` wrote, instead of the pinned maps. Without --with-keys it holds no keys, and tags are not
     /// judged
     #[arg(long, value_name = "DUMP")]
@@ -38,6 +41,13 @@ pub(super) struct Args {
     /// Show only frames that are dropped
     #[arg(long)]
     drops: bool,
+    /// Instead of a capture, show what a debug build of the program says of each packet on an interface, as it happens
+    /// (`cargo xtask build --log`, then load)
+    #[arg(long, value_name = "IFACE", conflicts_with_all = ["file", "maps"])]
+    live: Option<String>,
+    /// With --live: only the first N, then end
+    #[arg(long, value_name = "N", requires = "live")]
+    first: Option<usize>,
 }
 
 /// Name of a datagram's type.
@@ -82,6 +92,23 @@ struct FrameView {
     meaning: &'static str,
 }
 
+/// What a debug build of the program said of one packet.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+struct LiveView {
+    /// Name of the verdict.
+    verdict: &'static str,
+    /// pass, user, answer, forward or drop.
+    class: &'static str,
+    /// Slot its locator leads to.
+    slot: Option<u32>,
+    /// Its locator in hex.
+    locator: String,
+    /// Its counter.
+    counter: u64,
+    /// What the verdict means.
+    meaning: &'static str,
+}
+
 /// Frames of one verdict.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 struct Sum {
@@ -103,6 +130,11 @@ struct Sum {
 enum Line {
     /// A frame.
     Frame(FrameView),
+    /// What a debug build of the program said of a packet.
+    Live {
+        /// It.
+        live: LiveView,
+    },
     /// The last line.
     Summary {
         /// Frames of each verdict.
@@ -125,15 +157,55 @@ pub(super) fn schema() -> (&'static str, schemars::Schema) {
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
+    match (&args.live, &args.file) {
+        (Some(interface), _) => live(interface, &args, context),
+        (None, Some(file)) => judge(file, &args, context),
+        (None, None) => Err(CliError::usage("a capture or --live IFACE is needed")),
+    }
+}
+
+/// Shows what the program on an interface says, until interrupted.
+fn live(interface: &str, args: &Args, context: &Context) -> Result<(), CliError> {
+    plane::privileged()?;
+    let facts = link::facts(interface)?;
+    let hint = "cargo xtask build --log, then jvpn-ctl load again: a release writes none";
+    let nothing = |error: String| CliError::new(Kind::NotFound, format!("{interface}: {error}")).hint(hint);
+    let program = facts.program.ok_or_else(|| nothing("no XDP program is attached".to_owned()))?;
+    let mut log = Log::of(program).map_err(|error| nothing(error.to_string()))?;
+    let mut left = args.first.unwrap_or(usize::MAX);
+    while left > 0 {
+        let said = log.wait().map_err(|error| CliError::io("reading the log", &error))?;
+        let wanted = said.into_iter().filter(|told| !args.drops || told.verdict.class() == Class::Drop);
+        for told in wanted.take(left) {
+            left -= 1;
+            show_live(&told, context)?;
+        }
+    }
+    Ok(())
+}
+
+fn show_live(told: &Told, context: &Context) -> Result<(), CliError> {
+    let Told { verdict, slot, locator, counter } = *told;
+    let (class, meaning) = (view::class(verdict), verdict.meaning());
+    let locator = format!("{locator:016x}");
+    if context.json {
+        let live = LiveView { verdict: verdict.name(), class, slot, locator, counter, meaning };
+        return output::value(&Envelope::from(Line::Live { live }));
+    }
+    let slot = output::or_dash(slot);
+    output::data(&format!("{:<17}  slot {slot:<6}  locator {locator}  counter {counter:<8}  {meaning}", verdict.name()))
+}
+
+fn judge(file: &Path, args: &Args, context: &Context) -> Result<(), CliError> {
     let picture = match &args.maps {
         Some(path) => dump::read(path).map_err(|error| unread(path, &error))?,
         None => maps::picture(context)?.1,
     };
-    let mut capture = Capture::open(&args.file).map_err(|error| refused(&args.file, error))?;
+    let mut capture = Capture::open(file).map_err(|error| refused(file, error))?;
     let replay = Replay::of(&picture);
     let (mut unknown, mut cut) = (0, 0);
     let mut first = None;
-    while let Some(captured) = capture.next_frame().map_err(|error| refused(&args.file, error))? {
+    while let Some(captured) = capture.next_frame().map_err(|error| refused(file, error))? {
         let mut frame = captured.frame.clone();
         let judged = replay.judge(&mut frame, captured.at_ns);
         unknown += u64::from(judged.tag_unknown);

@@ -12,6 +12,7 @@
 
 pub mod capture;
 pub mod dump;
+pub mod follow;
 pub mod live;
 pub mod model;
 mod picture;

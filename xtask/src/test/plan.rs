@@ -33,6 +33,8 @@ pub(super) enum Action {
     /// Words for cargo, as the caller.
     Cargo(&'static [&'static [&'static str]]),
     ClippyEbpf,
+    /// The kernel program with the features that no release has.
+    Variants,
     Tidy,
     Docs,
     Deny,
@@ -74,6 +76,7 @@ const STEPS: &[Step] = &[
     step("tidy", 1, Action::Tidy),
     step("clippy", 180, Action::Cargo(&[&["clippy", "--all-targets", "--", "-D", "warnings"]])),
     built("clippy-ebpf", 20, Action::ClippyEbpf),
+    built("variants", 60, Action::Variants),
     step("vectors", 2, Action::Vectors),
     sized(
         "unit",
@@ -192,6 +195,7 @@ mod tests {
                 "tidy",
                 "clippy",
                 "clippy-ebpf",
+                "variants",
                 "vectors",
                 "unit",
                 "steer",
