@@ -13,6 +13,8 @@ mod bench;
 mod frame;
 #[cfg(feature = "log")]
 mod log;
+#[cfg(feature = "bench")]
+mod race;
 mod tables;
 
 use aya_ebpf::bindings::xdp_action;

@@ -5,7 +5,7 @@
 //! privileges or object it says which command is missing.
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
-use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use jvpn_common::abi::{Config, Event, LAYOUT_HASH, PATHS_PER_SLOT, map};
 use jvpn_common::limits::LOCATORS_MAX;
@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 pub const SLOTS: u32 = 8;
 
 /// A pin directory that goes with its owner, also when loading panics.
-struct Private(Pins);
+pub(crate) struct Private(pub(crate) Pins);
 
 impl Drop for Private {
     fn drop(&mut self) {
@@ -131,6 +131,14 @@ impl Laboratory {
         u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Runs the program over `repeat` frames in pages of their own, in batches as a driver brings them; what passes goes
+    /// on to this namespace's loopback.
+    pub fn live(&self, frame: &[u8], repeat: u32) {
+        let attrs = TestRunAttrs::new().xdp_live_frames(64);
+        let options = TestRunOptions { data_in: Some(frame), repeat, attrs, ..TestRunOptions::default() };
+        let _ = self.program().test_run(options).expect("BPF_PROG_TEST_RUN with live frames: Linux 5.18 or later");
+    }
+
     fn data(&self, name: &str) -> MapData {
         MapData::from_pin(self.pins.0.map(name)).expect("pinned")
     }
@@ -156,8 +164,15 @@ impl Laboratory {
     /// The verdict counters.
     #[must_use]
     pub fn verdicts(&self) -> PerCpuArray<MapData, u64> {
-        PerCpuArray::try_from(Map::PerCpuArray(self.data(map::VERDICTS))).expect("VERDICTS")
+        verdicts_at(&self.pins.0)
     }
+}
+
+/// The verdict counters pinned there.
+#[must_use]
+pub fn verdicts_at(pins: &Pins) -> PerCpuArray<MapData, u64> {
+    let data = MapData::from_pin(pins.map(map::VERDICTS)).expect("pinned");
+    PerCpuArray::try_from(Map::PerCpuArray(data)).expect("VERDICTS")
 }
 
 /// All counts of all processors.

@@ -97,7 +97,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "sim", guess_s: 300, elevated: false },
     Suite { name: "model", guess_s: 20, elevated: false },
     Suite { name: "steer", guess_s: 60, elevated: true },
-    Suite { name: "active", guess_s: 20, elevated: true },
+    Suite { name: "active", guess_s: 40, elevated: true },
     Suite { name: "dataplane", guess_s: 20, elevated: true },
     Suite { name: "tunnel", guess_s: 60, elevated: true },
     Suite { name: "lab", guess_s: 60, elevated: true },
