@@ -188,14 +188,14 @@ pub fn drained(events: &mut RingBuf<MapData>) -> Vec<Event> {
     std::iter::from_fn(|| events.next().map(|item| Event::from_bytes(&item).expect("an event"))).collect()
 }
 
-/// The kernel program with a feature that no release has, as `cargo xtask test` and `bench` build it beside the target
-/// directory's own.
+/// The kernel program with the features that no release has, as `cargo xtask test` and `bench` build it in the target
+/// directory.
 #[must_use]
-pub fn variant(feature: &str) -> Vec<u8> {
+pub fn variant() -> Vec<u8> {
+    const PLACE: &str = "ebpf-lab/bpfel-unknown-none/ebpf/jvpn";
     let own = std::env::current_exe().expect("own path");
-    let place = format!("ebpf-{feature}/bpfel-unknown-none/ebpf/jvpn");
-    let found = own.ancestors().map(|dir| dir.join(&place)).find(|path| path.is_file());
-    let path = found.unwrap_or_else(|| panic!("no {place} beside {}: cargo xtask test --only variants", own.display()));
+    let found = own.ancestors().map(|dir| dir.join(PLACE)).find(|path| path.is_file());
+    let path = found.unwrap_or_else(|| panic!("no {PLACE} above {}: cargo xtask test --only build-lab", own.display()));
     std::fs::read(path).expect("readable")
 }
 

@@ -391,7 +391,7 @@ fn contains(bytes: &[u8], word: &[u8]) -> bool {
 
 #[test]
 fn the_debug_build_says_of_every_packet_what_became_of_it() {
-    let mut laboratory = Laboratory::with(&variant("log"), TICK, NOW);
+    let mut laboratory = Laboratory::with(&variant(), TICK, NOW);
     let mut log = Log::of(laboratory.id()).unwrap();
     let mut maps = KernelMaps::of(&mut laboratory);
     let mut lines = 0;
@@ -413,7 +413,7 @@ fn the_debug_build_says_of_every_packet_what_became_of_it() {
 #[test]
 fn a_release_has_no_log_and_costs_nothing_for_it() {
     let release = object().unwrap();
-    let logging = variant("log");
+    let logging = variant();
     assert!(contains(&logging, b"AYA_LOGS") && !contains(release, b"AYA_LOG"));
     let laboratory = Laboratory::new(TICK, NOW);
     assert!(matches!(Log::of(laboratory.id()), Err(FollowError::Silent)));

@@ -39,11 +39,6 @@ fn command(route: Route, verb: &str) -> Command {
     command
 }
 
-/// A line of log for each packet.
-pub(crate) const LOG: &str = "log";
-/// Programs that are measured.
-pub(crate) const BENCH: &str = "bench";
-
 /// Builds the object at `paths::object()`.
 pub(crate) fn build(ready: &Ready) -> anyhow::Result<()> {
     let mut cargo = command(ready.route, "build");
@@ -51,10 +46,11 @@ pub(crate) fn build(ready: &Ready) -> anyhow::Result<()> {
     finish(ready, cargo)
 }
 
-/// Builds the object at `paths::object_with(feature)`, in a directory of its own so that no release is made of it.
-pub(crate) fn build_with(ready: &Ready, feature: &str) -> anyhow::Result<()> {
+/// Builds the object at `paths::object_lab()`: a line of log for each packet, and programs that are measured. In a
+/// directory of its own, so that no release is made of it.
+pub(crate) fn build_lab(ready: &Ready) -> anyhow::Result<()> {
     let mut cargo = command(ready.route, "build");
-    cargo.args(["--profile", "ebpf", "--features", feature, "--target-dir"]).arg(paths::ebpf_with(feature));
+    cargo.args(["--profile", "ebpf", "--all-features", "--target-dir"]).arg(paths::ebpf_lab());
     finish(ready, cargo)
 }
 

@@ -13,7 +13,7 @@ pub(crate) fn demo(args: Args<'_>) -> anyhow::Result<()> {
 /// Some benches load a kernel program that no release has.
 pub(crate) fn bench(args: Args<'_>) -> anyhow::Result<()> {
     if args.iter().any(|word| matches!(word.as_str(), "steer" | "jump")) {
-        bpf::build_with(&build::everything()?, bpf::BENCH)?;
+        bpf::build_lab(&build::everything()?)?;
     }
     hand_over(&["bench"], args)
 }

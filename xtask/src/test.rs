@@ -84,8 +84,8 @@ fn perform(job: &Job, size: Size, ready: &mut Option<Ready>) -> anyhow::Result<(
             (Action::Deny, _) => deny(),
             (Action::Rebuild, _) => rebuild(),
             (Action::Vectors, _) => vectors(),
-            (Action::Variants, Some(ready)) => variants(ready),
-            (Action::Variants, None) => variants(&build::everything()?),
+            (Action::BuildLab, Some(ready)) => bpf::build_lab(ready),
+            (Action::BuildLab, None) => bpf::build_lab(&build::everything()?),
             (Action::ClippyEbpf, Some(ready)) => bpf::clippy(ready),
             (Action::ClippyEbpf, None) => bpf::clippy(&build::everything()?),
             (Action::Cargo(commands), _) => progress::run(step.name, step.guess_s, Output::Inherited, || {
@@ -115,11 +115,6 @@ fn test_command(words: &[&str], size: Size, elevated: bool) -> anyhow::Result<()
         cargo.env(runner, prefix.join(" "));
     }
     run::run(cargo)
-}
-
-/// What suites and benches load beside the product's own program.
-fn variants(ready: &Ready) -> anyhow::Result<()> {
-    [bpf::LOG, bpf::BENCH].iter().try_for_each(|feature| bpf::build_with(ready, feature))
 }
 
 /// Licences, bans and sources; advisories need a database that a build machine may not reach.

@@ -79,7 +79,7 @@ impl Measured {
     /// Loads it in real time, configured as a gateway whose one worker is alive for good.
     pub fn load(shape: Shape, frame: &[u8]) -> Result<Self> {
         crate::lab::require_root()?;
-        let bytes = variant("bench");
+        let bytes = variant();
         let pins = Private(private_pins());
         let mask = u64::from(shape.rows) - 1;
         let (drop, writes) = (u64::from(shape.drop), shape.writes as u64);

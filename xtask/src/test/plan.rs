@@ -33,8 +33,8 @@ pub(super) enum Action {
     /// Words for cargo, as the caller.
     Cargo(&'static [&'static [&'static str]]),
     ClippyEbpf,
-    /// The kernel program with the features that no release has.
-    Variants,
+    /// The kernel program with the features that no release has: suites load it.
+    BuildLab,
     Tidy,
     Docs,
     Deny,
@@ -76,7 +76,7 @@ const STEPS: &[Step] = &[
     step("tidy", 1, Action::Tidy),
     step("clippy", 180, Action::Cargo(&[&["clippy", "--all-targets", "--", "-D", "warnings"]])),
     built("clippy-ebpf", 20, Action::ClippyEbpf),
-    built("variants", 60, Action::Variants),
+    built("build-lab", 40, Action::BuildLab),
     step("vectors", 2, Action::Vectors),
     sized(
         "unit",
@@ -195,7 +195,7 @@ mod tests {
                 "tidy",
                 "clippy",
                 "clippy-ebpf",
-                "variants",
+                "build-lab",
                 "vectors",
                 "unit",
                 "steer",
