@@ -28,7 +28,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Capture in front of the program: on the other end of the link, or with xdpdump. tcpdump on the gateway \
-                  sees only what the program let through."
+                  sees only what the program let through. Take a dump before the capture: a probe that the maps have \
+                  seen is a replay."
 )]
 pub(super) struct Args {
     /// The capture, pcap or pcapng, link type Ethernet
