@@ -77,6 +77,13 @@ pub fn describe<T: Tables>(frame: &impl Frame, tables: &T) -> Option<(Source, u6
     Some((outer.source, u64::from_le_bytes(locator)))
 }
 
+/// Source of a frame's datagram for our port, and where in the frame its payload begins: for whoever shows what was
+/// judged. The packet path has no use for it.
+pub fn locate<T: Tables>(frame: &impl Frame, tables: &T) -> Option<(Source, usize)> {
+    let outer = outer::parse(frame, tables.config()?.port).ok()?;
+    Some((outer.source, outer.payload))
+}
+
 /// Judges a datagram's payload and counts the verdict. An answer stands in `payload` afterwards, cut to
 /// its length, for the caller to send to `source`.
 #[inline(always)]
