@@ -75,7 +75,7 @@ impl Pair {
 
     fn up(&mut self, path: PathId, label: &str, class: PathClass) {
         let label = Label::new(label);
-        self.give(Input::PathUp(PathUp { path, label, class, metered: false, v6: false, link_mtu: 1_500 }));
+        self.give(Input::PathUp(PathUp { path, label, class, metered: false, v6: false, endpoint: None, link_mtu: 1_500 }));
     }
 
     fn wait(&mut self, duration: Duration) {

@@ -45,4 +45,5 @@ pub use role::{Inbound, Origin, Role, Route, SocketId};
 pub use session::{SessionData, Traffic};
 pub use tun::{Tun, TunOptions};
 pub use udp::{BUFFER, SEGMENTS_MAX, SEND_MAX, UdpOptions, UdpPort};
+pub(crate) use udp::Received;
 pub use worker::{Worker, WorkerOptions};

@@ -100,6 +100,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "uplink", guess_s: 15, elevated: true },
     Suite { name: "misuse", guess_s: 90, elevated: true },
     Suite { name: "watch", guess_s: 30, elevated: true },
+    Suite { name: "relay", guess_s: 60, elevated: true },
     Suite { name: "demo", guess_s: 240, elevated: true },
     Suite { name: "kernels", guess_s: 150, elevated: false },
 ];

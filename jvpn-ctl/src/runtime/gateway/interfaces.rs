@@ -15,7 +15,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// How the program got onto an interface: what a start and a return both do.
 #[derive(Clone, Debug)]
-pub(super) struct Way {
+pub(crate) struct Way {
     pub max_sessions: u32,
     pub pins: Pins,
     pub wanted: Wanted,
@@ -32,7 +32,7 @@ struct Interface {
 
 /// Every configured interface.
 #[derive(Debug)]
-pub(super) struct Interfaces {
+pub(crate) struct Interfaces {
     way: Way,
     each: Vec<Interface>,
     /// To ask the kernel for numbers.
@@ -44,7 +44,7 @@ impl Interfaces {
     ///
     /// # Errors
     /// When one refuses.
-    pub(super) fn attach(names: &[String], way: Way) -> Result<Self, AttachError> {
+    pub(crate) fn attach(names: &[String], way: Way) -> Result<Self, AttachError> {
         let asking = socket(AddressFamily::INET, SocketType::DGRAM, None).ok();
         let mut own = Self { way, each: Vec::new(), asking };
         for name in names {
@@ -56,20 +56,20 @@ impl Interfaces {
     }
 
     /// Without the program.
-    pub(super) fn none(way: Way) -> Self {
+    pub(crate) fn none(way: Way) -> Self {
         Self { way, each: Vec::new(), asking: None }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.each.is_empty()
     }
 
-    pub(super) fn xdp(&self) -> impl Iterator<Item = &Xdp> {
+    pub(crate) fn xdp(&self) -> impl Iterator<Item = &Xdp> {
         self.each.iter().map(|interface| &interface.xdp)
     }
 
     /// Looks whether one went or came; a system call an interface when nothing did.
-    pub(super) fn look(&mut self, now: Instant) {
+    pub(crate) fn look(&mut self, now: Instant) {
         for at in 0..self.each.len() {
             let Some(interface) = self.each.get(at) else { return };
             let name = interface.xdp.iface.clone();
@@ -99,7 +99,7 @@ impl Interfaces {
     }
 
     /// What is wrong with them.
-    pub(super) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
+    pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
         self.each.iter().filter_map(|interface| {
             let ((why, _), name) = (interface.missing.as_ref()?, &interface.xdp.iface);
             let fix = match interface.index {

@@ -10,6 +10,7 @@ use crate::runtime::clock;
 use crate::store::has_room;
 use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::{Epoch, Generation, SessionId, Slot};
+use jvpn_common::mapop::Committed;
 use jvpn_common::reason::Reason;
 use jvpn_common::time::Instant;
 use std::collections::BTreeMap;
@@ -124,7 +125,12 @@ impl Gateway {
         self.carry_out();
         let differing: Vec<_> = {
             let plane = &self.executor.plane;
-            self.engine.committed().filter(|(_, slot, committed)| !plane.agrees(*slot, committed)).collect()
+            let (relays, gateways) = (&self.relays, self.engine.gateways());
+            let local = |binding| relays.local_binding(binding, gateways);
+            let committed = self.engine.committed().map(|(session, slot, committed)| {
+                (session, slot, Committed { active: committed.active.map(local), ..committed })
+            });
+            committed.filter(|(_, slot, committed)| !plane.agrees(*slot, committed)).collect()
         };
         for (session, slot, committed) in differing {
             let found = self.executor.plane.word(slot);
