@@ -15,6 +15,8 @@ pub enum Class {
     User,
     /// Turned into its answer, to be sent back where it came from.
     Answer,
+    /// A relay's: on to the other side, outer headers rewritten.
+    Forward,
     /// Dropped.
     Drop,
 }
@@ -62,11 +64,14 @@ macro_rules! verdicts {
 verdicts! {
     1 Foreign "FOREIGN" Pass "Not for the gateway's UDP port.";
     2 Unconfigured "UNCONFIGURED" Pass "The program is attached, but no gateway has filled in the configuration.";
+    3 NoNeighbour "NO_NEIGHBOUR" Pass "A relay's data whose way on the kernel program cannot take: its process sends it.";
     10 Handshake "HANDSHAKE" User "A handshake message for the controller.";
     11 Control "CONTROL" User "A sealed control message of a known session for the controller.";
     12 Data "DATA" User "Data from the session's bound source for the tunnel worker.";
     20 Echoed "ECHOED" Answer "A probe, sent back as its echo.";
     21 Noticed "NOTICED" Answer "Data from a source that is not bound, answered with a notice.";
+    22 ForwardedUp "FORWARDED_UP" Forward "Data from the session's bound source, rewritten towards its owner.";
+    23 ForwardedDown "FORWARDED_DOWN" Forward "Data from the owner, rewritten towards the session's active binding.";
     30 BadLength "BAD_LENGTH" Drop "Lengths of the outer headers disagree with the frame.";
     31 Short "SHORT" Drop "The datagram is shorter than its type needs.";
     32 UnknownType "UNKNOWN_TYPE" Drop "The first byte names no message of this version.";
@@ -90,6 +95,12 @@ verdicts! {
     50 ProbeSize "PROBE_SIZE" Drop "A probe longer than the gateway answers.";
     51 EchoRate "ECHO_RATE" Drop "Too many probes of one session from sources that are not bound.";
     52 WriteFailed "WRITE_FAILED" Drop "The answer could not be written into the frame: a bug.";
+    53 HopLimit "HOP_LIMIT" Drop "TTL or hop limit was used up when the relay would have forwarded it.";
+    54 TooBig "TOO_BIG" Drop "Larger than what the way behind the relay takes.";
+    55 NoOtherSide "NO_OTHER_SIDE" Drop "The relay knows no other side for it: no owner, or none in this IP version.";
+    56 NoChecksum "NO_CHECKSUM" Drop "UDP over IPv6 without a checksum, which a relay cannot rewrite.";
+    57 LeaseEnded "LEASE_ENDED" Drop "The owner has not renewed the relay's lease in time.";
+    58 NoBinding "NO_BINDING" Drop "Data from the owner to a session that is not bound.";
 }
 
 impl core::fmt::Display for Verdict {

@@ -27,11 +27,18 @@ pub(crate) fn jvpn_wan(ctx: XdpContext) -> u32 {
     match judgement.verdict.class() {
         Class::Pass | Class::User => xdp_action::XDP_PASS,
         Class::Answer => xdp_action::XDP_TX,
+        Class::Forward => xdp_action::XDP_ABORTED,
         Class::Drop => {
             sample(&ctx, judgement.entry.slot, judgement.verdict);
             xdp_action::XDP_DROP
         }
     }
+}
+
+/// The program of a relay, on every interface its packets come in by.
+#[xdp]
+pub(crate) fn jvpn_relay(_: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
 }
 
 /// Tells the tick to whoever runs it by `BPF_PROG_TEST_RUN`: the first 8 bytes become it.

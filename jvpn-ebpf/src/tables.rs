@@ -13,9 +13,9 @@ use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
 use core::ptr;
 use jvpn_common::abi::{
-    BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, Event, LocatorEntry, PATHS_PER_SLOT,
-    PathCounters, SESSION_WORDS, SessionEntry, SessionInfo, SteeringKeys, Traffic, TrafficField, WORD_ACTIVE,
-    WORD_GENERATION, binding_place,
+    BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, Event, HOPS_MAX, Hop, LocatorEntry, OWNERS_MAX,
+    Owner, PATHS_PER_SLOT, PathCounters, SESSION_WORDS, SessionEntry, SessionInfo, SteeringKeys, Traffic, TrafficField,
+    WORD_ACTIVE, WORD_GENERATION, WORD_OWNER, binding_place, sequence,
 };
 use jvpn_common::limits::LOCATORS_MAX;
 use jvpn_common::steer::{Session, Tables};
@@ -46,6 +46,10 @@ static VERDICTS: PerCpuArray<u64, { VERDICTS_MAX as usize }> = PerCpuArray::new(
 static CONFIG: Array<Config, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static BUCKETS: Array<Bucket, { (BUCKET_SOURCES + BUCKET_LANES) as usize }> = Array::new();
+#[btf_map]
+static OWNERS: Array<Owner, { OWNERS_MAX as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static HOPS: Array<Hop, { HOPS_MAX as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static EVENTS: RingBuf<(), RING_BYTES> = RingBuf::new();
 #[btf_map]
@@ -133,6 +137,11 @@ impl Session for Slot {
     fn flags(&self) -> u32 {
         (self.load(WORD_GENERATION) >> 32) as u32
     }
+
+    #[inline(always)]
+    fn owner(&self) -> u32 {
+        self.load(WORD_OWNER) as u32
+    }
 }
 
 /// Reads `N` words of a map value others may write.
@@ -149,6 +158,16 @@ fn words<T, const N: usize>(value: Option<*const T>) -> [u64; N] {
         }
     }
     out
+}
+
+/// Reads an entry that is written between two sequences; twice, since a writer is done within nanoseconds.
+#[inline(always)]
+fn whole<T, const N: usize>(value: *const T) -> Option<[u64; N]> {
+    const { assert!(size_of::<T>() == N * 8) };
+    // SAFETY: a looked-up value of N aligned words that lives as long as the program; `read` asks for places
+    // below N only. Volatile: one aligned 64-bit load each, in this order, which x86-64 keeps.
+    let load = |at| unsafe { ptr::read_volatile(value.cast::<u64>().wrapping_add(at)) };
+    sequence::read(load).or_else(|| sequence::read(load))
 }
 
 /// Stores them.
@@ -234,6 +253,16 @@ impl Tables for Maps {
     #[inline(always)]
     fn set_bucket(&self, index: u32, bucket: &Bucket) {
         set_words(BUCKETS.get_ptr_mut(index), [bucket.at, bucket.tokens]);
+    }
+
+    #[inline(always)]
+    fn owner(&self, index: u32) -> Option<Owner> {
+        whole(OWNERS.get_ptr(index)?).map(|words| Owner::from_words(&words))
+    }
+
+    #[inline(always)]
+    fn hop(&self, id: u16) -> Option<Hop> {
+        whole(HOPS.get_ptr(u32::from(id))?).map(|words| Hop::from_words(&words))
     }
 
     #[inline(always)]

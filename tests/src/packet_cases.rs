@@ -21,8 +21,19 @@ pub struct Case {
     pub frame: Vec<u8>,
 }
 
+const A_RELAYS: &str = "a gateway's program forwards nothing";
+
 /// Verdicts no frame in still maps can have, and why.
-pub const WITHOUT_FRAMES: [(Verdict, &str); 2] = [
+pub const WITHOUT_FRAMES: [(Verdict, &str); 11] = [
+    (Verdict::NoNeighbour, A_RELAYS),
+    (Verdict::ForwardedUp, A_RELAYS),
+    (Verdict::ForwardedDown, A_RELAYS),
+    (Verdict::HopLimit, A_RELAYS),
+    (Verdict::TooBig, A_RELAYS),
+    (Verdict::NoOtherSide, A_RELAYS),
+    (Verdict::NoChecksum, A_RELAYS),
+    (Verdict::LeaseEnded, A_RELAYS),
+    (Verdict::NoBinding, A_RELAYS),
     (Verdict::Torn, "needs a jump within nanoseconds: suite `active`, and jvpn-common's steer::bind"),
     (Verdict::WriteFailed, "a frame that was read cannot refuse to be written: jvpn-common's steer::tests"),
 ];

@@ -115,7 +115,7 @@ impl Both {
         assert_eq!(self.count_of(verdict), seen + 1, "the kernel has another verdict than {told}");
         let action = match verdict.class() {
             Class::Pass | Class::User => XDP_PASS,
-            Class::Answer => XDP_TX,
+            Class::Answer | Class::Forward => XDP_TX,
             Class::Drop => XDP_DROP,
         };
         assert_eq!(outcome.action, action, "action of {told}");
@@ -141,7 +141,7 @@ impl Both {
                 check_answer(question, answer, verdict, paths);
                 self.answers += 1;
             }
-            Class::Pass | Class::User | Class::Drop => {
+            Class::Pass | Class::User | Class::Forward | Class::Drop => {
                 assert_eq!(question, answer, "what is not answered is not changed");
             }
         }

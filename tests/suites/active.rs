@@ -6,7 +6,7 @@
 // A test that unwraps fails at the right line, helpers included.
 #![allow(clippy::unwrap_used)]
 
-use jvpn_common::abi::{ActiveWord, Binding, SESSION_WORDS, WORD_ACTIVE, binding_place, mapped};
+use jvpn_common::abi::{ActiveWord, Binding, ROLE_GATEWAY, SESSION_WORDS, WORD_ACTIVE, binding_place, mapped};
 use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex};
 use jvpn_common::mapop::MapOp;
 use jvpn_common::steer::{Session, Tables, bind};
@@ -215,6 +215,7 @@ fn client(address: SocketAddr) -> Binding {
 fn plane(laboratory: &Laboratory) -> Kernel {
     let mut plane = Kernel::open(laboratory.pins()).expect("the maps open");
     plane.configure(&Settings {
+        role: ROLE_GATEWAY,
         port: packet::PORT,
         incarnation: Incarnation(1),
         owner_epoch: OwnerEpoch(1),

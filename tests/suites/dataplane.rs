@@ -6,7 +6,9 @@
 // A test that unwraps fails at the right line, helpers included.
 #![allow(clippy::unwrap_used)]
 
-use jvpn_common::abi::{ActiveWord, Binding, SessionInfo, SteeringKeys, mapped};
+use jvpn_common::abi::{
+    ActiveWord, Binding, HOP_RESOLVED, Hop, Owner, OwnerEndpoint, ROLE_GATEWAY, SessionInfo, SteeringKeys, mapped,
+};
 use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex};
 use jvpn_common::mapop::{Committed, MapOp};
 use jvpn_common::steer::{self, Bytes, Source};
@@ -24,6 +26,7 @@ const LOCATOR: Locator = Locator(0xfeed_0001);
 
 fn settings() -> Settings {
     Settings {
+        role: ROLE_GATEWAY,
         port: packet::PORT,
         incarnation: Incarnation(0xabc),
         owner_epoch: OwnerEpoch(1),
@@ -226,6 +229,27 @@ fn a_slot_that_somebody_changed_is_noticed_and_put_back(plane: &mut dyn DataPlan
     assert_eq!(judged(plane, packet::control(LOCATOR.0 + 8, 0, 1)), Verdict::StaleGeneration, "theirs is gone");
 }
 
+fn owners_hops_and_whose_a_session_is_are_kept_and_a_freed_slot_is_nobodys(plane: &mut dyn DataPlane) {
+    bind(plane);
+    let shared = plane.shared().clone();
+    assert_eq!((shared.session_owner(SLOT), shared.owner(1), shared.hop(9)), (0, None, None));
+    let end = OwnerEndpoint { address: mapped(CLIENT_V4.ip()), port: 7, hop: 9, mtu: 1_400, reserved: 0 };
+    let owner = Owner { alive_until: 3, v4: end, incarnation: 4, owner_epoch: 5, ..Owner::default() };
+    shared.set_owner(1, &owner);
+    let hop = Hop { source: end.address, ifindex: 2, mtu: 1_500, flags: HOP_RESOLVED, ..Hop::default() };
+    shared.set_hop(9, &hop);
+    shared.set_session_owner(SLOT, 2);
+    assert_eq!(shared.owner(1), Some(Owner { sequence: 2, ..owner }));
+    assert_eq!(shared.hop(9), Some(Hop { sequence: 2, ..hop }));
+    let undo = plane.apply(&MapOp::Free { slot: SLOT }).unwrap();
+    assert_eq!(shared.session_owner(SLOT), 0);
+    plane.undo(undo).unwrap();
+    assert_eq!(shared.session_owner(SLOT), 2);
+    plane.apply(&MapOp::Free { slot: SLOT }).unwrap();
+    bind(plane);
+    assert_eq!(shared.session_owner(SLOT), 0, "the next session is nobody else's until it is said");
+}
+
 /// Runs one claim against both.
 macro_rules! contract {
     ($($claim:ident;)*) => {
@@ -259,6 +283,7 @@ contract! {
     a_pending_slot_takes_control_only_until_it_is_confirmed;
     a_worker_that_is_silent_is_dead;
     a_slot_that_somebody_changed_is_noticed_and_put_back;
+    owners_hops_and_whose_a_session_is_are_kept_and_a_freed_slot_is_nobodys;
 }
 
 mod restart {
@@ -329,7 +354,7 @@ mod interface {
     //! On a pair of interfaces in namespaces of their own.
 
     use super::*;
-    use jvpn_ctl::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Mode, Wanted};
+    use jvpn_ctl::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Mode, Program, Wanted};
     use jvpn_ctl::dataplane::pins::Pins;
     use jvpn_tests::packet_kernel::private_pins;
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -384,8 +409,19 @@ mod interface {
         }
 
         fn load(&self, namespace: &str, interface: &str, pins: &Pins) -> Result<Loaded, AttachError> {
+            self.load_program(Program::Gateway, namespace, interface, pins)
+        }
+
+        fn load_program(
+            &self,
+            program: Program,
+            namespace: &str,
+            interface: &str,
+            pins: &Pins,
+        ) -> Result<Loaded, AttachError> {
             let options = LoadOptions {
                 interface: interface.to_owned(),
+                program,
                 max_sessions: SLOTS,
                 pins: pins.clone(),
                 wanted: Wanted::Native,
@@ -412,7 +448,7 @@ mod interface {
         let first = pair.load(&pair.gateway, "g0", pins).unwrap();
         assert_eq!((first.mode, first.kept_maps), (Some(Mode::Native), false));
         let plan = pair.inside(&pair.gateway, || attach::plan("g0", pins)).unwrap();
-        assert!(plan.replaces && plan.foreign.is_none(), "{plan:?}");
+        assert!(plan.replaces && plan.ours == Some(Program::Gateway) && plan.foreign.is_none(), "{plan:?}");
         assert_eq!((plan.facts.kind.as_str(), plan.facts.mtu), ("veth", 1_500));
 
         Kernel::open(pins).unwrap().configure(&settings());
@@ -421,11 +457,12 @@ mod interface {
         assert_eq!(attach::read_config(pins).unwrap().port, packet::PORT, "a reload keeps the maps");
 
         let error = pair.load(&pair.gateway, "g0", others).unwrap_err();
-        assert!(matches!(&error, AttachError::Foreign { name, .. } if name == attach::PROGRAM), "{error}");
+        assert!(matches!(&error, AttachError::Foreign { name, .. } if name == Program::Gateway.name()), "{error}");
         let error = pair.load(&pair.gateway, "nope", pins).unwrap_err();
         assert!(matches!(error, AttachError::NoInterface(_)), "{error}");
         let resized = LoadOptions {
             interface: "g0".to_owned(),
+            program: Program::Gateway,
             max_sessions: SLOTS * 2,
             pins: pins.clone(),
             wanted: Wanted::Native,
@@ -433,10 +470,15 @@ mod interface {
         let error = pair.inside(&pair.gateway, || attach::load(&resized)).unwrap_err();
         assert!(matches!(error, AttachError::Size { have: SLOTS, .. }), "{error}");
 
-        assert!(attach::unload("g0", pins).unwrap());
+        let third = pair.load_program(Program::Relay, &pair.gateway, "g0", pins).unwrap();
+        assert_eq!((third.mode, third.kept_maps), (None, true), "a node that becomes a relay");
+        let plan = pair.inside(&pair.gateway, || attach::plan("g0", pins)).unwrap();
+        assert_eq!((plan.replaces, plan.ours), (true, Some(Program::Relay)));
+
+        assert!(pair.inside(&pair.gateway, || attach::unload("g0", pins)).unwrap(), "waited for where it sits");
         let plan = pair.inside(&pair.gateway, || attach::plan("g0", pins)).unwrap();
         assert_eq!((plan.facts.program, pins.root().exists()), (None, false));
-        assert!(!attach::unload("g0", pins).unwrap());
+        assert!(!pair.inside(&pair.gateway, || attach::unload("g0", pins)).unwrap());
     }
 
     #[test]

@@ -6,6 +6,8 @@
 pub const ROLE_NONE: u16 = 0;
 /// Role in [`Config::role`]: a gateway.
 pub const ROLE_GATEWAY: u16 = 1;
+/// Role in [`Config::role`]: a relay, which owns no session.
+pub const ROLE_RELAY: u16 = 2;
 /// Workers whose liveness is kept.
 pub const WORKERS_MAX: usize = 16;
 
@@ -21,7 +23,7 @@ pub struct Config {
     pub owner_epoch: u64,
     /// UDP port of the gateway, host order.
     pub port: u16,
-    /// [`ROLE_NONE`] or [`ROLE_GATEWAY`].
+    /// [`ROLE_NONE`], [`ROLE_GATEWAY`] or [`ROLE_RELAY`].
     pub role: u16,
     /// Workers in use; a locator's low byte modulo this names its worker.
     pub workers: u32,

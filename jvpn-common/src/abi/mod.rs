@@ -5,20 +5,25 @@
 
 mod config;
 mod event;
+mod hop;
 mod info;
 mod keys;
 mod locator;
+mod owner;
+pub mod sequence;
 mod session;
 mod traffic;
 
-pub use config::{CONFIG_WORDS, Config, ROLE_GATEWAY, ROLE_NONE, WORD_ALIVE, WORD_ROLE, WORKERS_MAX};
+pub use config::{CONFIG_WORDS, Config, ROLE_GATEWAY, ROLE_NONE, ROLE_RELAY, WORD_ALIVE, WORD_ROLE, WORKERS_MAX};
 pub use event::Event;
+pub use hop::{HOP_RESOLVED, HOP_WORDS, HOPS_MAX, Hop};
 pub use info::{INFO_WORDS, SessionInfo};
 pub use keys::SteeringKeys;
 pub use locator::LocatorEntry;
+pub use owner::{OWNER_WORDS, OWNERS_MAX, Owner, OwnerEndpoint, WORD_OWNER_ALIVE};
 pub use session::{
     ACTIVE_NONE, ActiveWord, BINDINGS, Binding, PENDING, SESSION_WORDS, SessionEntry, WORD_ACTIVE, WORD_GENERATION,
-    binding_place, mapped,
+    WORD_OWNER, binding_place, mapped,
 };
 pub use traffic::{
     BUCKET_LANES, BUCKET_SOURCES, Bucket, BucketField, PATHS_PER_SLOT, PathCounters, TRAFFIC_WORDS, Traffic,
@@ -45,6 +50,10 @@ pub mod map {
     pub const CONFIG: &str = "CONFIG";
     /// hash of source → [`super::Bucket`].
     pub const BUCKETS: &str = "BUCKETS";
+    /// index → [`super::Owner`] a relay serves, mmapable.
+    pub const OWNERS: &str = "OWNERS";
+    /// id → [`super::Hop`] of a relay, mmapable.
+    pub const HOPS: &str = "HOPS";
     /// [`super::Event`]s to the controller.
     pub const EVENTS: &str = "EVENTS";
     /// The same for people with bpftool.
@@ -54,8 +63,21 @@ pub mod map {
     pub const SIZED: [&str; 6] = [LOCATORS, SESSIONS, KEYS, SESSION_INFO, PATHS, TRAFFIC];
 
     /// All of them, as they are pinned.
-    pub const ALL: [&str; 11] =
-        [LOCATORS, SESSIONS, KEYS, SESSION_INFO, PATHS, TRAFFIC, VERDICTS, CONFIG, BUCKETS, EVENTS, EVENT_TAP];
+    pub const ALL: [&str; 13] = [
+        LOCATORS,
+        SESSIONS,
+        KEYS,
+        SESSION_INFO,
+        PATHS,
+        TRAFFIC,
+        VERDICTS,
+        CONFIG,
+        BUCKETS,
+        OWNERS,
+        HOPS,
+        EVENTS,
+        EVENT_TAP,
+    ];
 }
 
 const fn mix(hash: u64, size: usize) -> u64 {
@@ -65,7 +87,7 @@ const fn mix(hash: u64, size: usize) -> u64 {
 /// Hash over the sizes and the revision of all layouts: maps of another build are refused, not misread.
 pub const LAYOUT_HASH: u64 = {
     // Raise the revision when the meaning of a field changes and its size does not.
-    const REVISION: usize = 1;
+    const REVISION: usize = 2;
     let sizes = [
         REVISION,
         size_of::<LocatorEntry>(),
@@ -76,6 +98,8 @@ pub const LAYOUT_HASH: u64 = {
         size_of::<Traffic>(),
         size_of::<Config>(),
         size_of::<Bucket>(),
+        size_of::<Owner>(),
+        size_of::<Hop>(),
         size_of::<Event>(),
     ];
     let mut hash = 0xcbf2_9ce4_8422_2325;

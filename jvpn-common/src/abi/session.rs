@@ -71,7 +71,7 @@ pub struct Binding {
     pub address: [u8; 16],
     /// Outer UDP port of the client.
     pub port: u16,
-    /// Which of the gateway's addresses the client uses.
+    /// Which of the gateway's addresses the client uses; on a relay the way to the client, a place in `HOPS`.
     pub gateway: u16,
     /// Transport index *k* of the locator in use; part of the match.
     pub k: u16,
@@ -132,6 +132,8 @@ pub const SESSION_WORDS: usize = size_of::<SessionEntry>() / 8;
 pub const WORD_ACTIVE: usize = 0;
 /// Place of generation (low half) and flags (high half).
 pub const WORD_GENERATION: usize = 1;
+/// Place of [`SessionEntry::owner`] (low half).
+pub const WORD_OWNER: usize = 14;
 
 /// Place of the first word of binding entry 1 to 3.
 #[must_use]
@@ -163,14 +165,17 @@ pub struct SessionEntry {
     pub flags: u32,
     /// The entries the word names, 1 to 3.
     pub bindings: [Binding; BINDINGS],
+    /// On a relay, place in `OWNERS` + 1; 0 = the session is this node's own.
+    pub owner: u32,
     /// For later; zero.
-    pub reserved: [u8; 16],
+    pub reserved: [u8; 12],
 }
 
 const _: () = assert!(
     core::mem::offset_of!(SessionEntry, active) == WORD_ACTIVE * 8
         && core::mem::offset_of!(SessionEntry, generation) == WORD_GENERATION * 8
         && core::mem::offset_of!(SessionEntry, bindings) == 16
+        && core::mem::offset_of!(SessionEntry, owner) == WORD_OWNER * 8
 );
 const _: () = assert!(size_of::<Binding>() == 32 && size_of::<SessionEntry>() == 128);
 

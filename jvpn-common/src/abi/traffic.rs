@@ -58,7 +58,7 @@ pub struct Bucket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Traffic {
-    /// Data packets passed to the worker.
+    /// Data packets from the client that passed.
     pub data_packets: u64,
     /// Their bytes (UDP payload).
     pub data_bytes: u64,
@@ -76,8 +76,14 @@ pub struct Traffic {
     pub notice_bucket: Bucket,
     /// Tick of the last sampled event.
     pub event_at: u64,
+    /// On a relay, data packets to the client; `data_packets` are those to the owner.
+    pub down_packets: u64,
+    /// Their bytes (UDP payload).
+    pub down_bytes: u64,
+    /// Packets whose way had to be asked of the kernel's routes, in either direction.
+    pub slow_path: u64,
     /// For later; zero.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 2],
 }
 
 /// The words of [`Traffic`] the packet path touches, by their place.
@@ -98,6 +104,12 @@ pub enum TrafficField {
     Notices = offset_of!(Traffic, notices) / 8,
     /// [`Traffic::event_at`].
     EventAt = offset_of!(Traffic, event_at) / 8,
+    /// [`Traffic::down_packets`].
+    DownPackets = offset_of!(Traffic, down_packets) / 8,
+    /// [`Traffic::down_bytes`].
+    DownBytes = offset_of!(Traffic, down_bytes) / 8,
+    /// [`Traffic::slow_path`].
+    SlowPath = offset_of!(Traffic, slow_path) / 8,
 }
 
 /// The buckets of [`Traffic`], by the place of their first word.
@@ -114,7 +126,7 @@ impl Traffic {
     /// The counters of their words in memory.
     #[must_use]
     pub const fn from_words(words: &[u64; TRAFFIC_WORDS]) -> Self {
-        let [packets, bytes, unbound, forged, echoes, notices, ea, et, na, nt, event_at, r0, r1, r2, r3, r4] = *words;
+        let [packets, bytes, unbound, forged, echoes, notices, ea, et, na, nt, event_at, dp, db, sp, r0, r1] = *words;
         Self {
             data_packets: packets,
             data_bytes: bytes,
@@ -125,7 +137,10 @@ impl Traffic {
             echo_bucket: Bucket { at: ea, tokens: et },
             notice_bucket: Bucket { at: na, tokens: nt },
             event_at,
-            reserved: [r0, r1, r2, r3, r4],
+            down_packets: dp,
+            down_bytes: db,
+            slow_path: sp,
+            reserved: [r0, r1],
         }
     }
 }

@@ -58,6 +58,14 @@ pub struct Change {
     next: Option<Local>,
 }
 
+impl Change {
+    /// Whether something is held afterwards.
+    #[must_use]
+    pub const fn holds(&self) -> bool {
+        self.next.is_some()
+    }
+}
+
 /// What every owner wants held.
 #[derive(Clone, Debug)]
 pub struct Hold {

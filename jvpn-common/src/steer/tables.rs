@@ -4,7 +4,9 @@
 //! given by reference, since another processor writes them: they are read word by word through [`Session`],
 //! and only by [`super::bind`].
 
-use crate::abi::{Binding, Bucket, BucketField, Config, LocatorEntry, PathCounters, SteeringKeys, TrafficField};
+use crate::abi::{
+    Binding, Bucket, BucketField, Config, Hop, LocatorEntry, Owner, PathCounters, SteeringKeys, TrafficField,
+};
 use crate::verdict::Verdict;
 
 /// One slot of `SESSIONS`, of which every load may see another value than the last.
@@ -17,6 +19,10 @@ pub trait Session {
     fn generation(&self) -> u32;
     /// Flags of the slot.
     fn flags(&self) -> u32;
+    /// Place of its owner in `OWNERS` + 1; 0 where sessions are this node's own.
+    fn owner(&self) -> u32 {
+        0
+    }
 }
 
 /// The maps, as one packet sees them.
@@ -46,6 +52,14 @@ pub trait Tables {
     fn bucket(&self, index: u32) -> Bucket;
     /// Stores it.
     fn set_bucket(&self, index: u32, bucket: &Bucket);
+    /// An owner, whole; `None` if there is none or it is being written. Only a relay has any.
+    fn owner(&self, _index: u32) -> Option<Owner> {
+        None
+    }
+    /// A way out, whole; `None` if there is none or it is being written. Only a relay has any.
+    fn hop(&self, _id: u16) -> Option<Hop> {
+        None
+    }
     /// Which processor's share of the global handshake bucket this is.
     fn lane(&self) -> u32;
     /// The kernel's ticks (jiffies): deadlines and buckets.

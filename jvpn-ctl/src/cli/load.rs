@@ -5,7 +5,7 @@
 use super::error::CliError;
 use super::{Context, output, plane};
 use crate::config::{GatewayConfig, XdpMode};
-use crate::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Mode, Plan};
+use crate::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Mode, Plan, Program};
 use crate::dataplane::pins::Pins;
 
 /// Create the maps, attach the kernel program to an interface and pin both
@@ -37,7 +37,13 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
         return done(context, &plan, &config, None);
     }
     let wanted = crate::runtime::gateway::wanted(config.xdp);
-    let options = LoadOptions { interface: args.interface, max_sessions: config.max_sessions, pins, wanted };
+    let options = LoadOptions {
+        interface: args.interface,
+        program: Program::Gateway,
+        max_sessions: config.max_sessions,
+        pins,
+        wanted,
+    };
     let loaded = attach::load(&options)?;
     done(context, &plan, &config, Some(&loaded))
 }

@@ -6,6 +6,7 @@ use super::gateway::{DEFAULT_PORT, XdpMode};
 use super::key::{self, KeyError};
 use super::load::{self, Reader};
 use super::report::Report;
+use jvpn_common::abi::OWNERS_MAX;
 use jvpn_common::secret::{PrivateKey, PublicKey};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -17,8 +18,6 @@ use toml::Spanned;
 pub const DEFAULT_CONTROL_PORT: u16 = 51822;
 /// Relays of one owner: each hears of every session, so a commit costs as many frames.
 pub const RELAYS_MAX: usize = 16;
-
-const OWNERS_MAX: usize = 16;
 
 /// A relay, as its owner knows it.
 #[derive(Clone, Debug)]
@@ -209,7 +208,7 @@ fn owners(reader: &mut Reader<'_>, raw: &[RawOwner]) -> Vec<OwnerPeer> {
     let mut once = Once::default();
     let mut owners = Vec::new();
     for owner in raw {
-        if owners.len() == OWNERS_MAX {
+        if owners.len() == OWNERS_MAX as usize {
             reader.wrong(&owner.name, format!("more than {OWNERS_MAX} owners"), "one too many");
             break;
         }

@@ -20,12 +20,36 @@ use jvpn_common::time::Duration;
 use std::fs;
 use std::thread;
 
-/// Name of the program in the object.
-pub const PROGRAM: &str = "jvpn_wan";
 const CLOCK: &str = "jvpn_clock";
 
 /// Largest MTU of a native program without fragments on common drivers: a page minus headroom and tail.
 const MTU_MAX: u32 = 3_498;
+
+/// Which program of the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// A gateway's, which passes data on to the worker.
+    Gateway,
+    /// A relay's, which rewrites it towards the other side.
+    Relay,
+}
+
+impl Program {
+    const ALL: [Self; 2] = [Self::Gateway, Self::Relay];
+
+    /// Its name in the object and in the kernel.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "jvpn_wan",
+            Self::Relay => "jvpn_relay",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|program| program.name() == name)
+    }
+}
 
 /// How a program sits on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +67,8 @@ pub struct Plan {
     pub facts: Facts,
     /// Our program is there already and will be replaced in place.
     pub replaces: bool,
+    /// Which of ours that is.
+    pub ours: Option<Program>,
     /// A program of somebody else that stands in the way: id and name.
     pub foreign: Option<(u32, String)>,
     /// What may go wrong, one sentence each.
@@ -65,6 +91,8 @@ pub enum Wanted {
 pub struct LoadOptions {
     /// Interface towards clients.
     pub interface: String,
+    /// Which program.
+    pub program: Program,
     /// Slots of the maps.
     pub max_sessions: u32,
     /// Where to pin.
@@ -96,11 +124,10 @@ pub fn memory(max_sessions: u32) -> u64 {
 /// Looks at an interface without changing anything.
 pub fn plan(interface: &str, pins: &Pins) -> Result<Plan, AttachError> {
     let facts = link::facts(interface)?;
-    let ours = pins.link(interface).exists();
-    let foreign = match facts.program {
-        Some(id) => link::program_name(id).filter(|name| !(ours && name == PROGRAM)).map(|name| (id, name)),
-        None => None,
-    };
+    let name = facts.program.and_then(|id| link::program_name(id).map(|name| (id, name)));
+    let named = name.as_ref().and_then(|(_, name)| Program::named(name));
+    let ours = named.filter(|_| pins.link(interface).exists());
+    let foreign = if ours.is_some() { None } else { name };
     let mut warnings = Vec::new();
     if facts.mtu > MTU_MAX {
         warnings.push(format!("MTU {} is above the {MTU_MAX} most drivers allow with XDP", facts.mtu));
@@ -113,7 +140,7 @@ pub fn plan(interface: &str, pins: &Pins) -> Result<Plan, AttachError> {
             "GRO is off; native XDP on a veth delivers to it only when on: ethtool -K {interface} gro on"
         ));
     }
-    Ok(Plan { replaces: ours && facts.program.is_some() && foreign.is_none(), facts, foreign, warnings })
+    Ok(Plan { replaces: ours.is_some(), ours, facts, foreign, warnings })
 }
 
 /// Loads, attaches and pins; maps that are there and fit are kept.
@@ -165,9 +192,9 @@ fn load_maps(bytes: &[u8], pins: &Pins, max_sessions: u32, kept: bool) -> Result
 }
 
 fn load_into(bytes: &[u8], options: &LoadOptions, kept_maps: bool, warnings: &[String]) -> Result<Loaded, AttachError> {
-    let LoadOptions { interface, max_sessions, pins, wanted } = options;
+    let LoadOptions { interface, program: which, max_sessions, pins, wanted } = options;
     let mut ebpf = load_maps(bytes, pins, *max_sessions, kept_maps)?;
-    let program = program(&mut ebpf, PROGRAM)?;
+    let program = program(&mut ebpf, which.name())?;
     program.load().map_err(|error| AttachError::Load(chain(&error)))?;
     let verified = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
     let mode = attach(program, interface, pins, *wanted, warnings)?;

@@ -13,8 +13,8 @@ use super::shared::{Regions, Shared};
 use super::ticks::{self, Ticks};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use jvpn_common::abi::{
-    CONFIG_WORDS, Config, Event, INFO_WORDS, LAYOUT_HASH, LocatorEntry, PATHS_PER_SLOT, SESSION_WORDS, SteeringKeys,
-    TRAFFIC_WORDS, map,
+    CONFIG_WORDS, Config, Event, HOP_WORDS, HOPS_MAX, INFO_WORDS, LAYOUT_HASH, LocatorEntry, OWNER_WORDS, OWNERS_MAX,
+    PATHS_PER_SLOT, SESSION_WORDS, SteeringKeys, TRAFFIC_WORDS, map,
 };
 use jvpn_common::ids::{Locator, Slot};
 use jvpn_common::verdict::VERDICTS_MAX;
@@ -52,12 +52,15 @@ impl Kernel {
         let config = Region::over(mapping(pins, map::CONFIG, CONFIG_WORDS)?);
         let capacity = capacity_of(&Config::from_words(&config.load(0)))?;
         let slots = capacity as usize;
-        let region = |name, words: usize| Ok::<_, AttachError>(Region::over(mapping(pins, name, slots * words)?));
+        let mapped = |name, words: usize| Ok::<_, AttachError>(Region::over(mapping(pins, name, words)?));
+        let region = |name, words: usize| mapped(name, slots * words);
         let regions = Regions {
             sessions: region(map::SESSIONS, SESSION_WORDS)?,
             info: region(map::SESSION_INFO, INFO_WORDS)?,
             paths: region(map::PATHS, PATHS_PER_SLOT as usize * 4)?,
             traffic: region(map::TRAFFIC, TRAFFIC_WORDS)?,
+            owners: mapped(map::OWNERS, OWNERS_MAX as usize * OWNER_WORDS)?,
+            hops: mapped(map::HOPS, HOPS_MAX as usize * HOP_WORDS)?,
             config,
         };
         let opened = |name, error: aya::maps::MapError| AttachError::Map { name, error: error.to_string() };

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod pins;
 mod plane;
 mod region;
+mod relay;
 mod restore;
 mod shared;
 mod slots;

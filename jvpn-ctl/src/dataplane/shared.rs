@@ -7,9 +7,10 @@
 use super::region::Region;
 use super::ticks::Ticks;
 use jvpn_common::abi::{
-    ActiveWord, BUCKET_LANES, BUCKET_SOURCES, Binding, CONFIG_WORDS, Config, INFO_WORDS, LAYOUT_HASH, LocatorEntry,
-    PATHS_PER_SLOT, PathCounters, ROLE_GATEWAY, SESSION_WORDS, SessionInfo, SteeringKeys, TRAFFIC_WORDS, Traffic,
-    WORD_ACTIVE, WORD_ALIVE, WORD_GENERATION, WORD_ROLE, WORKERS_MAX, binding_place,
+    ActiveWord, BUCKET_LANES, BUCKET_SOURCES, Binding, CONFIG_WORDS, Config, HOP_WORDS, HOPS_MAX, INFO_WORDS,
+    LAYOUT_HASH, LocatorEntry, OWNER_WORDS, OWNERS_MAX, PATHS_PER_SLOT, PathCounters, SESSION_WORDS, SessionInfo,
+    SteeringKeys, TRAFFIC_WORDS, Traffic, WORD_ACTIVE, WORD_ALIVE, WORD_GENERATION, WORD_ROLE, WORKERS_MAX,
+    binding_place,
 };
 use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, Slot, TransportIndex};
 use jvpn_common::time::Duration;
@@ -27,6 +28,8 @@ pub(super) type Counters = [AtomicU64; VERDICTS_MAX as usize];
 /// What the controller configures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// What this node is: `ROLE_GATEWAY` or `ROLE_RELAY` of `jvpn_common::abi`.
+    pub role: u16,
     /// UDP port.
     pub port: u16,
     /// Which start of the controller this is.
@@ -102,6 +105,8 @@ pub(super) struct Regions {
     pub(super) paths: Region,
     pub(super) traffic: Region,
     pub(super) config: Region,
+    pub(super) owners: Region,
+    pub(super) hops: Region,
 }
 
 impl Regions {
@@ -114,6 +119,8 @@ impl Regions {
             paths: Region::heap(slots * PATHS_PER_SLOT as usize * 4),
             traffic: Region::heap(slots * TRAFFIC_WORDS),
             config: Region::heap(CONFIG_WORDS),
+            owners: Region::heap(OWNERS_MAX as usize * OWNER_WORDS),
+            hops: Region::heap(HOPS_MAX as usize * HOP_WORDS),
         }
     }
 }
@@ -169,6 +176,13 @@ impl Shared {
         }
     }
 
+    /// For how much longer a worker is said to be alive.
+    #[must_use]
+    pub fn alive_for(&self, worker: usize) -> Duration {
+        let until = self.config().alive_until.get(worker).copied().unwrap_or(0);
+        self.ticks.until(until)
+    }
+
     /// Fills in the configuration, the role last.
     pub fn configure(&self, settings: &Settings) {
         let burst = self.capacity.max(1);
@@ -177,7 +191,7 @@ impl Shared {
             incarnation: settings.incarnation.0,
             owner_epoch: settings.owner_epoch.0,
             port: settings.port,
-            role: ROLE_GATEWAY,
+            role: settings.role,
             workers: settings.workers.clamp(1, WORKERS_MAX as u32),
             max_sessions: self.capacity,
             hz: self.ticks.hz(),

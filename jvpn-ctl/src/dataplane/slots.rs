@@ -37,6 +37,7 @@ impl<B: Backing> Plane<B> {
         let shared = Arc::clone(&self.shared);
         shared.set_word(slot, ActiveWord::default());
         shared.clear_counters(slot);
+        shared.set_session_owner(slot, 0);
         for entry in 1..=3 {
             shared.set_binding(slot, entry, &Binding::default());
         }
@@ -65,6 +66,7 @@ impl<B: Backing> Plane<B> {
         shared.set_generation(slot, Generation(0), 0);
         self.put_keys(slot, &SteeringKeys::default())?;
         shared.set_info(slot, &SessionInfo::default());
+        shared.set_session_owner(slot, 0);
         for entry in 1..=3 {
             shared.set_binding(slot, entry, &Binding::default());
         }
@@ -78,6 +80,7 @@ impl<B: Backing> Plane<B> {
             generation,
             flags,
             word: self.shared.word(slot),
+            owner: self.shared.session_owner(slot),
             bindings: [1, 2, 3].map(|entry| self.shared.binding(slot, entry)),
             info: self.shared.info(slot),
             keys: self.mirror().keys.get(slot.0 as usize).copied().unwrap_or_default(),
@@ -94,6 +97,7 @@ impl<B: Backing> Plane<B> {
             self.shared.set_binding(slot, entry, binding);
         }
         self.shared.set_info(slot, &filled.info);
+        self.shared.set_session_owner(slot, filled.owner);
         self.shared.set_generation(slot, filled.generation, filled.flags);
         self.put_locators(&filled.locators)?;
         self.shared.set_word(slot, filled.word);

@@ -29,6 +29,7 @@ pub(super) struct Filled {
     pub(super) generation: Generation,
     pub(super) flags: u32,
     pub(super) word: ActiveWord,
+    pub(super) owner: u32,
     pub(super) bindings: [Binding; 3],
     pub(super) info: SessionInfo,
     pub(super) keys: SteeringKeys,

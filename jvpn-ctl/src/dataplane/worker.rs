@@ -7,8 +7,8 @@
 
 use super::shared::{Counters, Mirror, Shared};
 use jvpn_common::abi::{
-    Binding, Bucket, BucketField, Config, LocatorEntry, PathCounters, SteeringKeys, TrafficField, WORD_ACTIVE,
-    WORD_GENERATION,
+    Binding, Bucket, BucketField, Config, Hop, LocatorEntry, Owner, PathCounters, SteeringKeys, TrafficField,
+    WORD_ACTIVE, WORD_GENERATION,
 };
 use jvpn_common::ids;
 use jvpn_common::steer::{Session, Tables, bind};
@@ -125,6 +125,10 @@ impl Session for Slot<'_> {
     fn flags(&self) -> u32 {
         (self.load(WORD_GENERATION) >> 32) as u32
     }
+
+    fn owner(&self) -> u32 {
+        self.shared.session_owner(self.slot)
+    }
 }
 
 impl<'a> Tables for Batch<'a> {
@@ -182,6 +186,14 @@ impl<'a> Tables for Batch<'a> {
 
     fn set_bucket(&self, index: u32, bucket: &Bucket) {
         self.tables.shared.buckets.store(index as usize * 2, &[bucket.at, bucket.tokens]);
+    }
+
+    fn owner(&self, index: u32) -> Option<Owner> {
+        self.tables.shared.owner(index)
+    }
+
+    fn hop(&self, id: u16) -> Option<Hop> {
+        self.tables.shared.hop(id)
     }
 
     fn lane(&self) -> u32 {

@@ -215,7 +215,7 @@ impl GatewayHost {
                 Vec::new()
             }
             Class::User => self.take(now, origin, bytes, judgement, checker, cover),
-            Class::Pass | Class::Drop => Vec::new(),
+            Class::Pass | Class::Forward | Class::Drop => Vec::new(),
         }
     }
 

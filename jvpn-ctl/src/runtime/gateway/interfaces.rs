@@ -4,7 +4,7 @@
 //! Must never judge packets: the worker does where the program is missing.
 
 use crate::api::model::{Problem, Xdp};
-use crate::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Wanted};
+use crate::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Program, Wanted};
 use crate::dataplane::pins::Pins;
 use jvpn_common::time::{Duration, Instant};
 use rustix::fd::OwnedFd;
@@ -16,6 +16,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// How the program got onto an interface: what a start and a return both do.
 #[derive(Clone, Debug)]
 pub(crate) struct Way {
+    pub program: Program,
     pub max_sessions: u32,
     pub pins: Pins,
     pub wanted: Wanted,
@@ -115,11 +116,11 @@ impl Interfaces {
     }
 
     fn put_on(&self, name: &str) -> Result<Xdp, AttachError> {
-        let Way { max_sessions, pins, wanted } = self.way.clone();
+        let Way { program, max_sessions, pins, wanted } = self.way.clone();
         let plan = attach::plan(name, &pins)?;
-        if !plan.replaces {
-            let loaded =
-                attach::load(&LoadOptions { interface: name.to_owned(), max_sessions, pins: pins.clone(), wanted })?;
+        if plan.ours != Some(program) {
+            let interface = name.to_owned();
+            let loaded = attach::load(&LoadOptions { interface, program, max_sessions, pins: pins.clone(), wanted })?;
             let Loaded { verified, memory, .. } = loaded;
             tracing::info!(interface = name, verified, memory, "kernel program attached");
         }

@@ -17,7 +17,7 @@ use super::{Gateway, setup};
 use crate::api;
 use crate::audit::{self, Audit};
 use crate::config::{GatewayConfig, Paths, XdpMode};
-use crate::dataplane::attach::{self, Wanted};
+use crate::dataplane::attach::{self, Program, Wanted};
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::{self, DataPlane, Settings, WorkerTables};
@@ -30,6 +30,7 @@ use crate::tunnel::{
     to_controller,
 };
 use anyhow::{Context, Result};
+use jvpn_common::abi::ROLE_GATEWAY;
 use jvpn_common::crypto::Entropy;
 use jvpn_common::event::Record;
 use jvpn_common::gateway::Engine;
@@ -137,6 +138,7 @@ fn settings(config: &GatewayConfig, incarnation: Incarnation, owner_epoch: Owner
     System.fill(&mut seed);
     let seed = u128::from_le_bytes(seed);
     Settings {
+        role: ROLE_GATEWAY,
         port: config.listen,
         incarnation,
         owner_epoch,
@@ -170,7 +172,8 @@ fn record_policies(audit: &Audit, config: &jvpn_common::gateway::Config) -> Resu
 /// The maps, and the kernel program on every configured interface that does not have it yet.
 fn plane(config: &GatewayConfig, paths: &Paths) -> Result<(Box<dyn DataPlane>, Interfaces)> {
     let pins = Pins::below(&paths.pin_root);
-    let way = Way { max_sessions: config.max_sessions, pins: pins.clone(), wanted: wanted(config.xdp) };
+    let wanted = wanted(config.xdp);
+    let way = Way { program: Program::Gateway, max_sessions: config.max_sessions, pins: pins.clone(), wanted };
     if config.xdp == XdpMode::Off {
         if dataplane::object().is_none() {
             tracing::warn!("built without the kernel program: maps are in this process's memory, bpftool sees none");

@@ -29,7 +29,7 @@ use crate::runtime::stop::Stop;
 use crate::runtime::sys;
 use crate::runtime::trailers::{Trailers, Way as Side};
 use crate::store::DirLock;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use forward::Forward;
 use hops::{Hops, Trip};
 use jvpn_common::abi::{Owner, OwnerEndpoint, mapped};
@@ -69,7 +69,6 @@ struct OwnerState {
 /// A running relay.
 struct Relay {
     config: RelayConfig,
-    paths: Paths,
     plane: Box<dyn DataPlane>,
     interfaces: Interfaces,
     hold: Hold,
@@ -116,7 +115,6 @@ async fn start(config: RelayConfig, paths: Paths, detach_on_exit: bool) -> Resul
     let (interfaces_names, pin_root) = (config.interfaces.clone(), paths.pin_root.clone());
     let mut relay = Relay {
         config,
-        paths,
         plane,
         interfaces,
         hold,
@@ -333,7 +331,9 @@ impl Relay {
             tracing::error!(%error, "the maps refused what an owner wants held");
             return false;
         }
-        self.plane.shared().set_session_owner(change.slot, u32::from(owner) + 1);
+        if change.holds() {
+            self.plane.shared().set_session_owner(change.slot, u32::from(owner) + 1);
+        }
         self.hold.keep(change);
         true
     }
