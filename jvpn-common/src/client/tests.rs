@@ -20,6 +20,8 @@ use crate::wire::probe::{self, Body, STATUS_ALIVE, STATUS_BOUND};
 use crate::wire::{Header, Kind};
 use core::net::SocketAddr;
 
+mod refusing;
+
 const A: PathId = PathId(1);
 const B: PathId = PathId(2);
 const START: Instant = Instant(10_000_000_000);

@@ -120,11 +120,11 @@ impl Relay {
         let judged = {
             let turn = self.tables.turn();
             let mut payload = Bytes::new(datagram);
-            let judged = stub(&mut payload, &source, &self.tables.batch(&turn));
+            let judged = steer::relay_datagram(&mut payload, &source, &self.tables.batch(&turn));
             (judged, payload.packet().len())
         };
         let (judged, len) = judged;
-        match judged.verdict.class() {
+        match judged.judgement.verdict.class() {
             Class::Answer => {
                 let answer = datagram.get(..len).unwrap_or_default();
                 self.forward.send(remote, Some(local.ip()), answer);
@@ -138,7 +138,7 @@ impl Relay {
             }
             Class::User => match self.trailers.side_at(remote) {
                 Some(owner) => self.from_owner(owner, datagram),
-                None => self.to_owner(judged.verdict, judged.entry.slot, remote, local, datagram),
+                None => self.to_owner(judged.judgement.verdict, judged.judgement.entry.slot, remote, local, datagram),
             },
             Class::Pass | Class::Drop => {}
         }
@@ -191,11 +191,4 @@ impl Relay {
 /// The view of the maps by which the process judges.
 pub(super) fn tables(shared: &Arc<crate::dataplane::Shared>, attached: bool) -> WorkerTables {
     WorkerTables::new(Arc::clone(shared), crate::runtime::clock::boot, !attached, 0)
-}
-
-struct Stub { verdict: Verdict, entry: jvpn_common::abi::LocatorEntry, forward: Option<StubWay> }
-struct StubWay { hop: u16, to: Source }
-fn stub<T: steer::Tables>(p: &mut Bytes<'_>, s: &Source, t: &T) -> Stub {
-    let j = steer::datagram(p, s, t);
-    Stub { verdict: j.verdict, entry: j.entry, forward: Some(StubWay { hop: 0, to: *s }) }
 }
