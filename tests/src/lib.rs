@@ -7,6 +7,8 @@ pub mod packet_cases;
 pub mod packet_compare;
 pub mod packet_kernel;
 pub mod packet_maps;
+pub mod packet_oracle;
+pub mod packet_relay;
 pub mod sim;
 pub mod size;
 pub mod vm;
