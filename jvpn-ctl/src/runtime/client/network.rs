@@ -98,7 +98,7 @@ pub fn candidates(host: &Host, config: &ClientConfig) -> Vec<Candidate> {
                 let endpoint = (endpoints.len() > 1).then_some(*to);
                 let network = Network { interface: link.name.clone(), address, via: route.via, endpoint };
                 // The first endpoint's path is called like its transport; the others add their number.
-                let name = if number == 0 { name.clone() } else { format!("{name}/{}", number + 1) };
+                let name = if number == 0 { name.clone() } else { format!("{name}.{}", number + 1) };
                 found.push((number, Candidate { network, index, name, class, metered, mtu: link.mtu }));
             }
         }
@@ -349,9 +349,9 @@ mod tests {
         let mut config = config(Vec::new());
         config.endpoints = ["198.51.100.7:51821", "203.0.113.9:51821"].map(|to| to.parse().unwrap()).to_vec();
         let found = candidates(&host(), &config);
-        assert_eq!(names(&found), ["wlan0", "wwan0", "wlan0/2", "wwan0/2"]);
+        assert_eq!(names(&found), ["wlan0", "wwan0", "wlan0.2", "wwan0.2"]);
         let leads = |name: &str| found.iter().find(|one| one.name == name).and_then(|one| one.network.endpoint);
-        assert_eq!(leads("wwan0/2"), Some(config.endpoints[1]));
+        assert_eq!(leads("wwan0.2"), Some(config.endpoints[1]));
         config.endpoints.push("203.0.113.10:51821".parse().unwrap());
         assert_eq!(candidates(&host(), &config).len(), PATHS_MAX, "the third endpoint has no room");
     }
