@@ -136,6 +136,12 @@ impl Laboratory {
         Outcome { action: result.return_value, frame: out }
     }
 
+    /// The XDP action over a frame larger than one buffer, or why the kernel does not run it.
+    pub fn action(&self, frame: &[u8]) -> Result<u32, String> {
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        self.program().test_run(options).map(|result| result.return_value).map_err(|error| format!("{error:?}"))
+    }
+
     /// Nanoseconds a run of `repeat` took on average.
     #[must_use]
     pub fn time(&self, frame: &[u8], repeat: u32) -> u64 {
