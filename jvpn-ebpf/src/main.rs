@@ -8,7 +8,13 @@
 // Stable for hosts only: packets need loads that are not aligned, see `frame`.
 #![feature(asm_experimental_arch)]
 
+#[cfg(feature = "bench")]
+mod bench;
 mod frame;
+#[cfg(feature = "log")]
+mod log;
+#[cfg(feature = "bench")]
+mod race;
 mod route;
 mod tables;
 
@@ -26,6 +32,8 @@ use tables::Maps;
 #[xdp]
 pub(crate) fn jvpn_wan(ctx: XdpContext) -> u32 {
     let judgement = steer(&mut XdpFrame { ctx: &ctx }, &Maps);
+    #[cfg(feature = "log")]
+    log::told(&ctx, &judgement);
     match judgement.verdict.class() {
         Class::Pass | Class::User => xdp_action::XDP_PASS,
         Class::Answer | Class::Forward => xdp_action::XDP_TX,

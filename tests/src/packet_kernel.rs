@@ -5,7 +5,7 @@
 //! privileges or object it says which command is missing.
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
-use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use jvpn_common::abi::{Config, Event, LAYOUT_HASH, PATHS_PER_SLOT, map};
 use jvpn_common::limits::LOCATORS_MAX;
@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering::Relaxed;
 pub const SLOTS: u32 = 8;
 
 /// A pin directory that goes with its owner, also when loading panics.
-struct Private(Pins);
+pub(crate) struct Private(pub(crate) Pins);
 
 impl Drop for Private {
     fn drop(&mut self) {
@@ -63,11 +63,21 @@ impl Laboratory {
     /// The same with either program.
     #[must_use]
     pub fn of(program: Program, tick: u64, now: u64) -> Self {
+        let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
+        Self::load(bytes, program, tick, now)
+    }
+
+    /// A gateway's program of another object.
+    #[must_use]
+    pub fn with(bytes: &[u8], tick: u64, now: u64) -> Self {
+        Self::load(bytes, Program::Gateway, tick, now)
+    }
+
+    fn load(bytes: &[u8], program: Program, tick: u64, now: u64) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "these tests load a kernel program and need root: sudo -E cargo xtask test"
         );
-        let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
         let pins = Private(private_pins());
         let mut loader = EbpfLoader::new();
         loader.override_global("FIXED_TICK", &tick, true).override_global("FIXED_NOW", &now, true);
@@ -105,6 +115,12 @@ impl Laboratory {
         self.program().info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0)
     }
 
+    /// Id of the program in this kernel.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.program().info().expect("a loaded program").id()
+    }
+
     fn program(&self) -> &Xdp {
         self.ebpf.program(self.program.name()).expect("named").try_into().expect("XDP")
     }
@@ -134,6 +150,14 @@ impl Laboratory {
         u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Runs the program over `repeat` frames in pages of their own, in batches as a driver brings them; what passes goes
+    /// on to this namespace's loopback.
+    pub fn live(&self, frame: &[u8], repeat: u32) {
+        let attrs = TestRunAttrs::new().xdp_live_frames(64);
+        let options = TestRunOptions { data_in: Some(frame), repeat, attrs, ..TestRunOptions::default() };
+        let _ = self.program().test_run(options).expect("BPF_PROG_TEST_RUN with live frames: Linux 5.18 or later");
+    }
+
     fn data(&self, name: &str) -> MapData {
         MapData::from_pin(self.pins.0.map(name)).expect("pinned")
     }
@@ -159,8 +183,15 @@ impl Laboratory {
     /// The verdict counters.
     #[must_use]
     pub fn verdicts(&self) -> PerCpuArray<MapData, u64> {
-        PerCpuArray::try_from(Map::PerCpuArray(self.data(map::VERDICTS))).expect("VERDICTS")
+        verdicts_at(&self.pins.0)
     }
+}
+
+/// The verdict counters pinned there.
+#[must_use]
+pub fn verdicts_at(pins: &Pins) -> PerCpuArray<MapData, u64> {
+    let data = MapData::from_pin(pins.map(map::VERDICTS)).expect("pinned");
+    PerCpuArray::try_from(Map::PerCpuArray(data)).expect("VERDICTS")
 }
 
 /// All counts of all processors.
@@ -174,6 +205,17 @@ pub fn counted(verdicts: &PerCpuArray<MapData, u64>) -> Vec<u64> {
 #[must_use]
 pub fn drained(events: &mut RingBuf<MapData>) -> Vec<Event> {
     std::iter::from_fn(|| events.next().map(|item| Event::from_bytes(&item).expect("an event"))).collect()
+}
+
+/// The kernel program with the features that no release has, as `cargo xtask test` and `bench` build it in the target
+/// directory.
+#[must_use]
+pub fn variant() -> Vec<u8> {
+    const PLACE: &str = "ebpf-lab/bpfel-unknown-none/ebpf/jvpn";
+    let own = std::env::current_exe().expect("own path");
+    let found = own.ancestors().map(|dir| dir.join(PLACE)).find(|path| path.is_file());
+    let path = found.unwrap_or_else(|| panic!("no {PLACE} above {}: cargo xtask test --only build-lab", own.display()));
+    std::fs::read(path).expect("readable")
 }
 
 /// A pin directory of this test's own. bpffs is mounted if it is not.

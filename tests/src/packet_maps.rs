@@ -273,7 +273,9 @@ impl std::fmt::Debug for KernelMaps {
     }
 }
 
-fn session_words(entry: &SessionEntry) -> [u64; 16] {
+/// An entry as its words in memory.
+#[must_use]
+pub fn session_words(entry: &SessionEntry) -> [u64; 16] {
     let mut words = [0; 16];
     words[0] = entry.active;
     words[1] = u64::from(entry.generation) | u64::from(entry.flags) << 32;
