@@ -100,7 +100,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "uplink", guess_s: 15, elevated: true },
     Suite { name: "misuse", guess_s: 90, elevated: true },
     Suite { name: "watch", guess_s: 80, elevated: true },
-    Suite { name: "trust", guess_s: 120, elevated: true },
+    Suite { name: "trust", guess_s: 70, elevated: true },
     Suite { name: "demo", guess_s: 240, elevated: true },
     Suite { name: "kernels", guess_s: 150, elevated: false },
 ];
