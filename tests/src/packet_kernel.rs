@@ -10,6 +10,7 @@ use aya::{Ebpf, EbpfLoader};
 use jvpn_common::abi::{Config, Event, LAYOUT_HASH, PATHS_PER_SLOT, map};
 use jvpn_common::limits::LOCATORS_MAX;
 use jvpn_common::verdict::VERDICTS_MAX;
+use jvpn_ctl::dataplane::attach::Program;
 use jvpn_ctl::dataplane::object;
 use jvpn_ctl::dataplane::pins::Pins;
 use std::process;
@@ -34,6 +35,7 @@ impl Drop for Private {
 pub struct Laboratory {
     ebpf: Ebpf,
     pins: Private,
+    program: Program,
 }
 
 impl std::fmt::Debug for Laboratory {
@@ -52,16 +54,22 @@ pub struct Outcome {
 }
 
 impl Laboratory {
-    /// Loads the program with its own maps. With a `tick` of zero it sees real time.
+    /// Loads a gateway's program with its own maps. With a `tick` of zero it sees real time.
     #[must_use]
     pub fn new(tick: u64, now: u64) -> Self {
-        let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
-        Self::with(bytes, tick, now)
+        Self::of(Program::Gateway, tick, now)
     }
 
-    /// The same with another object.
+    /// The same with either program.
     #[must_use]
-    pub fn with(bytes: &[u8], tick: u64, now: u64) -> Self {
+    pub fn of(program: Program, tick: u64, now: u64) -> Self {
+        let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
+        Self::with(bytes, program, tick, now)
+    }
+
+    /// The same out of another object.
+    #[must_use]
+    pub fn with(bytes: &[u8], program: Program, tick: u64, now: u64) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "these tests load a kernel program and need root: sudo -E cargo xtask test"
@@ -81,11 +89,11 @@ impl Laboratory {
             loader.map_pin_path(name, pins.0.map(name));
         }
         let mut ebpf = loader.load(bytes).expect("the kernel takes the maps");
-        for name in ["jvpn_wan", "jvpn_clock"] {
+        for name in [program.name(), "jvpn_clock"] {
             let program: &mut Xdp = ebpf.program_mut(name).expect("named").try_into().expect("XDP");
             program.load().expect("the verifier takes the program");
         }
-        let mut laboratory = Self { ebpf, pins };
+        let mut laboratory = Self { ebpf, pins, program };
         let config = Config { layout: LAYOUT_HASH, max_sessions: SLOTS, hz: 250, ..Config::default() };
         laboratory.array::<[u64; 32]>(map::CONFIG).set(0, config.to_words(), 0).expect("CONFIG");
         laboratory
@@ -110,13 +118,14 @@ impl Laboratory {
     }
 
     fn program(&self) -> &Xdp {
-        self.ebpf.program("jvpn_wan").expect("named").try_into().expect("XDP")
+        self.ebpf.program(self.program.name()).expect("named").try_into().expect("XDP")
     }
 
     /// Runs the program over a frame of at least 14 bytes.
     #[must_use]
     pub fn run(&self, frame: &[u8]) -> Outcome {
-        let mut out = vec![0; frame.len() + 64];
+        // No byte of what stood there may be taken for the frame's.
+        let mut out = vec![0x5a; frame.len() + 64];
         let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
         let result = self.program().test_run(options).expect("BPF_PROG_TEST_RUN");
         out.truncate(result.data_size_out as usize);
