@@ -50,6 +50,8 @@ pub(crate) fn jvpn_wan(ctx: XdpContext) -> u32 {
 pub(crate) fn jvpn_relay(ctx: XdpContext) -> u32 {
     let relayed = relay(&mut XdpFrame { ctx: &ctx }, &Maps, &Fib { ctx: &ctx });
     let judgement = relayed.judgement;
+    #[cfg(feature = "log")]
+    log::told(&ctx, &judgement);
     match judgement.verdict.class() {
         Class::Pass | Class::User => {
             if let Verdict::NoNeighbour = judgement.verdict {
