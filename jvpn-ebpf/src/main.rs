@@ -46,6 +46,7 @@ pub(crate) fn jvpn_wan(ctx: XdpContext) -> u32 {
 
 /// The program of a relay, on every interface its packets come in by.
 #[xdp]
+#[inline(always)]
 pub(crate) fn jvpn_relay(ctx: XdpContext) -> u32 {
     let relayed = relay(&mut XdpFrame { ctx: &ctx }, &Maps, &Fib { ctx: &ctx });
     let judgement = relayed.judgement;

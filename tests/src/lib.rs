@@ -5,6 +5,7 @@ pub mod lab;
 pub mod packet;
 pub mod packet_cases;
 pub mod packet_compare;
+pub mod packet_edges;
 pub mod packet_kernel;
 pub mod packet_maps;
 pub mod packet_oracle;

@@ -64,12 +64,16 @@ impl Laboratory {
     #[must_use]
     pub fn of(program: Program, tick: u64, now: u64) -> Self {
         let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
-        Self::with(bytes, program, tick, now)
+        Self::load(bytes, program, tick, now)
     }
 
-    /// The same out of another object.
+    /// A gateway's program of another object.
     #[must_use]
-    pub fn with(bytes: &[u8], program: Program, tick: u64, now: u64) -> Self {
+    pub fn with(bytes: &[u8], tick: u64, now: u64) -> Self {
+        Self::load(bytes, Program::Gateway, tick, now)
+    }
+
+    fn load(bytes: &[u8], program: Program, tick: u64, now: u64) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "these tests load a kernel program and need root: sudo -E cargo xtask test"
@@ -130,6 +134,12 @@ impl Laboratory {
         let result = self.program().test_run(options).expect("BPF_PROG_TEST_RUN");
         out.truncate(result.data_size_out as usize);
         Outcome { action: result.return_value, frame: out }
+    }
+
+    /// The XDP action over a frame larger than one buffer, or why the kernel does not run it.
+    pub fn action(&self, frame: &[u8]) -> Result<u32, String> {
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        self.program().test_run(options).map(|result| result.return_value).map_err(|error| format!("{error:?}"))
     }
 
     /// Nanoseconds a run of `repeat` took on average.

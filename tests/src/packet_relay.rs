@@ -393,3 +393,35 @@ impl Relay<'_> {
         self.list.push(Verdict::BadLength, AS_IT_IS, frame);
     }
 }
+
+/// The case in maps that forward its frame to where it was, so that it can be run again and again; and as many hops as there
+/// can be.
+#[must_use]
+pub fn into_itself(case: &Case) -> Case {
+    let mut case = case.clone();
+    let ip = 14;
+    let (udp, addresses, half) = if case.v6 { (54, 22, 16) } else { (34, 26, 4) };
+    case.frame[if case.v6 { ip + 7 } else { ip + 8 }] = 255;
+    // Ports alike, so that the answer's are the question's.
+    case.frame[udp..udp + 2].copy_from_slice(&PORT.to_be_bytes());
+    let address = |at: usize| {
+        let bytes = &case.frame[at..at + half];
+        match <[u8; 4]>::try_from(bytes) {
+            Ok(v4) => mapped(v4.into()),
+            Err(_) => bytes.try_into().expect("16 bytes"),
+        }
+    };
+    let (from, to) = (address(addresses), address(addresses + half));
+    for hop in case.state.hops.values_mut() {
+        (hop.source, hop.mtu) = (from, 0);
+    }
+    let down = case.verdict == Verdict::ForwardedDown;
+    for owner in case.state.owners.values_mut() {
+        let end = if case.v6 { &mut owner.v6 } else { &mut owner.v4 };
+        (end.address, end.port) = (if down { from } else { to }, PORT);
+    }
+    for binding in case.state.sessions.iter_mut().flat_map(|session| &mut session.bindings) {
+        (binding.address, binding.port) = (if down { to } else { from }, PORT);
+    }
+    case
+}

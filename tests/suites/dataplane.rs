@@ -18,6 +18,7 @@ use jvpn_ctl::dataplane::kernel::Kernel;
 use jvpn_ctl::dataplane::memory::Memory;
 use jvpn_ctl::dataplane::{DataPlane, DataPlaneError, Settings, WorkerTables};
 use jvpn_tests::packet::{self, CLIENT_V4, KEYS};
+use jvpn_tests::packet_cases;
 use jvpn_tests::packet_kernel::{Laboratory, SLOTS};
 
 const SLOT: Slot = Slot(3);
@@ -342,6 +343,33 @@ mod restart {
     }
 
     #[test]
+    fn a_zeroed_or_stale_configuration_lets_every_frame_pass_untouched() {
+        let mut laboratory = Laboratory::new(0, 0);
+        let mut plane = Kernel::open(laboratory.pins()).unwrap();
+        plane.configure(&settings());
+        bind(&mut plane);
+        let mut config = laboratory.array::<[u64; 32]>("CONFIG");
+        let good = config.get(&0, 0).unwrap();
+        let frames: Vec<_> = packet_cases::all().into_iter().map(|case| case.frame).collect();
+        let frames: Vec<_> = frames.into_iter().filter(|frame| frame.len() >= 14).collect();
+        let stopped = || frames.iter().filter(|frame| laboratory.run(frame).action != packet::XDP_PASS).count();
+        assert!(stopped() > frames.len() / 2, "with its configuration it judges");
+        let [mut stale, mut idle] = [good; 2];
+        stale[0] ^= 1 << 40;
+        // The word of port, role and workers, which is filled in last.
+        idle[3] = 0;
+        for (what, words) in [("zeroed", [0; 32]), ("of another build", stale), ("not filled in yet", idle)] {
+            config.set(0, words, 0).unwrap();
+            for frame in &frames {
+                let outcome = laboratory.run(frame);
+                assert!(outcome.action == packet::XDP_PASS && outcome.frame == *frame, "{what}: {frame:02x?}");
+            }
+        }
+        config.set(0, good, 0).unwrap();
+        assert!(stopped() > frames.len() / 2, "and again");
+    }
+
+    #[test]
     fn maps_of_another_layout_are_refused() {
         let mut laboratory = Laboratory::new(0, 0);
         laboratory.array::<[u64; 32]>("CONFIG").set(0, [0; 32], 0).unwrap();
@@ -354,14 +382,21 @@ mod interface {
     //! On a pair of interfaces in namespaces of their own.
 
     use super::*;
+    use aya::maps::{Array, Map, MapData};
+    use aya::programs::Xdp;
+    use aya::programs::links::{FdLink, PinnedLink};
     use jvpn_ctl::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Mode, Program, Wanted};
+    use jvpn_ctl::dataplane::cost;
     use jvpn_ctl::dataplane::pins::Pins;
     use jvpn_tests::packet_kernel::private_pins;
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    use std::collections::BTreeSet;
     use std::fs::File;
-    use std::net::UdpSocket;
-    use std::os::fd::AsFd;
+    use std::net::{SocketAddr, UdpSocket};
+    use std::os::fd::{AsFd, AsRawFd};
     use std::process::{self, Command};
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
     use std::thread;
 
     /// Two namespaces, `client` with interface c0 and `gateway` with interface g0, joined.
@@ -425,6 +460,7 @@ mod interface {
                 max_sessions: SLOTS,
                 pins: pins.clone(),
                 wanted: Wanted::Native,
+                only_newer: false,
             };
             self.inside(namespace, || attach::load(&options))
         }
@@ -466,6 +502,7 @@ mod interface {
             max_sessions: SLOTS * 2,
             pins: pins.clone(),
             wanted: Wanted::Native,
+            only_newer: false,
         };
         let error = pair.inside(&pair.gateway, || attach::load(&resized)).unwrap_err();
         assert!(matches!(error, AttachError::Size { have: SLOTS, .. }), "{error}");
@@ -516,6 +553,210 @@ mod interface {
         assert_eq!(verdicts.kernel(Verdict::Echoed), answered);
         assert_eq!(plane.traffic(SLOT).echoes, answered);
         assert_eq!(plane.path(SLOT, TransportIndex(0)).highest, answered);
+    }
+
+    /// The object with one constant of the program changed: another build of the same layout.
+    fn another_build() -> Vec<u8> {
+        let mut bytes = jvpn_ctl::dataplane::object().expect("built with the kernel program").to_vec();
+        // `if rX == ETH_P_IPV6`: with another number there the program is another one, and as good for the verifier.
+        let compares = |at: &usize| bytes[*at] == 0x15 && bytes[*at + 4..*at + 8] == [0xdd, 0x86, 0, 0];
+        let found: Vec<usize> = (0..bytes.len() - 8).step_by(8).filter(compares).collect();
+        assert!(!found.is_empty(), "no such instruction in the object");
+        for at in found {
+            bytes[at + 4] = 0xdc;
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_start_replaces_a_program_of_another_build_and_leaves_one_of_its_own_in_place() {
+        let pair = Pair::new("b");
+        let pins = &pair.pins[0];
+        pair.load(&pair.gateway, "g0", pins).unwrap();
+        let other = another_build();
+        let mut loader = aya::EbpfLoader::new();
+        for name in jvpn_common::abi::map::ALL {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        let mut ebpf = loader.load(&other).unwrap();
+        let program: &mut Xdp = ebpf.program_mut(Program::Gateway.name()).unwrap().try_into().unwrap();
+        program.load().unwrap();
+        let link = || FdLink::from(PinnedLink::from_pin(pins.link("g0")).unwrap());
+        program.attach_to_link(link().try_into().unwrap()).unwrap();
+        let before = link().info().unwrap();
+        let start = |only_newer| {
+            let (interface, wanted, program) = ("g0".to_owned(), Wanted::Native, Program::Gateway);
+            let options =
+                LoadOptions { interface, program, max_sessions: SLOTS, pins: pins.clone(), wanted, only_newer };
+            let loaded = pair.inside(&pair.gateway, || attach::load(&options)).unwrap();
+            assert_eq!((loaded.mode, loaded.kept_maps), (None, true));
+            let info = link().info().unwrap();
+            assert_eq!(info.id(), before.id(), "the link is the same one");
+            info.program_id()
+        };
+        let own = start(true);
+        assert_ne!(own, before.program_id(), "an older one is replaced");
+        assert_eq!(start(true), own, "its own is not");
+        assert_ne!(start(false), own, "unless somebody asks for it");
+    }
+
+    /// Tells threads to end when it is dropped.
+    struct Ends<'a>(&'a AtomicBool);
+
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+
+    /// Receives datagrams that end in their number, and counts them.
+    fn counting(socket: &UdpSocket, count: &AtomicU64, done: &AtomicBool) {
+        let mut buffer = [0; 2_000];
+        while !done.load(Relaxed) {
+            let Ok(len) = socket.recv(&mut buffer) else { continue };
+            let sequence = u64::from_le_bytes(buffer[len - 8..len].try_into().unwrap());
+            // In order on one path: a gap is a packet that was lost.
+            assert_eq!(sequence, count.load(Relaxed));
+            count.store(sequence + 1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_hundred_replacements_under_traffic_lose_no_packet_and_let_none_past_the_program() {
+        const REPLACEMENTS: usize = 100;
+        // A veth holds 256; the receiver is asked to keep up, so that only the program could lose one.
+        const WINDOW: u64 = 64;
+        let pair = Pair::new("r");
+        let pins = &pair.pins[0];
+        pair.load(&pair.gateway, "g0", pins).unwrap();
+        let mut plane = Kernel::open(pins).unwrap();
+        plane.configure(&settings());
+        bind(&mut plane);
+        let address = SocketAddr::from(([10, 9, 0, 1], CLIENT_V4.port()));
+        let binding = Binding { address: mapped(address.ip()), ..client() };
+        plane.apply(&MapOp::Binding { slot: SLOT, entry: 2, binding }).unwrap();
+        plane.apply(&MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 0, 2) }).unwrap();
+        plane.shared().set_alive(0, Duration::from_secs(3_600));
+
+        let receive = |port: u16| pair.inside(&pair.gateway, || UdpSocket::bind(("10.9.0.2", port)).unwrap());
+        // What is ours, and what is another's on the same interface.
+        let receivers = [receive(packet::PORT), receive(9_999)];
+        let received = [AtomicU64::new(0), AtomicU64::new(0)];
+        let [stop, done] = [AtomicBool::new(false), AtomicBool::new(false)];
+        let (sent, programs) = thread::scope(|scope| {
+            // Also when an assertion below fails: otherwise the others were waited for.
+            let _ends = [Ends(&stop), Ends(&done)];
+            for (socket, count) in receivers.iter().zip(&received) {
+                socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+                scope.spawn(|| counting(socket, count, &done));
+            }
+            let socket = pair.inside(&pair.client, || UdpSocket::bind(address).unwrap());
+            let sender = scope.spawn({
+                let (stop, received) = (&stop, &received);
+                move || {
+                    let mut sequence = 0u64;
+                    while !stop.load(Relaxed) {
+                        let mut ours = packet::data(LOCATOR.0, 0, sequence + 1, 100);
+                        let end = ours.len() - 8;
+                        ours[end..].copy_from_slice(&sequence.to_le_bytes());
+                        socket.send_to(&ours, ("10.9.0.2", packet::PORT)).unwrap();
+                        socket.send_to(&sequence.to_le_bytes(), ("10.9.0.2", 9_999)).unwrap();
+                        sequence += 1;
+                        if sequence.is_multiple_of(8) {
+                            // The processors are for the replacements.
+                            thread::sleep(Duration::from_micros(200));
+                        }
+                        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+                        while received.iter().any(|count| count.load(Relaxed) + WINDOW < sequence) {
+                            assert!(std::time::Instant::now() < deadline, "{received:?} of {sequence}: lost");
+                            thread::sleep(Duration::from_micros(100));
+                        }
+                    }
+                    sequence
+                }
+            });
+            let mut programs = BTreeSet::new();
+            for _ in 0..REPLACEMENTS {
+                let loaded = pair.load(&pair.gateway, "g0", pins).unwrap();
+                assert_eq!((loaded.mode, loaded.kept_maps), (None, true));
+                programs.insert(pair.inside(&pair.gateway, || attach::program_on("g0")).unwrap());
+            }
+            stop.store(true, Relaxed);
+            let sent = sender.join().expect("it sends to the end");
+            let deadline = std::time::Instant::now() + Duration::from_secs(30);
+            while received.iter().any(|count| count.load(Relaxed) < sent) {
+                assert!(std::time::Instant::now() < deadline, "{received:?} of {sent}: lost");
+                thread::sleep(Duration::from_millis(10));
+            }
+            (sent, programs)
+        });
+        println!("{sent} packets of each kind through {} programs", programs.len());
+        assert_eq!(programs.len(), REPLACEMENTS, "each replacement is another program");
+        assert!(sent > 10 * REPLACEMENTS as u64, "only {sent} packets: no traffic");
+        assert_eq!(plane.verdicts().unwrap().kernel(Verdict::Data), sent, "every one of ours was judged by a program");
+    }
+
+    /// Bytes of a map as the kernel accounts for them.
+    fn accounted(pins: &Pins, name: &str) -> u64 {
+        let map = MapData::from_pin(pins.map(name)).unwrap();
+        let info = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+        let text = std::fs::read_to_string(info).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("memlock:")).expect("a map has it");
+        line.trim().parse().unwrap()
+    }
+
+    #[test]
+    fn what_load_says_a_session_costs_is_what_the_kernel_says() {
+        let processors = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
+        for (number, sessions) in [4_096, 5_461, 5_462].into_iter().enumerate() {
+            let pair = Pair::new(&format!("m{number}"));
+            let pins = &pair.pins[0];
+            pins.remove_all().unwrap();
+            attach::make_maps(pins, sessions).unwrap();
+            let kernel: u64 = jvpn_common::abi::map::SIZED.iter().map(|name| accounted(pins, name)).sum();
+            let said = cost::memory(sessions);
+            println!("{sessions} sessions: said {said}, kernel {kernel}; processors {}", processors.trim());
+            // The maps themselves, a page of rounding each, and an element a processor that LOCATORS has in reserve.
+            let heads = 6 * (4_096 + 512) + 72 * 4_096;
+            assert!((said..said + heads).contains(&kernel), "{sessions} sessions: said {said}, kernel {kernel}");
+            assert_eq!(cost::per_session(sessions), said.div_ceil(u64::from(sessions)));
+        }
+        assert!(cost::per_session(4_096) <= 1_024, "a kibibyte");
+    }
+
+    #[test]
+    fn an_interface_with_a_dot_in_its_name_is_loaded_listed_and_unloaded() {
+        let pair = Pair::new("v");
+        let pins = &pair.pins[0];
+        ip(&format!("-n {} link set g0 down", pair.gateway));
+        ip(&format!("-n {} link set g0 name g0.7", pair.gateway));
+        pair.load(&pair.gateway, "g0.7", pins).unwrap();
+        assert_eq!(pins.interfaces(), ["g0.7"]);
+        assert!(pair.inside(&pair.gateway, || attach::unload("g0.7", pins)).unwrap());
+        assert!(!pins.root().exists());
+    }
+
+    #[test]
+    fn what_a_load_that_was_killed_left_is_taken_for_nothing_and_what_another_build_left_is_not() {
+        let pair = Pair::new("k");
+        let pins = &pair.pins[0];
+        // Killed before the configuration was written: maps, zeros in CONFIG, no link.
+        pair.load(&pair.gateway, "g0", pins).unwrap();
+        let zero = || {
+            let config = MapData::from_pin(pins.map("CONFIG")).unwrap();
+            Array::<_, [u64; 32]>::try_from(Map::Array(config)).unwrap().set(0, [0; 32], 0).unwrap();
+        };
+        zero();
+        let error = pair.load(&pair.gateway, "g0", pins).unwrap_err();
+        assert!(matches!(error, AttachError::Layout), "something is attached: {error}");
+        std::fs::remove_file(pins.link("g0")).unwrap();
+        let loaded = pair.load(&pair.gateway, "g0", pins).unwrap();
+        assert!(!loaded.kept_maps, "made anew");
+        // Killed while the pins were removed: CONFIG is gone already.
+        std::fs::remove_file(pins.map("CONFIG")).unwrap();
+        let loaded = pair.load(&pair.gateway, "g0", pins).unwrap();
+        assert_eq!((loaded.kept_maps, loaded.mode), (false, None), "new maps, and the program replaced in place");
+        assert_eq!(attach::read_config(pins).unwrap().max_sessions, SLOTS);
     }
 
     #[test]

@@ -1,20 +1,25 @@
 //! What a running gateway notices by itself: maps that somebody changed, inner sources that are not a session's own.
 //! The real product in the lab, with and without the kernel program; root, like the lab. Never changes a map but of its own lab.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use aya::maps::{Array, HashMap, Map, MapData};
 use jvpn_common::ids::{Generation, Slot};
 use jvpn_common::mapop::MapOp;
 use jvpn_ctl::dataplane::DataPlane;
 use jvpn_ctl::dataplane::kernel::Kernel;
 use jvpn_ctl::dataplane::pins::Pins;
-use jvpn_tests::lab::Lab;
+use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role};
 use jvpn_tests::lab::record::{Record, history, live_session};
 use jvpn_tests::lab::setup::Setup;
 use jvpn_tests::lab::topology::{INNER_CLIENT_V4, INNER_GATEWAY_V4};
+use jvpn_tests::lab::{Lab, pass};
+use serde_json::Value;
 
 /// How long something that happens by itself within seconds is waited for on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -116,6 +121,213 @@ fn a_map_that_somebody_changed_is_put_back_and_recorded_with_and_without_xdp() {
         assert_eq!(stage.state_version(), version, "the session never moved");
         stage.end();
     }
+}
+
+/// Boot time, the clock of a record's `at`.
+fn boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(now.tv_sec).expect("not negative") * 1_000_000_000 + u64::try_from(now.tv_nsec).expect("not negative")
+}
+
+/// A map by its pin, as anybody with root may open it.
+fn map(pins: &Pins, name: &str) -> MapData {
+    MapData::from_pin(pins.map(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn locators(pins: &Pins) -> HashMap<MapData, u64, [u32; 3]> {
+    HashMap::try_from(Map::HashMap(map(pins, "LOCATORS"))).expect("LOCATORS")
+}
+
+fn array<const N: usize>(pins: &Pins, name: &str) -> Array<MapData, [u64; N]> {
+    Array::try_from(Map::Array(map(pins, name))).expect("an array")
+}
+
+/// What must be as before once everything is put back.
+type Contents = (BTreeMap<u64, [u32; 3]>, Vec<[u64; 4]>, Vec<[u64; 16]>, Vec<u64>);
+
+fn contents(pins: &Pins) -> Contents {
+    let config = array::<32>(pins, "CONFIG").get(&0, 0).expect("CONFIG");
+    // All but the leases of the workers, which move by themselves.
+    let steady = config.iter().enumerate().filter(|(at, _)| !(5..21).contains(at)).map(|(_, word)| *word).collect();
+    let all = |item: Result<_, aya::maps::MapError>| item.expect("an entry");
+    let sessions = array(pins, "SESSIONS").iter().map(all).collect();
+    let keys = array(pins, "KEYS").iter().map(|item| item.expect("keys")).collect();
+    (locators(pins).iter().map(|item| item.expect("a locator")).collect(), keys, sessions, steady)
+}
+
+/// The link that holds a program on the gateway's interface, and that program; none when there is none.
+fn attached(stage: &Stage) -> Vec<(u64, u64)> {
+    let gateway = stage.lab.topology.gateway();
+    let json = |words: &[&str]| -> Value {
+        serde_json::from_str(&gateway.run(words, None).expect("an answer")).expect("JSON")
+    };
+    let program = json(&["ip", "-j", "link", "show", "dev", "wan"])[0]["xdp"]["prog"]["id"].clone();
+    let links = json(&["bpftool", "-j", "link", "show"]);
+    let number = |value: &Value| value.as_u64().expect("a number");
+    let all = links.as_array().expect("links").iter();
+    let holds = all.filter(|link| link["type"] == "xdp" && link["prog_id"] == program);
+    holds.map(|link| (number(&link["id"]), number(&link["prog_id"]))).collect()
+}
+
+type Does = fn(&Stage, &Pins, Slot);
+
+/// What somebody with root does, and the words the record says it in. `true`: it is about the session.
+const CHANGES: &[(&str, bool, Does)] = &[
+    ("a locator nobody issued", true, |_, pins, slot| {
+        let (_, [_, generation, _]) = locators(pins).iter().next().expect("one").expect("readable");
+        locators(pins).insert(0xdead, [slot.0, generation, 1], 0).expect("inserted");
+    }),
+    ("a locator was missing", true, |_, pins, _| {
+        let (locator, _) = locators(pins).iter().next().expect("one").expect("readable");
+        locators(pins).remove(&locator).expect("removed");
+    }),
+    ("a locator led elsewhere", true, |_, pins, _| {
+        let (locator, [slot, generation, k]) = locators(pins).iter().next().expect("one").expect("readable");
+        locators(pins).insert(locator, [slot + 1, generation, k], 0).expect("changed");
+    }),
+    ("keys", true, |_, pins, slot| array(pins, "KEYS").set(slot.0, [7u64; 4], 0).expect("written")),
+    ("a locator nobody issued", false, |_, pins, _| {
+        locators(pins).insert(0xbeef, [4_000, 1, 0], 0).expect("inserted");
+    }),
+    ("keys of an unused slot", false, |_, pins, _| array(pins, "KEYS").set(4_000, [7u64; 4], 0).expect("written")),
+    ("an unused slot", false, |_, pins, _| {
+        let mut entry = [0u64; 16];
+        (entry[0], entry[1], entry[2]) = (1 << 32 | 1 << 16, 1, 9);
+        array(pins, "SESSIONS").set(4_001, entry, 0).expect("written");
+    }),
+    ("configuration", false, |_, pins, _| array(pins, "CONFIG").set(0, [0u64; 32], 0).expect("written")),
+    ("pin of KEYS", false, |_, pins, _| fs::remove_file(pins.map("KEYS")).expect("removed")),
+    ("pin of SESSIONS", false, |_, pins, _| {
+        // Another map where ours was: whoever dumps it would be shown what is not so.
+        fs::remove_file(pins.map("SESSIONS")).expect("removed");
+        let planted = Array::<MapData, [u64; 16]>::create(4_096, 0).expect("a map");
+        planted.pin(pins.map("SESSIONS")).expect("pinned");
+    }),
+    ("pin of the link of wan", false, |_, pins, _| fs::remove_file(pins.link("wan")).expect("removed")),
+    ("pin of LOCATORS", false, |_, pins, _| {
+        let path = pins.root().to_str().expect("UTF-8");
+        run(&["rm", "-r", path], None).expect("the whole directory removed");
+    }),
+    ("program on wan", false, |stage, _, _| {
+        let [(link, _)] = attached(stage)[..] else { panic!("one link") };
+        run(&["bpftool", "link", "detach", "id", &link.to_string()], None).expect("detached");
+    }),
+];
+
+impl Stage {
+    /// What was recorded of maps, pins and program that somebody changed: what, whether of the session, when.
+    fn tampered(&self) -> Vec<(String, bool, u64)> {
+        let words = ["events", "--json", "--reason", "SEC_MAP_TAMPERED"];
+        let (code, out, said) = self.product.verb(Role::Gateway, &words).expect("events");
+        assert_eq!(code, 0, "{said}");
+        let record = |line: &str| {
+            let record: Value = serde_json::from_str(line).expect("a record");
+            let at = record["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
+            let what = record["details"]["what"].as_str().expect("says what").to_owned();
+            (what, record["session_id"].is_string(), at)
+        };
+        out.lines().map(record).collect()
+    }
+}
+
+#[test]
+fn whatever_somebody_with_root_changes_is_seen_within_five_seconds_recorded_and_put_back() {
+    let stage = Stage::set("native");
+    let pins = Pins::below(stage.lab.pin_root().join("gateway"));
+    let program = attached(&stage);
+    let mut moved = true;
+    for (what, of_session, does) in CHANGES {
+        // A session that was cut off for a moment may have moved: by itself, and in the maps as committed.
+        let version = if moved { stage.settle() } else { stage.state_version() };
+        moved = *of_session;
+        let (known, before) = (stage.tampered(), contents(&pins));
+        let slot = (0..).map(Slot).zip(&before.2).find(|(_, entry)| entry[1] != 0).expect("one session").0;
+        let began = boot_ns();
+        does(&stage, &pins, slot);
+        let seen = loop {
+            let told = stage.tampered();
+            let new = told.iter().skip(known.len()).find(|(said, of, _)| said == what && of == of_session);
+            if let Some((.., at)) = new {
+                break at - began;
+            }
+            let late = Duration::from_nanos(boot_ns() - began) > PATIENCE;
+            assert!(!late, "{what}: {told:?}\n{}", stage.product.log_tail(Role::Gateway));
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        assert!(Duration::from_nanos(seen) < Duration::from_secs(5), "{what}: recorded after {seen} ns");
+        let after = contents(&pins);
+        let foreign = [0xdead, 0xbeef].iter().any(|locator| after.0.contains_key(locator));
+        assert!(!foreign && (after == before || stage.state_version() != version), "{what}: as before");
+        assert_eq!(attached(&stage).len(), 1, "{what}");
+        stage.answers();
+    }
+    // It was detached once, last, and is another link since; nothing else may have moved it.
+    assert_ne!(attached(&stage), program);
+    assert!(pins.link("wan").exists());
+    let off = stage.lab.topology.gateway().run(&["ip", "link", "set", "dev", "wan", "xdp", "off"], None);
+    assert!(off.is_err(), "what a link holds cannot be taken off this way");
+    let status = stage.product.json(Role::Gateway, &["status"]).expect("a status");
+    assert_eq!(
+        (&status["healthy"], &status["xdp"]["mode"]),
+        (&Value::Bool(true), &Value::from("native")),
+        "{status:#}"
+    );
+    stage.end();
+}
+
+#[test]
+fn a_program_that_cannot_come_back_is_a_problem_in_the_status_and_the_worker_carries_on() {
+    let stage = Stage::set("native");
+    let version = stage.settle();
+    let (gateway, foreign) = (stage.lab.topology.gateway(), pass::load().expect("another program"));
+    let taken = (0..10).any(|_| {
+        let [(link, _)] = attached(&stage)[..] else { panic!("one link") };
+        run(&["bpftool", "link", "detach", "id", &link.to_string()], None).expect("detached");
+        // Now and then the gateway is faster.
+        pass::attach(&gateway, "wan", &foreign).is_ok()
+    });
+    assert!(taken, "somebody else's program is on it");
+    let problem = || stage.product.json(Role::Gateway, &["status"]).expect("a status")["problems"].to_string();
+    let began = Instant::now();
+    while !problem().contains("not on wan") {
+        assert!(began.elapsed() < PATIENCE, "{}\n{}", problem(), stage.product.log_tail(Role::Gateway));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    stage.answers();
+    assert!(stage.tampered().iter().any(|(what, ..)| what == "program on wan"));
+    gateway.run(&["ip", "link", "set", "dev", "wan", "xdp", "off"], None).expect("somebody else's goes");
+    while problem() != "[]" {
+        assert!(began.elapsed() < 2 * PATIENCE, "{}\n{}", problem(), stage.product.log_tail(Role::Gateway));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!((attached(&stage).len(), stage.state_version()), (1, version));
+    stage.end();
+}
+
+#[test]
+fn what_an_operator_unloads_by_force_stays_off_until_it_is_loaded_again_and_is_no_tampering() {
+    let stage = Stage::set("native");
+    let verb = |words: &[&str]| stage.product.verb(Role::Gateway, words).expect("runs");
+    let (code, _, said) = verb(&["unload", "wan"]);
+    assert!(code == 5 && said.contains("--force"), "{said}");
+    assert_eq!(attached(&stage).len(), 1);
+    let (code, _, said) = verb(&["unload", "wan", "--force"]);
+    assert_eq!((code, attached(&stage).len()), (0, 0), "{said}");
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(attached(&stage), [], "nobody puts it back");
+    stage.answers();
+    let status = stage.product.json(Role::Gateway, &["status"]).expect("a status");
+    assert!(status["problems"].to_string().contains("jvpn-ctl load wan"), "{status:#}");
+    let (code, _, said) = verb(&["load", "wan"]);
+    assert_eq!((code, attached(&stage).len()), (0, 1), "{said}");
+    let began = Instant::now();
+    while stage.product.json(Role::Gateway, &["status"]).expect("a status")["healthy"] != Value::Bool(true) {
+        assert!(began.elapsed() < PATIENCE, "{}", stage.product.log_tail(Role::Gateway));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    stage.answers();
+    assert_eq!(stage.tampered(), []);
+    stage.end();
 }
 
 #[test]

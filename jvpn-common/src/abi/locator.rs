@@ -1,6 +1,6 @@
 //! What a locator on the wire stands for.
 //!
-//! Owns the value of `LOCATORS`. Must never hold more than the way to the session: 80 bytes a locator are
+//! Owns the value of `LOCATORS`. Must never hold more than the way to the session: 72 bytes a locator and a bucket are
 //! the largest part of a session's kernel memory.
 
 /// slot, transport index and generation of a locator.

@@ -94,7 +94,6 @@ impl Engine {
             incarnation: self.config.incarnation.0,
             state: u32::from(core.state().number()),
             generation,
-            reserved: [0; 24],
         };
         MapOp::Info { slot, info }
     }

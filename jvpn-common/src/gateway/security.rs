@@ -16,7 +16,7 @@ use crate::session::transition::{On, TABLE};
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
 
-/// How often the same security event of the same session is recorded. Ten seconds keep a flood from
+/// How often a kind of security event of the same session is recorded. Ten seconds keep a flood from
 /// filling the record and still show when it began and how long it lasted.
 const SECURITY_EVERY: Duration = Duration::from_secs(10);
 
@@ -36,26 +36,29 @@ struct Suspicion {
     waiting: u64,
 }
 
-/// The security events of a session, by kind.
+/// A code, and what exactly where the code does not say it; empty where it does.
+type Kind = (Reason, &'static str);
+
+/// The security events of a session, by kind. There are as many as the source code names.
 #[derive(Debug, Default)]
-pub(super) struct Suspicions(BTreeMap<Reason, Suspicion>);
+pub(super) struct Suspicions(BTreeMap<Kind, Suspicion>);
 
 impl Suspicions {
     /// Counts causes; gives how many to record now.
-    fn count(&mut self, reason: Reason, causes: u64, now: Instant) -> Option<u64> {
-        let known = self.0.get(&reason).copied();
+    fn count(&mut self, kind: Kind, causes: u64, now: Instant) -> Option<u64> {
+        let known = self.0.get(&kind).copied();
         let (at, waiting) = known.map_or((now, 0), |known| (known.at, known.waiting));
         let all = waiting.saturating_add(causes);
         let due = known.is_none() || at + SECURITY_EVERY <= now;
         let next = if due { Suspicion { at: now, waiting: 0 } } else { Suspicion { at, waiting: all } };
-        self.0.insert(reason, next);
+        self.0.insert(kind, next);
         due.then_some(all)
     }
 
     /// The kinds whose rest is due.
-    fn due(&self, now: Instant) -> Vec<Reason> {
+    fn due(&self, now: Instant) -> Vec<Kind> {
         let due = |suspicion: &Suspicion| suspicion.waiting > 0 && suspicion.at + SECURITY_EVERY <= now;
-        self.0.iter().filter(|(_, suspicion)| due(suspicion)).map(|(&reason, _)| reason).collect()
+        self.0.iter().filter(|(_, suspicion)| due(suspicion)).map(|(&kind, _)| kind).collect()
     }
 
     /// When the next rest is due.
@@ -91,15 +94,15 @@ impl Roam {
 impl Engine {
     /// Something suspicious about a session, once.
     pub(super) fn security(&mut self, session: SessionId, reason: Reason) {
-        self.suspicious(session, reason, 1);
+        self.suspicious(session, (reason, ""), 1);
     }
 
     /// So many causes of a security event of a session.
-    pub(super) fn suspicious(&mut self, id: SessionId, reason: Reason, causes: u64) {
+    pub(super) fn suspicious(&mut self, id: SessionId, kind: Kind, causes: u64) {
         let now = self.now;
         let Some(live) = self.table.sessions.get_mut(&id).filter(|_| causes > 0) else { return };
-        if let Some(all) = live.suspicions.count(reason, causes, now) {
-            self.record_suspicion(id, reason, all);
+        if let Some(all) = live.suspicions.count(kind, causes, now) {
+            self.record_suspicion(id, kind, all);
         }
         self.arm_suspicions(id);
     }
@@ -107,11 +110,11 @@ impl Engine {
     /// The rest of a flood that ended.
     pub(super) fn on_suspicions(&mut self, id: SessionId) {
         let due = self.table.sessions.get(&id).map(|live| live.suspicions.due(self.now)).unwrap_or_default();
-        for reason in due {
+        for kind in due {
             let now = self.now;
             let live = self.table.sessions.get_mut(&id);
-            if let Some(all) = live.and_then(|live| live.suspicions.count(reason, 0, now)) {
-                self.record_suspicion(id, reason, all);
+            if let Some(all) = live.and_then(|live| live.suspicions.count(kind, 0, now)) {
+                self.record_suspicion(id, kind, all);
             }
         }
         self.arm_suspicions(id);
@@ -127,19 +130,20 @@ impl Engine {
         self.alarms.set(Due::Suspicions(id), None);
         let rest = live.suspicions.0.iter().filter(|(_, suspicion)| suspicion.waiting > 0);
         let records: Vec<Record> =
-            rest.map(|(&reason, suspicion)| self.suspicion(live, reason, suspicion.waiting)).collect();
+            rest.map(|(&kind, suspicion)| self.suspicion(live, kind, suspicion.waiting)).collect();
         self.commands.extend(records.into_iter().map(|record| Command::Record(Box::new(record))));
     }
 
-    fn record_suspicion(&mut self, id: SessionId, reason: Reason, causes: u64) {
+    fn record_suspicion(&mut self, id: SessionId, kind: Kind, causes: u64) {
         let Some(live) = self.table.sessions.get(&id) else { return };
-        let record = self.suspicion(live, reason, causes);
+        let record = self.suspicion(live, kind, causes);
         self.commands.push_back(Command::Record(Box::new(record)));
     }
 
-    fn suspicion(&self, live: &Live, reason: Reason, causes: u64) -> Record {
-        Record::about(&self.context(&live.peer), &live.core, Event::SecurityEvent, Some(reason))
-            .with("count", causes.into())
+    fn suspicion(&self, live: &Live, (reason, what): Kind, causes: u64) -> Record {
+        let record = Record::about(&self.context(&live.peer), &live.core, Event::SecurityEvent, Some(reason))
+            .with("count", causes.into());
+        if what.is_empty() { record } else { record.with("what", what.into()) }
     }
 
     /// A session that was bound elsewhere moved by these rows: a REBIND may be one of two that compete.

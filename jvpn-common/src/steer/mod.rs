@@ -40,7 +40,7 @@ use crate::abi::{
     BUCKET_LANES, BUCKET_SOURCES, Config, LAYOUT_HASH, LocatorEntry, PATHS_PER_SLOT, PENDING, ROLE_GATEWAY,
     TrafficField,
 };
-use crate::limits::{HANDSHAKE_LEN, HEADER_LEN, TAG_LEN};
+use crate::limits::{HANDSHAKE_LEN, HEADER_LEN, TAG_LEN, TRAILER_LEN};
 use crate::tag::steering_tag;
 use crate::verdict::{Class, Verdict};
 use crate::wire::header::{FLAG_DOWN, FLAG_PARTIAL_CHECKSUM, FLAGS_RESERVED, Header, Kind};
@@ -197,7 +197,9 @@ fn open<T: Tables>(
 /// Message 1: its size, its source's share, everybody's share.
 #[inline(always)]
 fn initiation<T: Tables>(datagram: &Datagram<'_>, tables: &T) -> Verdict {
-    if datagram.len != HANDSHAKE_LEN {
+    let len = datagram.len;
+    // As a client sends it, or with what a relay puts behind it: whether it is one, the controller knows.
+    if len != HANDSHAKE_LEN && len != HANDSHAKE_LEN + TRAILER_LEN {
         return Verdict::HandshakeSize;
     }
     let Some(config) = tables.config() else {

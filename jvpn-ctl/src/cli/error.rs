@@ -128,7 +128,11 @@ impl From<AttachError> for CliError {
         let (kind, hint) = match &error {
             AttachError::NoObject => (Kind::Privilege, "`cargo xtask build` makes one with it"),
             AttachError::Foreign { .. } => (Kind::Refused, "jvpn-ctl never replaces a program that is not its own"),
+            AttachError::OldKernel(_) => (Kind::Refused, "xdp = \"off\" works on any kernel that has TUN and UDP GRO"),
             AttachError::ForeignPins(_) => (Kind::Refused, "or give another place with --pin-root"),
+            AttachError::OnTrial(_) => (Kind::Refused, "or end the process that holds it: that takes the program off"),
+            AttachError::Pinned(_) => (Kind::Refused, "to try it from nothing, unload it first: jvpn-ctl unload IFACE"),
+            AttachError::NoTrial(_) => (Kind::NotFound, "start one: jvpn-ctl load IFACE --confirm-within 60s"),
             AttachError::NoInterface(_) => (Kind::NotFound, "`ip link` lists the interfaces"),
             AttachError::Layout | AttachError::Size { .. } => {
                 (Kind::Refused, "`jvpn-ctl cleanup` removes program and maps; sessions are kept in the store")

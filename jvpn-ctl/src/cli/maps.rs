@@ -385,7 +385,7 @@ mod tests {
             config: config.to_words(),
             locators: [(0xa, locator(7, 0)), (0xb, locator(7, 1)), (0xc, locator(6, 0))].into(),
             sessions: [(3, session)].into(),
-            info: [(3, [0x0807_0605_0403_0201, 0, 9, 1, 2 | 7 << 32, 0, 0, 0])].into(),
+            info: [(3, [0x0807_0605_0403_0201, 0, 9, 1, 2 | 7 << 32])].into(),
             owners: [(0, owner().to_words())].into(),
             hops: [(5, hop().to_words())].into(),
             verdicts: [(41, vec![2, 3]), (63, vec![1])].into(),

@@ -20,14 +20,14 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     plane::privileged()?;
     let (_, paths) = plane::gateway(context)?;
-    let _lock = if args.force {
-        None
-    } else {
-        let held = plane::unused(&paths)
-            .map_err(|error| if error.kind == Kind::Refused { error.hint("or use --force") } else { error });
-        Some(held?)
+    let pins = Pins::below(&paths.pin_root);
+    let was = match plane::unused(&paths) {
+        Ok(_lock) => attach::unload(&args.interface, &pins)?,
+        // A gateway lives: its maps stay, and it leaves the program off until it is loaded again.
+        Err(error) if args.force && error.kind == Kind::Refused => attach::take_off(&args.interface, &pins)?,
+        Err(error) if error.kind == Kind::Refused => return Err(error.hint("or use --force")),
+        Err(error) => return Err(error),
     };
-    let was = attach::unload(&args.interface, &Pins::below(&paths.pin_root))?;
     if context.json {
         return output::document(
             "jvpn.unload/1",

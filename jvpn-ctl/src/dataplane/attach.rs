@@ -5,20 +5,20 @@
 //! replace a program that is not ours, and never reuse maps of another layout or size.
 
 pub use super::attach_error::AttachError;
+use super::cost;
+pub use super::detach::{cleanup, take_off, unload};
 use super::kernel::{capacity_of, data};
 use super::link::{self, Facts};
-use super::pins::Pins;
+use super::pins::{Mark, Pins};
 use super::{object, ticks};
 use aya::maps::{Array, Map};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
-use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
+use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp, loaded_programs};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use jvpn_common::abi::{CONFIG_WORDS, Config, LAYOUT_HASH, PATHS_PER_SLOT, map};
 use jvpn_common::limits::LOCATORS_MAX;
-use jvpn_common::time::Duration;
 use std::fs;
-use std::thread;
 
 const CLOCK: &str = "jvpn_clock";
 
@@ -71,8 +71,22 @@ pub struct Plan {
     pub ours: Option<Program>,
     /// A program of somebody else that stands in the way: id and name.
     pub foreign: Option<(u32, String)>,
+    /// The program is there for a trial of ours.
+    pub on_trial: bool,
     /// What may go wrong, one sentence each.
     pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Refuses where another program is in the way.
+    pub fn free(&self) -> Result<(), AttachError> {
+        let interface = self.facts.interface.clone();
+        match &self.foreign {
+            Some((_, name)) if self.on_trial && Program::named(name).is_some() => Err(AttachError::OnTrial(interface)),
+            Some((id, name)) => Err(AttachError::Foreign { interface, id: *id, name: name.clone() }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Where the program may sit.
@@ -99,6 +113,8 @@ pub struct LoadOptions {
     pub pins: Pins,
     /// Which mode will do.
     pub wanted: Wanted,
+    /// Leave a program of this very build in place instead of replacing it by itself.
+    pub only_newer: bool,
 }
 
 /// What [`load`] did.
@@ -112,13 +128,6 @@ pub struct Loaded {
     pub verified: u32,
     /// Bytes of all maps whose size depends on `max_sessions`.
     pub memory: u64,
-}
-
-/// Kernel memory of `max_sessions`: entry, keys, facts, paths, traffic and six locators a session.
-#[must_use]
-pub fn memory(max_sessions: u32) -> u64 {
-    const HASH_ELEMENT: u64 = 80;
-    u64::from(max_sessions) * (128 + 32 + 64 + 128 + 128 + LOCATORS_MAX as u64 * HASH_ELEMENT)
 }
 
 /// Looks at an interface without changing anything.
@@ -140,20 +149,55 @@ pub fn plan(interface: &str, pins: &Pins) -> Result<Plan, AttachError> {
             "GRO is off; native XDP on a veth delivers to it only when on: ethtool -K {interface} gro on"
         ));
     }
-    Ok(Plan { replaces: ours.is_some(), ours, facts, foreign, warnings })
+    let on_trial = pins.is_marked(Mark::Trial, interface);
+    Ok(Plan { replaces: ours.is_some(), ours, facts, foreign, on_trial, warnings })
 }
 
 /// Loads, attaches and pins; maps that are there and fit are kept.
 pub fn load(options: &LoadOptions) -> Result<Loaded, AttachError> {
+    let LoadOptions { interface, pins, .. } = options;
+    into_maps(options, |program, plan| {
+        pins.unmark(Mark::Off, interface);
+        if replace(program, options)? {
+            return Ok((None, ()));
+        }
+        let (link, mode) = attach(program, options, &plan.warnings)?;
+        link.pin(pins.link(interface)).map_err(|error| AttachError::Load(chain(&error)))?;
+        Ok((Some(mode), ()))
+    })
+    .map(|(loaded, ())| loaded)
+}
+
+/// The same with a link that is not pinned: it goes with its owner.
+pub(super) fn load_unpinned(options: &LoadOptions) -> Result<(Loaded, FdLink), AttachError> {
+    into_maps(options, |program, plan| {
+        if plan.replaces {
+            return Err(AttachError::Pinned(options.interface.clone()));
+        }
+        let (link, mode) = attach(program, options, &plan.warnings)?;
+        Ok((Some(mode), link))
+    })
+}
+
+/// Loads over maps that are made or kept, and puts the program where it belongs.
+fn into_maps<T>(
+    options: &LoadOptions,
+    put: impl FnOnce(&mut Xdp, &Plan) -> Result<(Option<Mode>, T), AttachError>,
+) -> Result<(Loaded, T), AttachError> {
     let LoadOptions { interface, max_sessions, pins, .. } = options;
     let bytes = object().ok_or(AttachError::NoObject)?;
     let plan = plan(interface, pins)?;
-    if let Some((id, name)) = plan.foreign {
-        return Err(AttachError::Foreign { interface: interface.clone(), id, name });
-    }
+    plan.free()?;
     let kept_maps = ready(pins, *max_sessions)?;
-    let result = load_into(bytes, options, kept_maps, &plan.warnings);
-    if result.is_err() && !kept_maps {
+    let result = (|| {
+        let mut ebpf = load_maps(bytes, pins, *max_sessions, kept_maps)?;
+        let program = program(&mut ebpf, options.program.name())?;
+        program.load().map_err(|error| AttachError::Load(chain(&error)))?;
+        let verified = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
+        let (mode, what) = put(program, &plan)?;
+        Ok((Loaded { mode, kept_maps, verified, memory: cost::memory(*max_sessions) }, what))
+    })();
+    if result.is_err() && !kept_maps && pins.interfaces().is_empty() {
         // Nothing of ours was there before: leave nothing.
         pins.remove_all()?;
     }
@@ -167,13 +211,28 @@ pub fn make_maps(pins: &Pins, max_sessions: u32) -> Result<(), AttachError> {
     load_maps(bytes, pins, max_sessions, kept).map(drop)
 }
 
-/// The pin directory is ours and usable; whether maps of this size are there.
+/// Refuses a kernel older than the oldest on which the program is known to work. One that names no version is tried.
+pub fn proven_kernel() -> Result<(), AttachError> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    if cost::is_proven(&release) == Some(false) { Err(AttachError::OldKernel(release)) } else { Ok(()) }
+}
+
+/// The kernel will do, the pin directory is ours and usable; whether maps of this size are there.
 fn ready(pins: &Pins, max_sessions: u32) -> Result<bool, AttachError> {
+    proven_kernel()?;
     pins.create()?;
     if !pins.exist() {
+        // Maps without their configuration were left by a load that was killed.
+        pins.remove_maps()?;
         return Ok(false);
     }
-    let have = capacity_of(&read_config(pins)?)?;
+    let config = read_config(pins)?;
+    if config.layout == 0 && pins.interfaces().is_empty() {
+        // Killed before the configuration was written, which is before anything is attached.
+        pins.remove_maps()?;
+        return Ok(false);
+    }
+    let have = capacity_of(&config)?;
     if have == max_sessions { Ok(true) } else { Err(AttachError::Size { have, wanted: max_sessions }) }
 }
 
@@ -189,16 +248,6 @@ fn load_maps(bytes: &[u8], pins: &Pins, max_sessions: u32, kept: bool) -> Result
         write_config(pins, &config)?;
     }
     Ok(ebpf)
-}
-
-fn load_into(bytes: &[u8], options: &LoadOptions, kept_maps: bool, warnings: &[String]) -> Result<Loaded, AttachError> {
-    let LoadOptions { interface, program: which, max_sessions, pins, wanted } = options;
-    let mut ebpf = load_maps(bytes, pins, *max_sessions, kept_maps)?;
-    let program = program(&mut ebpf, which.name())?;
-    program.load().map_err(|error| AttachError::Load(chain(&error)))?;
-    let verified = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
-    let mode = attach(program, interface, pins, *wanted, warnings)?;
-    Ok(Loaded { mode, kept_maps, verified, memory: memory(*max_sessions) })
 }
 
 /// A loader that makes the maps of this size and pins them, or takes the pinned ones.
@@ -255,24 +304,31 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, AttachErro
     ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())
 }
 
-fn attach(
-    program: &mut Xdp,
-    interface: &str,
-    pins: &Pins,
-    wanted: Wanted,
-    warnings: &[String],
-) -> Result<Option<Mode>, AttachError> {
+/// Replaces the program of the pinned link in one step, if there is such a link and it still holds something.
+fn replace(program: &mut Xdp, options: &LoadOptions) -> Result<bool, AttachError> {
+    let LoadOptions { interface, pins, only_newer, .. } = options;
     let pin = pins.link(interface);
-    if let Ok(pinned) = PinnedLink::from_pin(&pin) {
-        let replaced = XdpLink::try_from(FdLink::from(pinned)).map(|link| program.attach_to_link(link));
-        if matches!(replaced, Ok(Ok(_))) {
-            return Ok(None);
-        }
-        // The interface it was on is gone; the pin holds nothing.
-        fs::remove_file(&pin).map_err(|error| AttachError::Pins { path: pin.clone(), error })?;
+    let Ok(pinned) = PinnedLink::from_pin(&pin) else { return Ok(false) };
+    let link = FdLink::from(pinned);
+    let holds = link.info().ok().map(|info| info.program_id()).filter(|id| link::program_on(interface) == Some(*id));
+    let tag = |id| loaded_programs().flatten().find(|info| info.id() == id).map(|info| info.tag());
+    if *only_newer && holds.is_some_and(|id| tag(id) == program.info().ok().map(|info| info.tag())) {
+        return Ok(true);
     }
+    let replaced = XdpLink::try_from(link).map(|link| program.attach_to_link(link));
+    if holds.is_some() && matches!(replaced, Ok(Ok(_))) {
+        return Ok(true);
+    }
+    // The interface it was on is gone, or somebody detached it; the pin holds nothing.
+    fs::remove_file(&pin).map_err(|error| AttachError::Pins { path: pin.clone(), error })?;
+    Ok(false)
+}
+
+/// Attaches; the program goes with the link.
+fn attach(program: &mut Xdp, options: &LoadOptions, warnings: &[String]) -> Result<(FdLink, Mode), AttachError> {
+    let interface = &options.interface;
     let refuse = |error: ProgramError| refused(interface, &error, warnings);
-    let (id, mode) = match wanted {
+    let (id, mode) = match options.wanted {
         Wanted::Native => (program.attach(interface, XdpMode::Driver).map_err(refuse)?, Mode::Native),
         Wanted::Generic => (program.attach(interface, XdpMode::Skb).map_err(refuse)?, Mode::Generic),
         Wanted::Either => match program.attach(interface, XdpMode::Driver) {
@@ -286,8 +342,7 @@ fn attach(
         error: chain(&error),
         hint: String::new(),
     })?;
-    link.pin(&pin).map_err(|error| AttachError::Load(chain(&error)))?;
-    Ok(Some(mode))
+    Ok((link, mode))
 }
 
 fn refused(interface: &str, error: &ProgramError, warnings: &[String]) -> AttachError {
@@ -295,47 +350,16 @@ fn refused(interface: &str, error: &ProgramError, warnings: &[String]) -> Attach
     AttachError::Attach { interface: interface.to_owned(), error: chain(error), hint }
 }
 
-/// Takes the program off an interface; with the last one all pins go. Whether it was there.
-pub fn unload(interface: &str, pins: &Pins) -> Result<bool, AttachError> {
-    if !pins.root().exists() {
-        return Ok(false);
-    }
-    pins.check()?;
-    let pin = pins.link(interface);
-    let was = pin.exists();
-    if was {
-        let program = link::facts(interface).ok().and_then(|facts| facts.program);
-        fs::remove_file(&pin).map_err(|error| AttachError::Pins { path: pin, error })?;
-        await_detach(interface, program);
-    }
-    if pins.interfaces().is_empty() {
-        pins.remove_all()?;
-    }
-    Ok(was)
+/// Id of the XDP program on an interface.
+#[must_use]
+pub fn program_on(interface: &str) -> Option<u32> {
+    link::program_on(interface)
 }
 
-/// Takes the program off every interface and removes all pins.
-pub fn cleanup(pins: &Pins) -> Result<Vec<String>, AttachError> {
-    let interfaces = pins.interfaces();
-    let program = |interface: &String| link::facts(interface).ok().and_then(|facts| facts.program);
-    let programs: Vec<_> = interfaces.iter().map(program).collect();
-    pins.remove_all()?;
-    interfaces.iter().zip(programs).for_each(|(interface, program)| await_detach(interface, program));
-    Ok(interfaces)
-}
-
-/// The kernel lets go of a link whose pin is gone in its own time (after a grace period, from a work queue).
-/// Waits for it, so that who asks next is told the truth; a kernel that takes longer is not waited for.
-fn await_detach(interface: &str, program: Option<u32>) {
-    const TRIES: usize = 200;
-    const BETWEEN: Duration = Duration::from_millis(10);
-    let still = || program.is_some() && link::program_on(interface) == program;
-    for _ in 0..TRIES {
-        if !still() {
-            return;
-        }
-        thread::sleep(BETWEEN);
-    }
+/// Which of ours a loaded program is, by its name.
+#[must_use]
+pub fn ours(program: u32) -> Option<Program> {
+    link::program_name(program).and_then(|name| Program::named(&name))
 }
 
 fn config_map(pins: &Pins) -> Result<Array<aya::maps::MapData, [u64; CONFIG_WORDS]>, AttachError> {
@@ -356,7 +380,7 @@ fn write_config(pins: &Pins, config: &Config) -> Result<(), AttachError> {
 }
 
 /// An error with its causes: the kernel's own word is the last.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

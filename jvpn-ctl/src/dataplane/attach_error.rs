@@ -3,6 +3,7 @@
 //! Owns the errors of loading, attaching, pinning and opening; each names its fix where there is one. Must
 //! never be about a session.
 
+use super::cost::FLOOR;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -13,6 +14,12 @@ pub enum AttachError {
     /// Built without it.
     #[error("built without the kernel program: cargo xtask build")]
     NoObject,
+    /// Older than what is tested.
+    #[error(
+        "this kernel is {0}; the program is tested on {major}.{minor} and newer, and not loaded on an older one",
+        major = FLOOR.0, minor = FLOOR.1
+    )]
+    OldKernel(String),
     /// Not on bpffs.
     #[error("{} is no bpffs: mount -t bpf bpf /sys/fs/bpf", .0.display())]
     NoBpffs(PathBuf),
@@ -61,6 +68,15 @@ pub enum AttachError {
         /// Name of the program.
         name: String,
     },
+    /// Our program is there for a trial.
+    #[error("{0} runs the program on trial, until that is confirmed or its time is over: jvpn-ctl load --confirm {0}")]
+    OnTrial(String),
+    /// Our program is there for good already.
+    #[error("our program is on {0} and pinned already; `jvpn-ctl load {0}` replaces it without a gap")]
+    Pinned(String),
+    /// There is no trial to confirm.
+    #[error("no program waits for confirmation on {0}")]
+    NoTrial(String),
     /// The object or its maps.
     #[error("loading the kernel program: {0}")]
     Load(String),

@@ -10,6 +10,7 @@ use super::pins::Pins;
 use super::plane::{Backing, Plane};
 use super::region::Region;
 use super::shared::{Regions, Shared};
+use super::sweep::Reader;
 use super::ticks::{self, Ticks};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use jvpn_common::abi::{
@@ -17,6 +18,7 @@ use jvpn_common::abi::{
     PATHS_PER_SLOT, SESSION_WORDS, SteeringKeys, TRAFFIC_WORDS, map,
 };
 use jvpn_common::ids::{Locator, Slot};
+use jvpn_common::limits::LOCATORS_MAX;
 use jvpn_common::verdict::VERDICTS_MAX;
 use std::fmt;
 use std::os::fd::AsFd;
@@ -37,6 +39,8 @@ pub struct Maps {
     keys: Array<MapData, [u64; 4]>,
     verdicts: PerCpuArray<MapData, u64>,
     events: RingBuf<MapData>,
+    /// Both maps again, to be read on another thread.
+    reader: Arc<Reader>,
 }
 
 impl fmt::Debug for Maps {
@@ -64,10 +68,14 @@ impl Kernel {
             config,
         };
         let opened = |name, error: aya::maps::MapError| AttachError::Map { name, error: error.to_string() };
+        let locators = || {
+            HashMap::try_from(Map::HashMap(data(pins, map::LOCATORS)?)).map_err(|error| opened(map::LOCATORS, error))
+        };
+        let keys = || Array::try_from(Map::Array(data(pins, map::KEYS)?)).map_err(|error| opened(map::KEYS, error));
         let maps = Maps {
-            locators: HashMap::try_from(Map::HashMap(data(pins, map::LOCATORS)?))
-                .map_err(|error| opened(map::LOCATORS, error))?,
-            keys: Array::try_from(Map::Array(data(pins, map::KEYS)?)).map_err(|error| opened(map::KEYS, error))?,
+            locators: locators()?,
+            keys: keys()?,
+            reader: Arc::new(Reader { locators: locators()?, keys: keys()?, room: slots * LOCATORS_MAX }),
             verdicts: PerCpuArray::try_from(Map::PerCpuArray(data(pins, map::VERDICTS)?))
                 .map_err(|error| opened(map::VERDICTS, error))?,
             events: RingBuf::try_from(Map::RingBuf(data(pins, map::EVENTS)?))
@@ -108,8 +116,12 @@ pub fn ticks() -> Result<Ticks, AttachError> {
 /// A look takes microseconds and a tick milliseconds: a handful suffices on any machine that works.
 const TICK_TRIES: usize = 100;
 
-fn failed(map: &'static str, what: &'static str) -> impl Fn(aya::maps::MapError) -> DataPlaneError {
+pub(super) fn failed(map: &'static str, what: &'static str) -> impl Fn(aya::maps::MapError) -> DataPlaneError {
     move |error| DataPlaneError::Map { map, what, error: error.to_string() }
+}
+
+pub(super) fn locator_entry([slot, generation, k]: [u32; 3]) -> LocatorEntry {
+    LocatorEntry { slot, generation, k: k as u16, reserved: (k >> 16) as u16 }
 }
 
 impl Backing for Maps {
@@ -129,12 +141,19 @@ impl Backing for Maps {
     }
 
     fn locators(&self) -> Result<Vec<(Locator, LocatorEntry)>, DataPlaneError> {
-        let entry = |[slot, generation, k]: [u32; 3]| LocatorEntry { slot, generation, k: k as u16, reserved: 0 };
         self.locators
             .iter()
-            .map(|item| item.map(|(locator, value)| (Locator(locator), entry(value))))
+            .map(|item| item.map(|(locator, value)| (Locator(locator), locator_entry(value))))
             .collect::<Result<_, _>>()
             .map_err(failed(map::LOCATORS, "reading"))
+    }
+
+    fn locator(&self, locator: Locator) -> Result<Option<LocatorEntry>, DataPlaneError> {
+        match self.locators.get(&locator.0, 0) {
+            Ok(value) => Ok(Some(locator_entry(value))),
+            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed(map::LOCATORS, "reading")(error)),
+        }
     }
 
     fn put_keys(&mut self, slot: Slot, keys: &SteeringKeys) -> Result<(), DataPlaneError> {
@@ -143,6 +162,10 @@ impl Backing for Maps {
 
     fn keys(&self, slot: Slot) -> Result<SteeringKeys, DataPlaneError> {
         self.keys.get(&slot.0, 0).map(SteeringKeys::from_words).map_err(failed(map::KEYS, "reading"))
+    }
+
+    fn reader(&self) -> Option<Arc<Reader>> {
+        Some(Arc::clone(&self.reader))
     }
 
     fn verdicts(&self) -> Result<[u64; VERDICTS_MAX as usize], DataPlaneError> {

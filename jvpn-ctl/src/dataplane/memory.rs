@@ -6,6 +6,7 @@
 use super::DataPlaneError;
 use super::plane::{Backing, Plane};
 use super::shared::{Regions, Shared};
+use super::sweep::Reader;
 use super::ticks::Ticks;
 use jvpn_common::abi::{Event, LocatorEntry, SteeringKeys};
 use jvpn_common::ids::{Locator, Slot};
@@ -46,12 +47,20 @@ impl Backing for Nothing {
         Ok(Vec::new())
     }
 
+    fn locator(&self, _: Locator) -> Result<Option<LocatorEntry>, DataPlaneError> {
+        Ok(None)
+    }
+
     fn put_keys(&mut self, _: Slot, _: &SteeringKeys) -> Result<(), DataPlaneError> {
         Ok(())
     }
 
     fn keys(&self, _: Slot) -> Result<SteeringKeys, DataPlaneError> {
         Ok(SteeringKeys::default())
+    }
+
+    fn reader(&self) -> Option<Arc<Reader>> {
+        None
     }
 
     fn verdicts(&self) -> Result<[u64; VERDICTS_MAX as usize], DataPlaneError> {

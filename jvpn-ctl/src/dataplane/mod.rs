@@ -11,6 +11,9 @@
 mod active;
 pub mod attach;
 mod attach_error;
+pub mod cost;
+mod detach;
+pub mod held;
 pub mod kernel;
 pub mod link;
 pub mod memory;
@@ -21,12 +24,15 @@ mod relay;
 mod restore;
 mod shared;
 mod slots;
+mod sweep;
 pub mod ticks;
+pub mod trial;
 mod undo;
 mod worker;
 
 pub use plane::{Backing, Plane};
 pub use shared::{Settings, Shared};
+pub use sweep::{Picture, Reader, Tampered};
 pub use undo::Undo;
 pub use worker::{Batch, Slot as WorkerSlot, Turn, WorkerTables};
 
@@ -155,11 +161,28 @@ pub trait DataPlane: Send {
 
     /// Whether a slot holds what was committed: generation, active word, the binding it names.
     fn agrees(&self, slot: Slot, committed: &Committed) -> bool {
-        restore::agrees(self, slot, committed)
+        self.differs(slot, committed).is_none()
+    }
+
+    /// What of a slot is not as it was committed, the first thing that is not.
+    fn differs(&self, slot: Slot, committed: &Committed) -> Option<&'static str> {
+        restore::differs(self, slot, committed)
     }
 
     /// Makes a slot what was committed, whatever it holds.
     fn restore(&mut self, slot: Slot, committed: &Committed) -> Result<(), DataPlaneError>;
+
+    /// What reads the kernel's own LOCATORS and KEYS on another thread; none where the mirror is all there is.
+    fn reader(&self) -> Option<Arc<Reader>>;
+
+    /// Puts back every locator and key of which a picture shows something else than was written, if it still is so.
+    fn mend(&mut self, picture: &Picture) -> Vec<Tampered>;
+
+    /// Puts the steering keys of one slot back, if they are not those that were written.
+    fn mend_keys(&mut self, slot: Slot) -> Option<Tampered>;
+
+    /// Empties every slot that is not in use and holds something.
+    fn mend_unused(&mut self) -> Vec<Tampered>;
 
     /// Takes the sessions an earlier process left: unbinds them and reports them; what was never confirmed
     /// is freed.

@@ -4,6 +4,7 @@
 //! Must never leave half an operation behind: what fails is undone before the error is returned.
 
 use super::slots::New;
+use super::sweep::{Picture, Reader, Tampered};
 use super::undo::Step;
 use super::{Adopted, DataPlane, DataPlaneError, Settings, Shared, Undo, Verdicts};
 use jvpn_common::abi::{ActiveWord, Binding, Event, LocatorEntry, PENDING, SessionInfo, SteeringKeys};
@@ -21,10 +22,14 @@ pub trait Backing: Send {
     fn remove_locator(&mut self, locator: Locator) -> Result<(), DataPlaneError>;
     /// Every locator an earlier process left.
     fn locators(&self) -> Result<Vec<(Locator, LocatorEntry)>, DataPlaneError>;
+    /// What a locator stands for.
+    fn locator(&self, locator: Locator) -> Result<Option<LocatorEntry>, DataPlaneError>;
     /// Stores the keys of a slot.
     fn put_keys(&mut self, slot: Slot, keys: &SteeringKeys) -> Result<(), DataPlaneError>;
     /// The keys of a slot an earlier process left.
     fn keys(&self, slot: Slot) -> Result<SteeringKeys, DataPlaneError>;
+    /// What reads both on another thread; none where they are not apart from the mirror.
+    fn reader(&self) -> Option<Arc<Reader>>;
     /// Packets per verdict of the kernel program.
     fn verdicts(&self) -> Result<[u64; VERDICTS_MAX as usize], DataPlaneError>;
     /// Events sampled since the last call.
@@ -206,6 +211,22 @@ impl<B: Backing> DataPlane for Plane<B> {
 
     fn restore(&mut self, slot: Slot, committed: &Committed) -> Result<(), DataPlaneError> {
         self.put_back(slot, committed)
+    }
+
+    fn reader(&self) -> Option<Arc<Reader>> {
+        self.backing.reader()
+    }
+
+    fn mend(&mut self, picture: &Picture) -> Vec<Tampered> {
+        self.mend_picture(picture)
+    }
+
+    fn mend_keys(&mut self, slot: Slot) -> Option<Tampered> {
+        self.mend_keys_of(slot)
+    }
+
+    fn mend_unused(&mut self) -> Vec<Tampered> {
+        Self::mend_unused(self)
     }
 
     fn adopt(&mut self) -> Result<Vec<Adopted>, DataPlaneError> {

@@ -13,15 +13,18 @@ fn flags(committed: &Committed) -> u32 {
     if committed.pending { PENDING } else { 0 }
 }
 
-/// Whether a slot holds what was committed. While an entry is active its `drain_until` means nothing.
-pub(super) fn agrees(plane: &(impl DataPlane + ?Sized), slot: Slot, committed: &Committed) -> bool {
+/// The first thing of a slot that is not as it was committed. While an entry is active its `drain_until` means nothing.
+pub(super) fn differs(plane: &(impl DataPlane + ?Sized), slot: Slot, committed: &Committed) -> Option<&'static str> {
     let shared = plane.shared();
     let entry = committed.word.active();
     let named = (entry != ACTIVE_NONE).then(|| Binding { drain_until: 0, ..shared.binding(slot, entry) });
     let wanted = committed.active.map(|binding| Binding { drain_until: 0, ..binding });
-    shared.word(slot) == committed.word
-        && shared.generation(slot) == (committed.generation, flags(committed))
-        && (entry == ACTIVE_NONE || named == wanted)
+    let differs = [
+        ("active word", shared.word(slot) != committed.word),
+        ("generation", shared.generation(slot) != (committed.generation, flags(committed))),
+        ("binding", entry != ACTIVE_NONE && named != wanted),
+    ];
+    differs.into_iter().find_map(|(what, differs)| differs.then_some(what))
 }
 
 impl<B: Backing> Plane<B> {

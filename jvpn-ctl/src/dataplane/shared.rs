@@ -15,7 +15,7 @@ use jvpn_common::abi::{
 use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, Slot, TransportIndex};
 use jvpn_common::time::Duration;
 use jvpn_common::verdict::VERDICTS_MAX;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::AtomicU64;
@@ -71,6 +71,8 @@ pub(super) type Locators = HashMap<u64, LocatorEntry, BuildHasherDefault<AsItIs>
 pub(super) struct Mirror {
     pub(super) locators: Locators,
     pub(super) keys: Vec<SteeringKeys>,
+    /// Slots that were filled and not emptied since.
+    pub(super) used: BTreeSet<u32>,
     /// Locators of each slot: freeing one must not look through all of them.
     of_slot: BTreeMap<u32, Vec<Locator>>,
 }
@@ -134,6 +136,8 @@ pub struct Shared {
     pub(super) buckets: Region,
     ticks: Ticks,
     counters: Mutex<Vec<Arc<Counters>>>,
+    /// The configuration as it was last filled in.
+    configured: Mutex<Option<Config>>,
 }
 
 impl fmt::Debug for Shared {
@@ -152,6 +156,7 @@ impl Shared {
             buckets: Region::heap((BUCKET_SOURCES + BUCKET_LANES) as usize * 2),
             ticks,
             counters: Mutex::default(),
+            configured: Mutex::default(),
         }
     }
 
@@ -176,6 +181,13 @@ impl Shared {
         }
     }
 
+    /// For how much longer a worker is said to be alive.
+    #[must_use]
+    pub fn alive_for(&self, worker: usize) -> Duration {
+        let until = self.config().alive_until.get(worker).copied().unwrap_or(0);
+        self.ticks.until(until)
+    }
+
     /// Fills in the configuration, the role last.
     pub fn configure(&self, settings: &Settings) {
         let burst = self.capacity.max(1);
@@ -196,6 +208,25 @@ impl Shared {
             handshake_total_burst: burst,
             reserved: [0; 7],
         };
+        *self.configured.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
+        self.write_config(&config);
+    }
+
+    /// Writes the configuration again where it is not what was filled in; whether it was not.
+    pub fn mend_config(&self) -> bool {
+        let configured = *self.configured.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.config();
+        let Some(wanted) = configured.map(|wanted| Config { alive_until: now.alive_until, ..wanted }) else {
+            return false;
+        };
+        let differs = wanted != now;
+        if differs {
+            self.write_config(&wanted);
+        }
+        differs
+    }
+
+    fn write_config(&self, config: &Config) {
         let words = config.to_words();
         for (at, value) in words.iter().enumerate().filter(|(at, _)| *at != WORD_ROLE) {
             self.regions.config.store(at, &[*value]);
@@ -255,6 +286,11 @@ impl Shared {
     pub(super) fn set_binding(&self, slot: Slot, entry: u8, binding: &Binding) {
         let place = binding_place(entry).and_then(|at| self.place(slot, SESSION_WORDS).checked_add(at));
         self.regions.sessions.store(place.unwrap_or(usize::MAX), &binding.to_words());
+    }
+
+    /// Whether a slot's entry is all zeros.
+    pub(super) fn is_blank(&self, slot: Slot) -> bool {
+        self.regions.sessions.load::<SESSION_WORDS>(self.place(slot, SESSION_WORDS)) == [0; SESSION_WORDS]
     }
 
     /// Cold facts of a slot.

@@ -35,6 +35,7 @@ impl<B: Backing> Plane<B> {
             return Err(DataPlaneError::SlotInUse(slot));
         }
         let shared = Arc::clone(&self.shared);
+        self.mirror_mut().used.insert(slot.0);
         shared.set_word(slot, ActiveWord::default());
         shared.clear_counters(slot);
         shared.set_session_owner(slot, 0);
@@ -70,6 +71,7 @@ impl<B: Backing> Plane<B> {
         for entry in 1..=3 {
             shared.set_binding(slot, entry, &Binding::default());
         }
+        self.mirror_mut().used.remove(&slot.0);
         Ok(removed)
     }
 
@@ -92,6 +94,7 @@ impl<B: Backing> Plane<B> {
 
     pub(super) fn fill(&mut self, filled: &Filled) -> Result<(), DataPlaneError> {
         let slot = filled.slot;
+        self.mirror_mut().used.insert(slot.0);
         self.put_keys(slot, &filled.keys)?;
         for (entry, binding) in (1..).zip(&filled.bindings) {
             self.shared.set_binding(slot, entry, binding);
@@ -132,6 +135,7 @@ impl<B: Backing> Plane<B> {
                 continue;
             }
             let keys = self.backing.keys(slot)?;
+            self.mirror_mut().used.insert(slot.0);
             if let Some(place) = self.mirror_mut().keys.get_mut(slot.0 as usize) {
                 *place = keys;
             }

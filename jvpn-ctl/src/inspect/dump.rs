@@ -216,7 +216,7 @@ mod tests {
             config: config.to_words(),
             locators: [(u64::MAX, LocatorEntry { slot: 1, generation: 1, k: 2, reserved: 0 })].into(),
             sessions: [(1, session)].into(),
-            info: [(1, [1, 2, 3, 4, 5, 6, 7, 8])].into(),
+            info: [(1, [1, 2, 3, 4, 5])].into(),
             paths: [(4, [1, 2, 3, 4])].into(),
             traffic: [(1, [9; 16])].into(),
             buckets: [(3, [1, 2]), (BUCKET_SOURCES, [3, 4])].into(),

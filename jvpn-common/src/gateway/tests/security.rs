@@ -6,7 +6,7 @@ use super::*;
 use crate::message::Purpose;
 
 fn suspicious(world: &mut World, session: SessionId, reason: Reason, causes: u64) {
-    assert_eq!(world.give(Input::Suspicious { session, reason, causes }), []);
+    assert_eq!(world.give(Input::Suspicious { session, reason, causes, what: "" }), []);
 }
 
 /// The counts of the records of a kind, in their order.
@@ -32,6 +32,20 @@ fn ten_thousand_causes_are_two_records_and_none_is_forgotten() {
         assert_eq!(counts(&world, reason), [2, 9_998], "nothing came since");
         assert_eq!(world.picture(), before, "an event is a record and nothing else");
     }
+}
+
+#[test]
+fn each_thing_that_was_changed_is_said_at_once_and_its_repetitions_with_their_number() {
+    let (mut world, client) = attached();
+    let reason = Reason::SecMapTampered;
+    for what in ["keys", "a locator", "keys", "active word"] {
+        world.give(Input::Suspicious { session: client.session, reason, causes: 1, what });
+    }
+    world.pass(secs(10));
+    let records = world.records.iter().filter(|record| record.reason == Some(reason));
+    let said: Vec<String> = records.map(|record| record.details["what"].to_string()).collect();
+    assert_eq!(said, [r#""keys""#, r#""a locator""#, r#""active word""#, r#""keys""#]);
+    assert_eq!(counts(&world, reason), [1, 1, 1, 1]);
 }
 
 #[test]

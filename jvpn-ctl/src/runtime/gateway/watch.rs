@@ -1,7 +1,7 @@
-//! What the controller looks at by itself: the worker's counters, and the maps.
+//! What the controller looks at by itself: the worker's counters.
 //!
-//! Owns the memory of what was counted last, so that the engine hears differences and each cause once, and
-//! the reconcile that puts a slot back into what was committed. Must never decide what a difference means.
+//! Owns the memory of what was counted last, so that the engine hears differences and each cause once. Must never
+//! decide what a difference means.
 
 use super::Gateway;
 use super::sessions::Entry;
@@ -18,10 +18,6 @@ use std::time::Duration;
 
 /// How often the worker's counters are read for the engine. Silence is judged in seconds.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How often the maps are compared with what was committed. Whoever changes them is root already; two seconds
-/// bound how long a session is bound to what nobody proved.
-const RECONCILE_EVERY: Duration = Duration::from_secs(2);
-
 /// Counters of a slot as they were read last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counted {
@@ -34,7 +30,6 @@ struct Counted {
 pub(super) struct Watch {
     unanswered: BTreeMap<Slot, Instant>,
     counted: BTreeMap<(Slot, Generation), Counted>,
-    reconciled: Instant,
 }
 
 /// What the worker did with a slot since the last time.
@@ -78,10 +73,11 @@ impl Gateway {
     /// Tells the engine what worker and kernel program saw of every slot.
     pub(super) fn look(&mut self) {
         let now = clock::boot();
-        let (mut seen, mut causes) = (Vec::new(), Vec::new());
+        let (mut seen, mut causes, mut forged) = (Vec::new(), Vec::new(), Vec::new());
         for (slot, entry) in self.executor.sessions.iter() {
             seen.extend(self.watch.seen(slot, entry, now));
             let counted = self.watch.causes(slot, entry, &*self.executor.plane);
+            forged.extend(counted.iter().any(|&(reason, n)| reason == Reason::SecForgedTag && n > 0).then_some(slot));
             causes.extend(counted.map(|(reason, causes)| (entry.data.id(), reason, causes)));
         }
         let sessions = &self.executor.sessions;
@@ -95,15 +91,16 @@ impl Gateway {
             }
         }
         for (session, reason, causes) in causes {
-            self.suspect(session, reason, causes);
+            self.suspect(session, reason, causes, "");
         }
-        if self.watch.reconciled + RECONCILE_EVERY <= now {
-            self.watch.reconciled = now;
-            self.reconcile();
-        }
+        // With other keys in the map every tag looks forged: that must not wait for the next comparison.
+        let plane = &mut self.executor.plane;
+        let found: Vec<_> = forged.into_iter().filter_map(|slot| plane.mend_keys(slot)).collect();
+        self.tampered(&found);
+        self.interfaces.look(now);
+        self.reconcile(now);
         self.open_sockets();
         self.look_at_storage();
-        self.interfaces.look(now);
         let available = !self.executor.audit.is_failing() && !self.executor.keeper.is_failing();
         self.input(Input::Order(Order::Storage { available }));
     }
@@ -119,26 +116,9 @@ impl Gateway {
         }
     }
 
-    /// Compares every committed slot with the maps; what differs is put back and recorded.
-    fn reconcile(&mut self) {
-        self.carry_out();
-        let differing: Vec<_> = {
-            let plane = &self.executor.plane;
-            self.engine.committed().filter(|(_, slot, committed)| !plane.agrees(*slot, committed)).collect()
-        };
-        for (session, slot, committed) in differing {
-            let found = self.executor.plane.word(slot);
-            tracing::warn!(%session, %slot, ?found, ?committed, "a map holds what nobody committed; it is put back");
-            if let Err(error) = self.executor.plane.restore(slot, &committed) {
-                tracing::error!(%error, %session, "could not put a slot back");
-            }
-            self.suspect(session, Reason::SecMapTampered, 1);
-        }
-    }
-
-    fn suspect(&mut self, session: SessionId, reason: Reason, causes: u64) {
+    pub(super) fn suspect(&mut self, session: SessionId, reason: Reason, causes: u64, what: &'static str) {
         if causes > 0 {
-            self.input(Input::Suspicious { session, reason, causes });
+            self.input(Input::Suspicious { session, reason, causes, what });
         }
     }
 }

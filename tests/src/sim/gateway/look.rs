@@ -44,7 +44,7 @@ impl GatewayHost {
         }
         let mut out = Vec::new();
         for (session, reason, causes) in causes.into_iter().filter(|(.., causes)| *causes > 0) {
-            out.extend(self.give(now, Input::Suspicious { session, reason, causes }, checker, cover));
+            out.extend(self.give(now, Input::Suspicious { session, reason, causes, what: "" }, checker, cover));
         }
         out
     }
@@ -77,7 +77,7 @@ impl GatewayHost {
         if self.frozen.is_some() {
             return Vec::new();
         }
-        let input = Input::Suspicious { session, reason: Reason::SecInnerSpoof, causes: 1_000 };
+        let input = Input::Suspicious { session, reason: Reason::SecInnerSpoof, causes: 1_000, what: "" };
         self.give(now, input, checker, cover)
     }
 
