@@ -406,7 +406,7 @@ fn contains(bytes: &[u8], word: &[u8]) -> bool {
 
 #[test]
 fn the_debug_build_says_of_every_packet_what_became_of_it() {
-    let mut laboratory = Laboratory::with(&variant(), TICK, NOW);
+    let mut laboratory = Laboratory::with(&variant(), Program::Gateway, TICK, NOW);
     let mut log = Log::of(laboratory.id()).unwrap();
     let mut maps = KernelMaps::of(&mut laboratory);
     let mut lines = 0;
@@ -432,7 +432,7 @@ fn a_release_has_no_log_and_costs_nothing_for_it() {
     assert!(contains(&logging, b"AYA_LOGS") && !contains(release, b"AYA_LOG"));
     let laboratory = Laboratory::new(TICK, NOW);
     assert!(matches!(Log::of(laboratory.id()), Err(FollowError::Silent)));
-    let with_log = Laboratory::with(&logging, TICK, NOW).verified();
+    let with_log = Laboratory::with(&logging, Program::Gateway, TICK, NOW).verified();
     println!("verified instructions: {} without, {with_log} with", laboratory.verified());
     assert!(laboratory.verified() < with_log);
 }

@@ -157,7 +157,10 @@ pub fn plan(interface: &str, pins: &Pins) -> Result<Plan, AttachError> {
 pub fn load(options: &LoadOptions) -> Result<Loaded, AttachError> {
     let LoadOptions { interface, pins, .. } = options;
     into_maps(options, |program, plan| {
-        pins.unmark(Mark::Off, interface);
+        for mark in [Mark::Off, Mark::Trial] {
+            // What an operator took off comes back; a trial that still runs was refused above.
+            pins.unmark(mark, interface);
+        }
         if replace(program, options)? {
             return Ok((None, ()));
         }

@@ -40,6 +40,7 @@ use jvpn_common::abi::{ActiveWord, Event, PathCounters, SessionInfo, Traffic};
 use jvpn_common::ids::{Generation, Locator, SessionId, Slot, TransportIndex};
 use jvpn_common::mapop::{Committed, MapOp};
 use jvpn_common::verdict::{VERDICTS_MAX, Verdict};
+use std::ops::Range;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -181,8 +182,8 @@ pub trait DataPlane: Send {
     /// Puts the steering keys of one slot back, if they are not those that were written.
     fn mend_keys(&mut self, slot: Slot) -> Option<Tampered>;
 
-    /// Empties every slot that is not in use and holds something.
-    fn mend_unused(&mut self) -> Vec<Tampered>;
+    /// Empties every one of these slots that is not in use and holds something.
+    fn mend_unused(&mut self, slots: Range<u32>) -> Vec<Tampered>;
 
     /// Takes the sessions an earlier process left: unbinds them and reports them; what was never confirmed
     /// is freed.

@@ -12,6 +12,7 @@ use jvpn_common::ids::{Generation, Locator, Slot};
 use jvpn_common::mapop::{Committed, MapOp};
 use jvpn_common::time::Duration;
 use jvpn_common::verdict::VERDICTS_MAX;
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 /// The maps that are not arrays in shared memory.
@@ -225,8 +226,8 @@ impl<B: Backing> DataPlane for Plane<B> {
         self.mend_keys_of(slot)
     }
 
-    fn mend_unused(&mut self) -> Vec<Tampered> {
-        Self::mend_unused(self)
+    fn mend_unused(&mut self, slots: Range<u32>) -> Vec<Tampered> {
+        self.mend_unused_of(slots)
     }
 
     fn adopt(&mut self) -> Result<Vec<Adopted>, DataPlaneError> {

@@ -13,6 +13,7 @@ use jvpn_common::abi::{LocatorEntry, SessionInfo, SteeringKeys, map};
 use jvpn_common::ids::{Locator, Slot};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 /// Something in the maps that this process never wrote, or that is not there any more. It was put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,9 +135,9 @@ impl<B: Backing> Plane<B> {
         Some(Tampered { slot: used.then_some(slot), what })
     }
 
-    /// Empties every slot that is not in use and holds something.
-    pub(super) fn mend_unused(&mut self) -> Vec<Tampered> {
-        let all = (0..self.shared.capacity()).map(Slot);
+    /// Empties every one of these slots that is not in use and holds something.
+    pub(super) fn mend_unused_of(&mut self, slots: Range<u32>) -> Vec<Tampered> {
+        let all = slots.take_while(|slot| *slot < self.shared.capacity()).map(Slot);
         let foreign: Vec<_> = {
             let mirror = self.mirror();
             let empty = |slot: &Slot| self.shared.is_blank(*slot) && self.shared.info(*slot) == SessionInfo::default();

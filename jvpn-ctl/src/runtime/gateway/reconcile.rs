@@ -4,6 +4,7 @@
 //! host's here, each kind at most once in a while. Must never decide what a difference means for a session.
 
 use super::Gateway;
+use super::watch::LOOK_EVERY;
 use crate::dataplane::{DataPlaneError, Picture, Reader, Tampered};
 use crate::runtime::clock;
 use jvpn_common::event::{Context, Event, Record};
@@ -12,6 +13,7 @@ use jvpn_common::mapop::Committed;
 use jvpn_common::reason::Reason;
 use jvpn_common::time::Instant;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
@@ -39,9 +41,19 @@ pub(super) struct Reconcile {
     last: Instant,
     reading: Option<Receiver<Result<Picture, DataPlaneError>>>,
     host: BTreeMap<String, Waiting>,
+    /// The first slot that is looked at next.
+    slot: u32,
 }
 
 impl Reconcile {
+    /// The slots to look at this time: all of them in two seconds, since a million at once would hold the event loop.
+    fn share(&mut self, capacity: u32) -> Range<u32> {
+        let looks = u32::try_from(RECONCILE_EVERY.as_millis() / LOOK_EVERY.as_millis()).unwrap_or(1);
+        let from = if self.slot < capacity { self.slot } else { 0 };
+        self.slot = from.saturating_add(capacity.div_ceil(looks));
+        from..self.slot
+    }
+
     fn read(&mut self, reader: Arc<Reader>) {
         let (sender, receiver) = mpsc::channel();
         // Nobody listens any more when the gateway ends meanwhile.
@@ -99,14 +111,15 @@ impl Gateway {
         for what in self.reconcile.waiting() {
             self.host_tampered(&what, 0);
         }
+        self.carry_out();
+        let slots = self.reconcile.share(self.executor.plane.capacity());
+        let found = self.executor.plane.mend_unused(slots);
+        self.tampered(&found);
         if self.reconcile.last + RECONCILE_EVERY > now {
             return;
         }
         self.reconcile.last = now;
-        self.carry_out();
         self.reconcile_slots();
-        let found = self.executor.plane.mend_unused();
-        self.tampered(&found);
         if self.executor.plane.shared().mend_config() {
             self.host_tampered("configuration", 1);
         }
@@ -172,6 +185,18 @@ impl Gateway {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_slot_is_looked_at_within_two_seconds() {
+        for capacity in [1, 7, 8, 4_096, 1_048_576] {
+            let mut reconcile = Reconcile::default();
+            for _ in 0..3 {
+                let seen: Vec<_> = (0..8).map(|_| reconcile.share(capacity)).collect();
+                let all = |slot: u32| seen.iter().any(|share| share.contains(&slot));
+                assert!((0..capacity).step_by(3).chain([capacity - 1]).all(all), "{capacity}: {seen:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_finding_is_recorded_at_once_and_its_repetitions_with_their_number() {
