@@ -60,6 +60,10 @@ number!(
     OpId(u64)
 );
 number!(
+    /// Number of a relay in its owner's configuration.
+    RelayId(u16)
+);
+number!(
     /// Which text of the policy was in force.
     PolicyVersion(u32)
 );

@@ -33,6 +33,8 @@ pub mod message;
 pub mod net;
 pub mod reason;
 #[cfg(feature = "engine")]
+pub mod relay;
+#[cfg(feature = "engine")]
 pub mod replay;
 #[cfg(feature = "engine")]
 pub mod sabotage;

@@ -31,6 +31,9 @@ pub const HANDSHAKE_LEN: usize = 1_200;
 /// UDP payload to which requests that will be answered are padded.
 pub const CONTROL_LEN: usize = 200;
 
+/// Bytes a relay and its owner append to each other's datagrams. With them message 1 still fits the smallest IPv6 MTU.
+pub const TRAILER_LEN: usize = 32;
+
 /// Header, and AEAD tag of everything sealed.
 pub const HEADER_LEN: usize = 24;
 /// See [`HEADER_LEN`].

@@ -49,6 +49,26 @@ fn the_lifecycle_page_holds_the_table_the_graph_the_timers_and_the_policy() {
 }
 
 #[test]
+fn the_pages_of_maps_and_inspection_hold_every_verdict() {
+    for (name, text) in [("maps.md", page::verdicts()), ("inspect.md", page::verdict_advice())] {
+        same(name, |found| {
+            page::fill(found, "verdicts", &text).unwrap_or_else(|| panic!("docs/{name} has no block `verdicts`"))
+        });
+    }
+}
+
+#[test]
+fn every_map_is_shown_on_the_page_of_inspection_and_described_on_the_page_of_maps() {
+    for name in ["inspect.md", "maps.md"] {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+        let page = std::fs::read_to_string(path).expect("the page is there");
+        for map in jvpn_common::abi::map::ALL {
+            assert!(page.contains(map), "docs/{name} says nothing of {map}");
+        }
+    }
+}
+
+#[test]
 fn a_page_without_the_block_is_not_filled() {
     assert_eq!(page::fill("nothing", "graph", "x"), None);
     let text = "a\n<!-- begin generated: g -->\nold\n<!-- end generated: g -->\nb";

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod dataplane;
+pub mod inspect;
 pub mod observe;
 pub mod runtime;
 pub mod store;

@@ -1,13 +1,14 @@
 //! The maps, and steering's view of them.
 //!
-//! Owns the map definitions (typed in BTF, so that `bpftool map dump` prints fields) and every load and
-//! store of their values. The kernel's maps are memory that other processors and user space write at the
+//! Owns the map definitions (typed in BTF, so that `bpftool map dump` prints fields), every load and store of
+//! their values, and the helpers that read what no map holds. The kernel's maps are memory that other processors and user space write at the
 //! same time: nothing here hands out a reference to what may change while it is read, and what must be
 //! whole is loaded word by word with `read_volatile`. Must never count twice, and never lock.
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerfEventArray, RingBuf};
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns};
+use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_redirect};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
@@ -104,9 +105,14 @@ impl Session for Slot {
 
     #[inline(always)]
     fn entry(&self, entry: u8) -> Binding {
+        Binding::from_words(self.words(entry))
+    }
+
+    #[inline(always)]
+    fn words(&self, entry: u8) -> [u64; 4] {
         const { assert!(LAST_ENTRY + 4 <= SESSION_WORDS) };
         let Some(at) = binding_place(entry) else {
-            return Binding::from_words([0; 4]);
+            return [0; 4];
         };
         let mut at = at as u64;
         // The compiler knows the place to be small and would leave the comparison out, or fold its offset
@@ -115,7 +121,7 @@ impl Session for Slot {
         // offset, which the kernel refuses.)
         unsafe { asm!("{0} = {0}", inout(reg) at, options(nomem, nostack)) };
         if at > LAST_ENTRY as u64 {
-            return Binding::from_words([0; 4]);
+            return [0; 4];
         }
         let word = self.0.cast::<u64>().wrapping_add(at as usize);
         let mut words = [0; 4];
@@ -125,7 +131,7 @@ impl Session for Slot {
             words[i] = unsafe { ptr::read_volatile(word.wrapping_add(i)) };
             i += 1;
         }
-        Binding::from_words(words)
+        words
     }
 
     #[inline(always)]
@@ -336,4 +342,23 @@ pub(crate) fn report(ctx: &XdpContext, event: Event) {
     let place: &mut Event = entry.write(event);
     EVENT_TAP.output(ctx, place, 0);
     entry.submit(BPF_RB_NO_WAKEUP);
+}
+
+/// Words of `struct bpf_fib_lookup`.
+pub(crate) const FIB_WORDS: usize = 8;
+
+/// Asks the kernel's routes and neighbours; the answer stands in `asked`, 0 means that there is one.
+#[inline(always)]
+pub(crate) fn fib_lookup(ctx: &XdpContext, asked: &mut [u64; FIB_WORDS]) -> i64 {
+    let size = size_of::<[u64; FIB_WORDS]>();
+    // SAFETY: the helper takes the context this program was called with, and reads and writes `size` bytes, which
+    // are this array's own.
+    unsafe { bpf_fib_lookup(ctx.as_ptr(), asked.as_mut_ptr().cast(), size as i32, 0) }
+}
+
+/// Hands the frame to another interface: the action to end with.
+#[inline(always)]
+pub(crate) fn redirect(ifindex: u32) -> u32 {
+    // SAFETY: a helper of two numbers.
+    unsafe { bpf_redirect(ifindex, 0) as u32 }
 }

@@ -36,6 +36,8 @@ pub const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
 /// `XDP_TX`.
 pub const XDP_TX: u32 = 3;
+/// `XDP_REDIRECT`.
+pub const XDP_REDIRECT: u32 = 4;
 
 /// The tag of a datagram whose first 24 bytes are its header, by the SipHash crate. `body` is covered for
 /// probes, echoes and notices.
@@ -64,6 +66,15 @@ pub fn datagram(kind: u8, flags: u16, locator: u64, k: u16, counter: u64, rest: 
         let tag = tag(KEYS.up, &bytes, k);
         bytes[4..8].copy_from_slice(&tag.to_le_bytes());
     }
+    bytes
+}
+
+/// A datagram of a session from its owner: the flag is set, the tag is of that direction.
+#[must_use]
+pub fn down(kind: u8, flags: u16, locator: u64, k: u16, counter: u64, rest: &[u8]) -> Vec<u8> {
+    let mut bytes = datagram(kind, flags | 1, locator, k, counter, rest);
+    let tag = tag(KEYS.down, &bytes, k);
+    bytes[4..8].copy_from_slice(&tag.to_le_bytes());
     bytes
 }
 

@@ -41,18 +41,20 @@ pub const WITHOUT_FRAMES: [(Verdict, &str); 11] = [
 /// Verdicts that one IP version cannot have.
 pub const ONE_VERSION: [(Verdict, bool); 2] = [(Verdict::IpOptions, false), (Verdict::ExtensionHeader, true)];
 
-type Change = fn(&mut State);
-const AS_IT_IS: Change = |_| {};
+pub(crate) type Change = fn(&mut State);
+pub(crate) const AS_IT_IS: Change = |_| {};
 
-struct Ends {
-    v6: bool,
-    client: SocketAddr,
-    gateway: SocketAddr,
-    bound: u32,
+/// Both ends in one IP version, and the slots that are of it.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub v6: bool,
+    pub client: SocketAddr,
+    pub gateway: SocketAddr,
+    pub bound: u32,
     expired: u32,
 }
 
-const ENDS: [Ends; 2] = [
+pub(crate) const ENDS: [Ends; 2] = [
     Ends { v6: false, client: CLIENT_V4, gateway: GATEWAY_V4, bound: slot::V4, expired: slot::EXPIRED_V4 },
     Ends { v6: true, client: CLIENT_V6, gateway: GATEWAY_V6, bound: slot::V6, expired: slot::EXPIRED_V6 },
 ];
@@ -62,48 +64,60 @@ const ENDS: [Ends; 2] = [
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     for ends in &ENDS {
-        let mut list = List { ends, cases: &mut cases };
-        list.not_ours();
-        list.for_user();
-        list.answered();
-        list.outer_refusals();
-        list.header_refusals();
-        list.session_refusals();
-        list.handshakes();
-        list.probes();
+        let mut list = List { ends, cases: &mut cases, world: State::world };
+        list.of_both_programs();
+        list.data();
+        list.directions();
+        list.dead_worker();
     }
     cases
 }
 
-struct List<'a> {
-    ends: &'a Ends,
-    cases: &'a mut Vec<Case>,
+/// The list while it grows.
+#[derive(Debug)]
+pub(crate) struct List<'a> {
+    pub ends: &'a Ends,
+    pub cases: &'a mut Vec<Case>,
+    /// The maps before a change.
+    pub world: fn() -> State,
 }
 
-fn from_port(client: SocketAddr, offset: u16) -> SocketAddr {
+pub(crate) fn from_port(client: SocketAddr, offset: u16) -> SocketAddr {
     SocketAddr::new(client.ip(), client.port() + offset)
 }
 
-fn wrong_tag(mut datagram: Vec<u8>) -> Vec<u8> {
+pub(crate) fn wrong_tag(mut datagram: Vec<u8>) -> Vec<u8> {
     datagram[4] ^= 1;
     datagram
 }
 
 impl List<'_> {
-    fn push(&mut self, verdict: Verdict, change: Change, frame: Vec<u8>) {
-        let mut state = State::world();
+    /// What a gateway's program and a relay's have in common.
+    pub(crate) fn of_both_programs(&mut self) {
+        self.not_ours();
+        self.for_user();
+        self.answered();
+        self.outer_refusals();
+        self.header_refusals();
+        self.session_refusals();
+        self.handshakes();
+        self.probes();
+    }
+
+    pub(crate) fn push(&mut self, verdict: Verdict, change: Change, frame: Vec<u8>) {
+        let mut state = (self.world)();
         change(&mut state);
         self.cases.push(Case { verdict, v6: self.ends.v6, state, frame });
     }
 
     /// A datagram from the client's port plus `offset`; every third one in a VLAN.
-    fn datagram(&mut self, verdict: Verdict, change: Change, offset: u16, payload: &[u8]) {
+    pub(crate) fn datagram(&mut self, verdict: Verdict, change: Change, offset: u16, payload: &[u8]) {
         let vlan = self.cases.len() % 3 == 2;
         let frame = packet::frame(from_port(self.ends.client, offset), self.ends.gateway, vlan, payload);
         self.push(verdict, change, frame);
     }
 
-    fn plain(&self, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn plain(&self, payload: &[u8]) -> Vec<u8> {
         packet::frame(self.ends.client, self.ends.gateway, false, payload)
     }
 
@@ -149,6 +163,10 @@ impl List<'_> {
         self.datagram(Verdict::Control, AS_IT_IS, 0, &packet::control(locator(bound, 0, false), 0, 1));
         self.datagram(Verdict::Control, AS_IT_IS, 9, &packet::control(locator(bound, 2, true), 2, 7));
         self.datagram(Verdict::Control, AS_IT_IS, 0, &packet::control(locator(slot::PENDING, 0, false), 0, 0));
+    }
+
+    fn data(&mut self) {
+        let bound = self.ends.bound;
         self.datagram(Verdict::Data, AS_IT_IS, 0, &packet::data(locator(bound, 0, false), 0, u64::MAX, 16));
         self.datagram(Verdict::Data, counted, 0, &packet::data(locator(bound, 0, false), 0, 1, 1_300));
         self.datagram(Verdict::Data, AS_IT_IS, 1, &packet::data(locator(bound, 1, false), 1, 2, 100));
@@ -237,9 +255,6 @@ impl List<'_> {
         for (kind, flags) in [(4, 4), (5, 2), (6, 0x8000), (6, 2)] {
             self.datagram(Verdict::BadFlags, AS_IT_IS, 0, &packet::datagram(kind, flags, known, 0, 1, &[0; 60]));
         }
-        for (kind, flags) in [(4, 3), (5, 1), (6, 1)] {
-            self.datagram(Verdict::BadDirection, AS_IT_IS, 0, &packet::datagram(kind, flags, known, 0, 1, &[0; 60]));
-        }
         for payload in
             [packet::data(known, 0, 1, 60), packet::control(known, 0, 1), probe, packet::data(known, 1, 1, 60)]
         {
@@ -272,6 +287,16 @@ impl List<'_> {
         {
             self.datagram(Verdict::PendingSlot, AS_IT_IS, 0, &payload);
         }
+    }
+
+    fn directions(&mut self) {
+        let known = locator(self.ends.bound, 0, false);
+        for (kind, flags) in [(4, 3), (5, 1), (6, 1)] {
+            self.datagram(Verdict::BadDirection, AS_IT_IS, 0, &packet::datagram(kind, flags, known, 0, 1, &[0; 60]));
+        }
+    }
+
+    fn dead_worker(&mut self) {
         let dead = locator(self.ends.bound, 0, true);
         for len in [16, 60, 1_200] {
             self.datagram(Verdict::WorkerDead, AS_IT_IS, 0, &packet::data(dead, 0, 1, len));
@@ -340,7 +365,7 @@ fn slot_bucket(state: &mut State, which: BucketField, at: u64, tokens: u64) {
 }
 
 /// Records with a past: sequences 60 and 64 of k = 0 were seen, and other counters are not zero.
-fn counted(state: &mut State) {
+pub(crate) fn counted(state: &mut State) {
     for (at, path) in (0..).zip(&mut state.paths) {
         *path = PathCounters { k: at % 4, probes: 3, highest: 64, window: 0b1_0001, data: 11 };
     }

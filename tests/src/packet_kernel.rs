@@ -5,11 +5,12 @@
 //! privileges or object it says which command is missing.
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
-use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use jvpn_common::abi::{Config, Event, LAYOUT_HASH, PATHS_PER_SLOT, map};
 use jvpn_common::limits::LOCATORS_MAX;
 use jvpn_common::verdict::VERDICTS_MAX;
+use jvpn_ctl::dataplane::attach::Program;
 use jvpn_ctl::dataplane::object;
 use jvpn_ctl::dataplane::pins::Pins;
 use std::process;
@@ -20,7 +21,7 @@ use std::sync::atomic::Ordering::Relaxed;
 pub const SLOTS: u32 = 8;
 
 /// A pin directory that goes with its owner, also when loading panics.
-struct Private(Pins);
+pub(crate) struct Private(pub(crate) Pins);
 
 impl Drop for Private {
     fn drop(&mut self) {
@@ -34,6 +35,7 @@ impl Drop for Private {
 pub struct Laboratory {
     ebpf: Ebpf,
     pins: Private,
+    program: Program,
 }
 
 impl std::fmt::Debug for Laboratory {
@@ -52,14 +54,30 @@ pub struct Outcome {
 }
 
 impl Laboratory {
-    /// Loads the program with its own maps. With a `tick` of zero it sees real time.
+    /// Loads a gateway's program with its own maps. With a `tick` of zero it sees real time.
     #[must_use]
     pub fn new(tick: u64, now: u64) -> Self {
+        Self::of(Program::Gateway, tick, now)
+    }
+
+    /// The same with either program.
+    #[must_use]
+    pub fn of(program: Program, tick: u64, now: u64) -> Self {
+        let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
+        Self::load(bytes, program, tick, now)
+    }
+
+    /// A gateway's program of another object.
+    #[must_use]
+    pub fn with(bytes: &[u8], tick: u64, now: u64) -> Self {
+        Self::load(bytes, Program::Gateway, tick, now)
+    }
+
+    fn load(bytes: &[u8], program: Program, tick: u64, now: u64) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "these tests load a kernel program and need root: sudo -E cargo xtask test"
         );
-        let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
         let pins = Private(private_pins());
         let mut loader = EbpfLoader::new();
         loader.override_global("FIXED_TICK", &tick, true).override_global("FIXED_NOW", &now, true);
@@ -75,11 +93,11 @@ impl Laboratory {
             loader.map_pin_path(name, pins.0.map(name));
         }
         let mut ebpf = loader.load(bytes).expect("the kernel takes the maps");
-        for name in ["jvpn_wan", "jvpn_clock"] {
+        for name in [program.name(), "jvpn_clock"] {
             let program: &mut Xdp = ebpf.program_mut(name).expect("named").try_into().expect("XDP");
             program.load().expect("the verifier takes the program");
         }
-        let mut laboratory = Self { ebpf, pins };
+        let mut laboratory = Self { ebpf, pins, program };
         let config = Config { layout: LAYOUT_HASH, max_sessions: SLOTS, hz: 250, ..Config::default() };
         laboratory.array::<[u64; 32]>(map::CONFIG).set(0, config.to_words(), 0).expect("CONFIG");
         laboratory
@@ -97,18 +115,31 @@ impl Laboratory {
         self.program().info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0)
     }
 
+    /// Id of the program in this kernel.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.program().info().expect("a loaded program").id()
+    }
+
     fn program(&self) -> &Xdp {
-        self.ebpf.program("jvpn_wan").expect("named").try_into().expect("XDP")
+        self.ebpf.program(self.program.name()).expect("named").try_into().expect("XDP")
     }
 
     /// Runs the program over a frame of at least 14 bytes.
     #[must_use]
     pub fn run(&self, frame: &[u8]) -> Outcome {
-        let mut out = vec![0; frame.len() + 64];
+        // No byte of what stood there may be taken for the frame's.
+        let mut out = vec![0x5a; frame.len() + 64];
         let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
         let result = self.program().test_run(options).expect("BPF_PROG_TEST_RUN");
         out.truncate(result.data_size_out as usize);
         Outcome { action: result.return_value, frame: out }
+    }
+
+    /// The XDP action over a frame larger than one buffer, or why the kernel does not run it.
+    pub fn action(&self, frame: &[u8]) -> Result<u32, String> {
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        self.program().test_run(options).map(|result| result.return_value).map_err(|error| format!("{error:?}"))
     }
 
     /// Nanoseconds a run of `repeat` took on average.
@@ -117,6 +148,14 @@ impl Laboratory {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
         let result = self.program().test_run(options).expect("BPF_PROG_TEST_RUN");
         u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Runs the program over `repeat` frames in pages of their own, in batches as a driver brings them; what passes goes
+    /// on to this namespace's loopback.
+    pub fn live(&self, frame: &[u8], repeat: u32) {
+        let attrs = TestRunAttrs::new().xdp_live_frames(64);
+        let options = TestRunOptions { data_in: Some(frame), repeat, attrs, ..TestRunOptions::default() };
+        let _ = self.program().test_run(options).expect("BPF_PROG_TEST_RUN with live frames: Linux 5.18 or later");
     }
 
     fn data(&self, name: &str) -> MapData {
@@ -144,8 +183,15 @@ impl Laboratory {
     /// The verdict counters.
     #[must_use]
     pub fn verdicts(&self) -> PerCpuArray<MapData, u64> {
-        PerCpuArray::try_from(Map::PerCpuArray(self.data(map::VERDICTS))).expect("VERDICTS")
+        verdicts_at(&self.pins.0)
     }
+}
+
+/// The verdict counters pinned there.
+#[must_use]
+pub fn verdicts_at(pins: &Pins) -> PerCpuArray<MapData, u64> {
+    let data = MapData::from_pin(pins.map(map::VERDICTS)).expect("pinned");
+    PerCpuArray::try_from(Map::PerCpuArray(data)).expect("VERDICTS")
 }
 
 /// All counts of all processors.
@@ -159,6 +205,17 @@ pub fn counted(verdicts: &PerCpuArray<MapData, u64>) -> Vec<u64> {
 #[must_use]
 pub fn drained(events: &mut RingBuf<MapData>) -> Vec<Event> {
     std::iter::from_fn(|| events.next().map(|item| Event::from_bytes(&item).expect("an event"))).collect()
+}
+
+/// The kernel program with the features that no release has, as `cargo xtask test` and `bench` build it in the target
+/// directory.
+#[must_use]
+pub fn variant() -> Vec<u8> {
+    const PLACE: &str = "ebpf-lab/bpfel-unknown-none/ebpf/jvpn";
+    let own = std::env::current_exe().expect("own path");
+    let found = own.ancestors().map(|dir| dir.join(PLACE)).find(|path| path.is_file());
+    let path = found.unwrap_or_else(|| panic!("no {PLACE} above {}: cargo xtask test --only build-lab", own.display()));
+    std::fs::read(path).expect("readable")
 }
 
 /// A pin directory of this test's own. bpffs is mounted if it is not.

@@ -7,8 +7,8 @@ use crate::packet::{self, KEYS};
 use crate::packet_kernel::{Laboratory, SLOTS};
 use aya::maps::{Array, HashMap, MapData};
 use jvpn_common::abi::{
-    ActiveWord, BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, LAYOUT_HASH, LocatorEntry, PENDING,
-    PathCounters, ROLE_GATEWAY, SessionEntry, SteeringKeys, TrafficField, map, mapped,
+    ActiveWord, BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, Hop, LAYOUT_HASH, LocatorEntry,
+    OWNERS_MAX, Owner, PENDING, PathCounters, ROLE_GATEWAY, SessionEntry, SteeringKeys, TrafficField, map, mapped,
 };
 use jvpn_common::steer::{Session, Tables};
 use jvpn_common::verdict::{VERDICTS_MAX, Verdict};
@@ -40,7 +40,14 @@ pub struct State {
     pub traffic: Vec<[u64; 16]>,
     /// `BUCKETS`.
     pub buckets: Vec<Bucket>,
+    /// `OWNERS`, those there are.
+    pub owners: BTreeMap<u32, Owner>,
+    /// `HOPS`, those there are.
+    pub hops: BTreeMap<u16, Hop>,
 }
+
+/// Ids of `HOPS` below this are used by the packet suites.
+pub const HOPS_USED: u16 = 16;
 
 /// The slots of the world. Each has locators for k = 0, 1 and 2, of a living and of a dead worker.
 pub mod slot {
@@ -121,6 +128,8 @@ impl State {
             paths: vec![PathCounters::default(); SLOTS as usize * 4],
             traffic: vec![[0; 16]; SLOTS as usize],
             buckets: vec![Bucket::default(); (BUCKET_SOURCES + BUCKET_LANES) as usize],
+            owners: BTreeMap::new(),
+            hops: BTreeMap::new(),
         }
     }
 }
@@ -142,6 +151,14 @@ impl Session for Entry {
     fn flags(&self) -> u32 {
         self.0.flags
     }
+    fn owner(&self) -> u32 {
+        self.0.owner
+    }
+}
+
+/// Whether an entry of this sequence was written and is not being written.
+const fn written(sequence: u64) -> bool {
+    sequence != 0 && sequence.is_multiple_of(2)
 }
 
 /// The host's tables over a [`State`].
@@ -214,6 +231,12 @@ impl Tables for HostMaps {
     fn set_bucket(&self, index: u32, bucket: &Bucket) {
         self.state.borrow_mut().buckets[index as usize] = *bucket;
     }
+    fn owner(&self, index: u32) -> Option<Owner> {
+        self.fixed.owners.get(&index).copied().filter(|owner| written(owner.sequence))
+    }
+    fn hop(&self, id: u16) -> Option<Hop> {
+        self.fixed.hops.get(&id).copied().filter(|hop| written(hop.sequence))
+    }
     fn lane(&self) -> u32 {
         0
     }
@@ -240,6 +263,8 @@ pub struct KernelMaps {
     paths: Array<MapData, [u64; 4]>,
     traffic: Array<MapData, [u64; 16]>,
     buckets: Array<MapData, [u64; 2]>,
+    owners: Array<MapData, [u64; 10]>,
+    hops: Array<MapData, [u64; 6]>,
 }
 
 impl std::fmt::Debug for KernelMaps {
@@ -248,13 +273,16 @@ impl std::fmt::Debug for KernelMaps {
     }
 }
 
-fn session_words(entry: &SessionEntry) -> [u64; 16] {
+/// An entry as its words in memory.
+#[must_use]
+pub fn session_words(entry: &SessionEntry) -> [u64; 16] {
     let mut words = [0; 16];
     words[0] = entry.active;
     words[1] = u64::from(entry.generation) | u64::from(entry.flags) << 32;
     for (at, binding) in entry.bindings.iter().enumerate() {
         words[2 + at * 4..6 + at * 4].copy_from_slice(&binding.to_words());
     }
+    words[14] = u64::from(entry.owner);
     words
 }
 
@@ -270,6 +298,8 @@ impl KernelMaps {
             paths: laboratory.array(map::PATHS),
             traffic: laboratory.array(map::TRAFFIC),
             buckets: laboratory.array(map::BUCKETS),
+            owners: laboratory.array(map::OWNERS),
+            hops: laboratory.array(map::HOPS),
         }
     }
 
@@ -289,6 +319,14 @@ impl KernelMaps {
         (0..).zip(&state.paths).for_each(|(at, path)| self.paths.set(at, path.to_words(), 0).expect("PATHS"));
         (0..).zip(&state.traffic).for_each(|(at, words)| self.traffic.set(at, words, 0).expect("TRAFFIC"));
         (0..).zip(&state.buckets).for_each(|(at, bucket)| self.set_bucket(at, bucket));
+        for at in 0..OWNERS_MAX {
+            let owner = state.owners.get(&at).copied().unwrap_or_default();
+            self.owners.set(at, owner.to_words(), 0).expect("OWNERS");
+        }
+        for at in 0..HOPS_USED {
+            let hop = state.hops.get(&at).copied().unwrap_or_default();
+            self.hops.set(u32::from(at), hop.to_words(), 0).expect("HOPS");
+        }
     }
 
     fn set_bucket(&mut self, at: u32, bucket: &Bucket) {
@@ -337,6 +375,14 @@ impl KernelMaps {
                 self.locators.get(locator, 0).expect("LOCATORS") == value
             })
             && self.locators.keys().count() == state.locators.len()
+            && (0..OWNERS_MAX).all(|at| {
+                let owner = state.owners.get(&at).copied().unwrap_or_default();
+                self.owners.get(&at, 0).expect("OWNERS") == owner.to_words()
+            })
+            && (0..HOPS_USED).all(|at| {
+                let hop = state.hops.get(&at).copied().unwrap_or_default();
+                self.hops.get(&u32::from(at), 0).expect("HOPS") == hop.to_words()
+            })
     }
 }
 

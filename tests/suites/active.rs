@@ -14,6 +14,7 @@ use jvpn_common::time::{Duration, Instant};
 use jvpn_common::verdict::Verdict;
 use jvpn_ctl::dataplane::kernel::Kernel;
 use jvpn_ctl::dataplane::{DataPlane, Settings, WorkerTables};
+use jvpn_tests::bench::program::{GIVEN_UP, Measured, RACE, RACE_BLIND, RETIRED, RETRIED, SEEN, Shape, TORN, Writes};
 use jvpn_tests::packet::{self, KEYS};
 use jvpn_tests::packet_kernel::Laboratory;
 use jvpn_tests::size;
@@ -180,6 +181,16 @@ fn with_the_active_entry_as_the_spare_one_a_mixture_is_seen() {
 
 /// A session that jumps between two clients for as long as `meanwhile` takes. How often it jumped.
 fn jumping<T: Send>(plane: &mut Kernel, meanwhile: impl FnOnce() -> T + Send) -> (T, u64) {
+    let clients = [FIRST, SECOND].map(client);
+    jumping_to(plane, |seq| clients[seq as usize % 2], meanwhile)
+}
+
+/// The same to wherever the number of the word says.
+fn jumping_to<T: Send>(
+    plane: &mut Kernel,
+    binding: impl Fn(u32) -> Binding,
+    meanwhile: impl FnOnce() -> T + Send,
+) -> (T, u64) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let result = scope.spawn(|| {
@@ -193,8 +204,8 @@ fn jumping<T: Send>(plane: &mut Kernel, meanwhile: impl FnOnce() -> T + Send) ->
         let mut word = plane.word(SLOT);
         while !done.load(Ordering::Relaxed) {
             let entry = word.spare();
-            let binding = client(if jumps.is_multiple_of(2) { FIRST } else { SECOND });
             word = word.successor(0, entry);
+            let binding = binding(word.seq());
             plane.apply(&MapOp::Binding { slot: SLOT, entry, binding }).expect("a spare entry");
             plane.apply(&MapOp::Activate { slot: SLOT, word }).expect("a word");
             jumps += 1;
@@ -225,16 +236,19 @@ fn plane(laboratory: &Laboratory) -> Kernel {
         handshake_total_rate: 0,
     });
     plane.shared().set_alive(0, Duration::from_secs(3_600));
-    let install = MapOp::Install {
+    plane.apply(&installation()).expect("an empty slot");
+    plane
+}
+
+fn installation() -> MapOp {
+    MapOp::Install {
         slot: SLOT,
         generation: Generation(1),
         keys: KEYS,
         locators: vec![(TransportIndex(0), Locator(LOCATOR))],
         pending: false,
         session: SessionId([1; 16]),
-    };
-    plane.apply(&install).expect("an empty slot");
-    plane
+    }
 }
 
 #[test]
@@ -267,6 +281,120 @@ fn the_kernel_program_never_accepts_one_clients_address_with_the_others_port() {
     assert_eq!(mixed.kernel(Verdict::Data), 0, "a mixture was accepted");
     assert_eq!(mixed.kernel(Verdict::NotBound) + mixed.kernel(Verdict::Torn), turns as u64 * 50_000);
     assert!(jumps > 100_000 && whole > 1_000 && verdicts.kernel(Verdict::NotBound) > mixed.kernel(Verdict::NotBound));
+}
+
+/// What the kernel's reader counts in its own slot.
+#[derive(Debug)]
+struct Counted {
+    seen: u64,
+    retried: u64,
+    given_up: u64,
+    torn: u64,
+    retired: u64,
+}
+
+impl Counted {
+    fn of(measured: &mut Measured) -> Self {
+        let words = measured.counted().unwrap();
+        let [seen, retried, given_up, torn, retired] = [SEEN, RETRIED, GIVEN_UP, TORN, RETIRED].map(|at| words[at]);
+        Self { seen, retried, given_up, torn, retired }
+    }
+}
+
+/// Runs a reading program beside a session that jumps as fast as it can, until `enough` or patience ends.
+fn kernel_race(
+    program: &'static str,
+    patience: HostDuration,
+    enough: impl Fn(&Counted) -> bool + Sync,
+) -> (Counted, u64) {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let shape = Shape { slots: 8, rows: 1, writes: Writes::Nothing, drop: true };
+    let mut measured = Measured::load(shape, &[0; 64]).unwrap();
+    let mut plane = Kernel::open(measured.pins()).unwrap();
+    plane.apply(&installation()).unwrap();
+    // The reader compares with what the word's number says, and finds the first binding before the first jump.
+    jumping_to(&mut plane, numbered, || {
+        let start = Clock::now();
+        loop {
+            let _ = measured.run(program, 20_000, false).unwrap();
+            let counted = Counted::of(&mut measured);
+            if enough(&counted) || start.elapsed() > patience {
+                return counted;
+            }
+        }
+    })
+}
+
+/// At the long size until 10⁹ reads or a minute, whichever is first; always until enough retries.
+#[test]
+fn the_kernel_program_reads_no_mixture_and_no_binding_that_was_replaced() {
+    let (least, reads) = size::of((HostDuration::ZERO, 0), (HostDuration::from_secs(60), 1_000_000_000));
+    let start = Clock::now();
+    let long_enough = |counted: &Counted| counted.seen >= reads || start.elapsed() >= least;
+    let (counted, jumps) =
+        kernel_race(RACE, PATIENCE, |counted| counted.retried >= RETRIES_MIN && long_enough(counted));
+    println!("{counted:?}, {jumps} jumps");
+    assert!(counted.retried >= RETRIES_MIN, "no race happened: {counted:?}, {jumps} jumps");
+    assert_eq!((counted.torn, counted.retired), (0, 0), "{counted:?}");
+    assert!(counted.seen > counted.given_up * 100, "what changed twice is given up, and that is rare: {counted:?}");
+}
+
+#[test]
+fn a_kernel_program_without_the_second_look_reads_mixtures() {
+    let (counted, jumps) = kernel_race(RACE_BLIND, PATIENCE, |counted| counted.torn > 0);
+    println!("{counted:?}, {jumps} jumps");
+    assert!(counted.torn > 0, "the sabotage was not caught: {counted:?}, {jumps} jumps");
+    assert!(counted.torn < counted.seen, "most reads meet no jump: {counted:?}");
+}
+
+/// Frames in pages of their own, in batches as a driver brings them, through the product's program.
+#[test]
+fn live_frames_from_a_mixture_or_a_retired_binding_never_pass_while_the_session_jumps() {
+    const RETIRED_CLIENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)), 7_777);
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let laboratory = Laboratory::new(0, 0);
+    let mut plane = plane(&laboratory);
+    let word = plane.word(SLOT);
+    let retired = [
+        MapOp::Binding { slot: SLOT, entry: word.spare(), binding: client(RETIRED_CLIENT) },
+        MapOp::Activate { slot: SLOT, word: word.successor(0, word.spare()) },
+    ];
+    plane.apply_all(&retired).expect("a spare entry");
+    let data = packet::data(LOCATOR, 0, 1, 40);
+    let frame = |address: SocketAddr, port: SocketAddr| {
+        packet::frame(SocketAddr::new(address.ip(), port.port()), packet::GATEWAY_V4, false, &data)
+    };
+    let _ = laboratory.run(&frame(RETIRED_CLIENT, RETIRED_CLIENT));
+    let before = plane.verdicts().expect("VERDICTS");
+    assert_eq!(before.kernel(Verdict::Data), 1, "it was bound");
+    let refused = [frame(FIRST, SECOND), frame(SECOND, FIRST), frame(RETIRED_CLIENT, RETIRED_CLIENT)];
+    let turns = size::of(60, 600);
+    // The first jump away from the retired binding is made before the first frame comes.
+    let (batches, jumps) = jumping_after_one(&mut plane, || {
+        let batch = |frame: &Vec<u8>| laboratory.live(frame, 50_000);
+        refused.iter().cycle().take(turns).for_each(batch);
+        turns as u64
+    });
+    let refusals = plane.verdicts().expect("VERDICTS");
+    assert_eq!(refusals.kernel(Verdict::Data), 1, "a mixture or a retired binding was accepted");
+    let (bound, torn) = (refusals.kernel(Verdict::NotBound), refusals.kernel(Verdict::Torn));
+    assert_eq!(bound + torn, batches * 50_000);
+    let ((), more) = jumping(&mut plane, || laboratory.live(&frame(FIRST, FIRST), 200_000));
+    let after = plane.verdicts().expect("VERDICTS");
+    let whole = after.kernel(Verdict::Data) - 1;
+    println!("{jumps} + {more} jumps, {} live frames refused, {torn} torn, {whole} accepted", bound + torn);
+    assert!(jumps > 100_000 && whole > 1_000, "no race happened");
+}
+
+/// As [`jumping`], but `meanwhile` begins after the first jump.
+fn jumping_after_one<T: Send>(plane: &mut Kernel, meanwhile: impl FnOnce() -> T + Send) -> (T, u64) {
+    let word = plane.word(SLOT);
+    let first = [
+        MapOp::Binding { slot: SLOT, entry: word.spare(), binding: client(FIRST) },
+        MapOp::Activate { slot: SLOT, word: word.successor(0, word.spare()) },
+    ];
+    plane.apply_all(&first).expect("a spare entry");
+    jumping(plane, meanwhile)
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn play_and_recompute() {
     let document = document(&output);
     let acts = document["acts"].as_array().expect("acts");
     let names: Vec<&str> = acts.iter().filter_map(|act| act["name"].as_str()).collect();
-    assert_eq!(names, ["silent_death", "nat_rebind", "planned_jump", "restart", "dead_gateway"]);
+    assert_eq!(names, ["silent_death", "nat_rebind", "planned_jump", "restart", "dead_gateway", "relay"]);
     for act in acts {
         assert_eq!(act["pass"], Value::Bool(true), "{act:#}");
     }

@@ -43,6 +43,18 @@ fn command(route: Route, verb: &str) -> Command {
 pub(crate) fn build(ready: &Ready) -> anyhow::Result<()> {
     let mut cargo = command(ready.route, "build");
     cargo.args(["--profile", "ebpf", "--target-dir"]).arg(paths::ebpf());
+    finish(ready, cargo)
+}
+
+/// Builds the object at `paths::object_lab()`: a line of log for each packet, and programs that are measured. In a
+/// directory of its own, so that no release is made of it.
+pub(crate) fn build_lab(ready: &Ready) -> anyhow::Result<()> {
+    let mut cargo = command(ready.route, "build");
+    cargo.args(["--profile", "ebpf", "--all-features", "--target-dir"]).arg(paths::ebpf_lab());
+    finish(ready, cargo)
+}
+
+fn finish(ready: &Ready, cargo: Command) -> anyhow::Result<()> {
     let (ok, text) = progress::run("building the kernel program", 25, Output::Inherited, || run::run_reading(cargo))?;
     if !ok {
         match tool::explain(&text, ready.compiler) {
@@ -67,7 +79,7 @@ pub(crate) fn clippy(ready: &Ready) -> anyhow::Result<()> {
     };
     // The build's own profile and directory: its proc macros are compiled there already, and cargo
     // keeps what a wrapper made apart from what it did not.
-    cargo.args(["--profile", "ebpf", "--target-dir"]).arg(paths::ebpf());
+    cargo.args(["--profile", "ebpf", "--all-features", "--target-dir"]).arg(paths::ebpf());
     if ready.route == Route::Nightly {
         cargo.args(["--", "-Dwarnings"]);
     }

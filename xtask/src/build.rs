@@ -6,9 +6,26 @@ use crate::setup::{self, Ready};
 use crate::{Args, bpf, no_args, paths, run};
 
 pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
+    if let [word] = args
+        && word == "--log"
+    {
+        return logging();
+    }
     no_args("build", args)?;
     everything()?;
     eprintln!("built: {} and {}", paths::object().display(), paths::binary("jvpn-ctl").display());
+    Ok(())
+}
+
+/// The binaries with a kernel program that writes a line for each packet. The next build without it is a release again.
+fn logging() -> anyhow::Result<()> {
+    let ready = setup::ensure()?;
+    bpf::build_lab(&ready)?;
+    let mut cargo = run::cargo(&["build", "--release", "--package", "jvpn-ctl"]);
+    cargo.env("JVPN_EBPF_OBJECT", paths::object_lab());
+    progress::run("building the binaries", 240, Output::Inherited, || run::run(cargo))?;
+    let binary = paths::binary("jvpn-ctl");
+    eprintln!("built: {0} with logging\nnext: {0} load IFACE && {0} trace --live IFACE", binary.display());
     Ok(())
 }
 

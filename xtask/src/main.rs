@@ -40,7 +40,12 @@ const VERBS: &[Verb] = &[
         help: "install what is missing (root), or say how; --check changes nothing",
         run: setup::run,
     },
-    Verb { name: "build", args: "", help: "kernel program first, then the binaries with it embedded", run: build::run },
+    Verb {
+        name: "build",
+        args: "[--log]",
+        help: "kernel program first, then the binaries with it embedded; --log: one that logs each packet",
+        run: build::run,
+    },
     Verb { name: "load", args: "IFACE [ARGS]", help: "build, then `jvpn-ctl load`", run: load::load },
     Verb { name: "unload", args: "IFACE [ARGS]", help: "build, then `jvpn-ctl unload`", run: load::unload },
     Verb {

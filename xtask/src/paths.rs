@@ -39,6 +39,16 @@ pub(crate) fn object() -> PathBuf {
     ebpf().join("bpfel-unknown-none/ebpf/jvpn")
 }
 
+/// Target directory of the kernel program with the features that no release has.
+pub(crate) fn ebpf_lab() -> PathBuf {
+    target().join("ebpf-lab")
+}
+
+/// That program. Tests and benches look for it here.
+pub(crate) fn object_lab() -> PathBuf {
+    ebpf_lab().join("bpfel-unknown-none/ebpf/jvpn")
+}
+
 /// A release binary of the workspace.
 pub(crate) fn binary(name: &str) -> PathBuf {
     target().join("release").join(name)

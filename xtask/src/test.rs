@@ -84,6 +84,8 @@ fn perform(job: &Job, size: Size, ready: &mut Option<Ready>) -> anyhow::Result<(
             (Action::Deny, _) => deny(),
             (Action::Rebuild, _) => rebuild(),
             (Action::Vectors, _) => vectors(),
+            (Action::BuildLab, Some(ready)) => bpf::build_lab(ready),
+            (Action::BuildLab, None) => bpf::build_lab(&build::everything()?),
             (Action::ClippyEbpf, Some(ready)) => bpf::clippy(ready),
             (Action::ClippyEbpf, None) => bpf::clippy(&build::everything()?),
             (Action::Cargo(commands), _) => progress::run(step.name, step.guess_s, Output::Inherited, || {

@@ -87,12 +87,6 @@ impl Binding {
     pub fn remote(&self) -> SocketAddr {
         SocketAddr::new(Ipv6Addr::from(self.address).to_canonical(), self.port)
     }
-
-    /// Whether a datagram from `source` under transport index `k` belongs to this binding.
-    #[must_use]
-    pub fn matches(&self, source: &[u8; 16], port: u16, k: u16) -> bool {
-        self.address == *source && self.port == port && self.k == k
-    }
 }
 
 impl Binding {

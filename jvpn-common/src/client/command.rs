@@ -113,6 +113,8 @@ pub struct PathUp {
     pub metered: bool,
     /// Whether its outer packets are IPv6; a dual-stack interface is two paths.
     pub v6: bool,
+    /// The endpoint it leads to, where an interface has a path to each of several; else it uses one after the other.
+    pub endpoint: Option<SocketAddr>,
     /// MTU of its interface.
     pub link_mtu: u16,
 }

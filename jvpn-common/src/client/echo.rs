@@ -56,19 +56,26 @@ impl Engine {
             self.hurry_handshake(id);
             return;
         }
+        if let Some(path) = self.paths.get_mut(&id) {
+            path.refuses = body.status & STATUS_ALIVE == 0;
+        }
         if body.status & STATUS_ALIVE == 0 {
-            session.unresponsive_seen = self.now;
-            if session.unresponsive.is_none() {
-                session.unresponsive = Some(self.now);
-                self.condition(Reason::GatewayUnresponsive, true);
+            if session.active == id {
+                self.on_refusing(sent);
             }
             return;
+        }
+        if session.active != id && session.unresponsive.is_some_and(|since| sent >= since) {
+            session.alive_elsewhere = Some(sent);
         }
         self.end_unresponsive(id);
         self.hurry_handshake(id);
         let Some(session) = &mut self.session else { return };
         let bound = body.status & STATUS_BOUND != 0;
         let active = session.active == id;
+        if active {
+            session.alive_elsewhere = None;
+        }
         if session.lost.is_some() {
             self.seek();
         } else if active && bound {
@@ -83,6 +90,21 @@ impl Engine {
             self.lose(Reason::NoDelivery, first);
         } else {
             self.consider_better(id);
+        }
+    }
+
+    /// The active path says that the worker is not alive. No path helps against that, unless another one said the
+    /// opposite in between: then it is a relay on this path that has lost its owner, and this path that is dead.
+    fn on_refusing(&mut self, sent: crate::time::Instant) {
+        let Some(session) = &mut self.session else { return };
+        session.unresponsive_seen = self.now;
+        if session.alive_elsewhere.is_some_and(|elsewhere| sent > elsewhere) {
+            session.alive_elsewhere = None;
+            return self.lose(Reason::GatewayUnresponsive, sent);
+        }
+        if session.unresponsive.is_none() {
+            session.unresponsive = Some(self.now);
+            self.condition(Reason::GatewayUnresponsive, true);
         }
     }
 

@@ -182,7 +182,7 @@ impl Engine {
     }
 
     fn on_path_up(&mut self, info: PathUp) {
-        let endpoint = self.first_endpoint(info.v6);
+        let endpoint = info.endpoint.or_else(|| self.first_endpoint(info.v6));
         match self.paths.get_mut(&info.path) {
             Some(path) => {
                 let was_up = path.up;
@@ -269,7 +269,7 @@ impl Engine {
 
     /// The endpoint after the one a path uses, of its family.
     fn rotate_endpoint(&mut self, id: PathId) {
-        let Some(path) = self.paths.get_mut(&id) else { return };
+        let Some(path) = self.paths.get_mut(&id).filter(|path| path.info.endpoint.is_none()) else { return };
         let family: Vec<_> =
             self.config.endpoints.iter().copied().filter(|endpoint| endpoint.is_ipv6() == path.info.v6).collect();
         let place = family.iter().position(|endpoint| Some(*endpoint) == path.endpoint);

@@ -76,6 +76,8 @@ pub(super) struct Path {
     owed: VecDeque<Instant>,
     /// When it was last probed.
     pub(super) probed: Option<Instant>,
+    /// Its last echo said that nobody behind it works: a dead worker, or a relay whose owner is silent.
+    pub(super) refuses: bool,
     /// Small probes lost in a row.
     pub(super) missed: u32,
     /// Until when the gateway or a failed request bars it from BETTER and VALIDATE.
@@ -99,6 +101,7 @@ impl Path {
             echoed: None,
             owed: VecDeque::new(),
             probed: None,
+            refuses: false,
             missed: 0,
             barred: None,
             streak: 0,
@@ -121,6 +124,7 @@ impl Path {
         self.echoed = None;
         self.owed.clear();
         self.probed = None;
+        self.refuses = false;
         self.missed = 0;
         self.barred = None;
         self.streak = 0;
@@ -152,7 +156,7 @@ impl Path {
 
     /// Whether it answered lately and has missed nothing since.
     pub(super) fn alive(&self, now: Instant, within: Duration) -> bool {
-        self.usable() && self.missed == 0 && self.heard.is_some_and(|heard| now.since(heard) <= within)
+        self.usable() && !self.refuses && self.missed == 0 && self.heard.is_some_and(|heard| now.since(heard) <= within)
     }
 
     /// After which time a probe is lost.

@@ -103,7 +103,9 @@ impl Engine {
             let factor = if self.flowing(true) { WITNESS_INTERVALS } else { 2 * WITNESS_INTERVALS };
             return Some((heard + timing.probe_interval).min(probed + timing.probe_interval * factor));
         }
-        if (1..=STANDBY_RETRIES).contains(&path.missed) {
+        // Whether it is the gateway or a relay on the active path, the others know.
+        let refused = self.paths.get(&session.active).is_some_and(|active| active.refuses);
+        if refused || (1..=STANDBY_RETRIES).contains(&path.missed) {
             return Some(probed + RECOVERY_PROBE);
         }
         let factor = if path.info.metered { METERED_FACTOR } else { 1 };

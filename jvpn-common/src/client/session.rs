@@ -92,6 +92,8 @@ pub(super) struct Session {
     pub(super) silence: DataSilence,
     /// Since when echoes say that the worker is not alive.
     pub(super) unresponsive: Option<Instant>,
+    /// When the probe was sent whose echo on another path said, after that, that the worker is alive.
+    pub(super) alive_elsewhere: Option<Instant>,
     /// When the last such echo came.
     pub(super) unresponsive_seen: Instant,
     /// Highest data counter a notice was believed for, of the active transport.
@@ -138,6 +140,7 @@ impl Session {
             reported: None,
             silence: DataSilence::default(),
             unresponsive: None,
+            alive_elsewhere: None,
             unresponsive_seen: now,
             noticed: None,
             seen: VecDeque::new(),

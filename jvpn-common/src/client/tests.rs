@@ -20,6 +20,8 @@ use crate::wire::probe::{self, Body, STATUS_ALIVE, STATUS_BOUND};
 use crate::wire::{Header, Kind};
 use core::net::SocketAddr;
 
+mod refusing;
+
 const A: PathId = PathId(1);
 const B: PathId = PathId(2);
 const START: Instant = Instant(10_000_000_000);
@@ -75,7 +77,15 @@ impl Pair {
 
     fn up(&mut self, path: PathId, label: &str, class: PathClass) {
         let label = Label::new(label);
-        self.give(Input::PathUp(PathUp { path, label, class, metered: false, v6: false, link_mtu: 1_500 }));
+        self.give(Input::PathUp(PathUp {
+            path,
+            label,
+            class,
+            metered: false,
+            v6: false,
+            endpoint: None,
+            link_mtu: 1_500,
+        }));
     }
 
     fn wait(&mut self, duration: Duration) {

@@ -9,16 +9,19 @@
 //! seal/        key ──▶ SealingKey (owns its counters)   OpeningKey (owns its windows)
 //! frame.rs     what stands around a handshake message: type, index, mac1, mac2
 //! cookie.rs    mac1, mac2, cookie reply        challenge.rs   the cookie of a reattach
+//! trailer.rs   what stands behind a datagram between relay and owner      link.rs  their stream
 //! suite.rs     which AEAD seals data, and how much a key may do
 //! ```
 
 pub mod challenge;
 pub mod cookie;
 pub mod frame;
+pub mod link;
 pub mod noise;
 pub mod schedule;
 pub mod seal;
 pub mod suite;
+pub mod trailer;
 
 pub use schedule::{Directions, EpochKeys};
 pub use seal::{Aead, ControlOpener, ControlSealer, OpeningKey, SealingKey};

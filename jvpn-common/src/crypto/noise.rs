@@ -164,12 +164,17 @@ impl Responder {
 }
 
 fn builder<'a>(entropy: &mut dyn Entropy) -> Result<Builder<'a>, NoiseError> {
-    let params: NoiseParams = PATTERN.parse()?;
+    builder_of(PATTERN, entropy)
+}
+
+/// A builder of any pattern over our primitives.
+pub(super) fn builder_of<'a>(pattern: &str, entropy: &mut dyn Entropy) -> Result<Builder<'a>, NoiseError> {
+    let params: NoiseParams = pattern.parse()?;
     let seed = Secret::generate(entropy);
     Ok(Builder::with_resolver(params, Box::new(Resolver { seed })))
 }
 
-fn write(state: &mut HandshakeState, payload: &[u8], overhead: usize) -> Result<Vec<u8>, NoiseError> {
+pub(super) fn write(state: &mut HandshakeState, payload: &[u8], overhead: usize) -> Result<Vec<u8>, NoiseError> {
     if payload.len() + overhead > MESSAGE_MAX {
         return Err(NoiseError::Length);
     }
@@ -179,7 +184,7 @@ fn write(state: &mut HandshakeState, payload: &[u8], overhead: usize) -> Result<
     Ok(message)
 }
 
-fn read(state: &mut HandshakeState, message: &[u8], overhead: usize) -> Result<Vec<u8>, NoiseError> {
+pub(super) fn read(state: &mut HandshakeState, message: &[u8], overhead: usize) -> Result<Vec<u8>, NoiseError> {
     if message.len() > MESSAGE_MAX {
         return Err(NoiseError::Length);
     }

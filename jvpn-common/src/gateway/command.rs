@@ -6,7 +6,7 @@
 use super::handshake::{Job, JobResult};
 use crate::crypto::Suite;
 use crate::event::Record;
-use crate::ids::{Epoch, Generation, OpId, SessionId, Slot, TransportIndex, Version};
+use crate::ids::{Epoch, Generation, OpId, RelayId, SessionId, Slot, TransportIndex, Version};
 use crate::mapop::MapOp;
 use crate::message::Label;
 use crate::reason::Reason;
@@ -20,6 +20,19 @@ use ipnet::IpNet;
 pub enum Hop {
     /// At one of its own sockets.
     Local,
+    /// Through a relay, which vouches for the client's address.
+    Relay(RelayId),
+}
+
+impl Hop {
+    /// The relay, if it is one.
+    #[must_use]
+    pub const fn relay(self) -> Option<RelayId> {
+        match self {
+            Self::Local => None,
+            Self::Relay(relay) => Some(relay),
+        }
+    }
 }
 
 /// Where a datagram came from and where it arrived; answers go back the same way.
@@ -29,7 +42,7 @@ pub struct Origin {
     pub hop: Hop,
     /// The client's outer address.
     pub client: SocketAddr,
-    /// The gateway's address it was sent to.
+    /// The address it was sent to: the gateway's, or the relay's.
     pub gateway: SocketAddr,
 }
 

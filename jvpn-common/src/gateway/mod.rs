@@ -66,7 +66,7 @@ use std::collections::{BTreeMap, VecDeque};
 use table::Table;
 pub use view::{Drop, SessionView, View};
 
-/// Local addresses a gateway may have; more are answered from but never bound to.
+/// Addresses a gateway and its relays may have; more are answered from but never bound to.
 const GATEWAYS_MAX: usize = 64;
 
 /// What an alarm is for. The order decides ties.
@@ -97,7 +97,7 @@ pub struct Engine {
     admission: Admission,
     challenge: ChallengeSecret,
     table: Table,
-    gateways: Vec<core::net::SocketAddr>,
+    gateways: Vec<(Hop, core::net::SocketAddr)>,
     computing: BTreeMap<OpId, Computing>,
     committing: BTreeMap<OpId, Change>,
     commands: VecDeque<Command>,
@@ -237,10 +237,11 @@ impl Engine {
 
     /// The 4-tuple of an origin as the core and the maps know it.
     fn path(&mut self, origin: Origin) -> Option<Path> {
-        let index = match self.gateways.iter().position(|known| *known == origin.gateway) {
+        let here = (origin.hop, origin.gateway);
+        let index = match self.gateways.iter().position(|known| *known == here) {
             Some(index) => index,
             None if self.gateways.len() < GATEWAYS_MAX => {
-                self.gateways.push(origin.gateway);
+                self.gateways.push(here);
                 self.gateways.len() - 1
             }
             None => return None,
@@ -250,19 +251,19 @@ impl Engine {
 
     /// The way to a path.
     fn origin(&self, path: Path) -> Option<Origin> {
-        let gateway = *self.gateways.get(usize::from(path.gateway()))?;
-        Some(Origin { hop: Hop::Local, client: path.remote(), gateway })
+        let (hop, gateway) = *self.gateways.get(usize::from(path.gateway()))?;
+        Some(Origin { hop, client: path.remote(), gateway })
     }
 
-    /// The gateway's own addresses, in the order bindings number them.
+    /// The addresses clients were heard at, in the order bindings number them: the gateway's own and its relays'.
     #[must_use]
-    pub fn gateway_addresses(&self) -> Vec<core::net::SocketAddr> {
-        self.gateways.clone()
+    pub fn gateways(&self) -> &[(Hop, core::net::SocketAddr)] {
+        &self.gateways
     }
 
-    /// The gateway's own address of an index in a binding.
+    /// The address of an index in a binding.
     #[must_use]
     pub fn gateway_address(&self, index: u16) -> Option<core::net::SocketAddr> {
-        self.gateways.get(usize::from(index)).copied()
+        self.gateways.get(usize::from(index)).map(|(_, address)| *address)
     }
 }

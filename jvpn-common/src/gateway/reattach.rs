@@ -86,6 +86,10 @@ impl Engine {
         let transport = Transport { k: came.k, path, label, class, mtu, since: self.now };
         let validated = match proof {
             Some(proof) => self.proven(asked, transport, proof),
+            // A relay's echo tells the relay's time, and a relay proves nothing for its clients.
+            None if came.origin.hop.relay().is_some() => {
+                Err(Refusal::new(RefusalKind::Invalid, Reason::PathUnvalidated))
+            }
             None => self.known(came.slot, transport, &policy, request.quoted_echo),
         };
         let validated =

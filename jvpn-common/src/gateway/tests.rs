@@ -12,6 +12,7 @@ mod maps;
 mod outbox;
 mod reattach;
 mod rekey;
+mod relay;
 mod resume;
 mod security;
 mod sound;

@@ -1,8 +1,9 @@
-//! The Internet checksum (RFC 1071), always in full.
+//! The Internet checksum (RFC 1071) in full for answers, and replaced in part (RFC 1624) for what is forwarded.
 //!
 //! Owns sums over little-endian words: the ones' complement sum does not care for byte order as long as it
-//! is written back in the order it was read. An incoming checksum is never continued: over a veth it may
-//! be unfinished, and nothing finishes it after the packet turned round.
+//! is written back in the order it was read. An answer never continues an incoming checksum: over a veth it
+//! may be unfinished, and nothing finishes it after the packet turned round. What is forwarded keeps the
+//! sender's: a payload that was damaged on the way must not get a checksum that hides it.
 
 use crate::steer::Frame;
 
@@ -39,6 +40,21 @@ pub const fn finish(sum: u64) -> [u8; 2] {
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     (!(sum as u16)).to_le_bytes()
+}
+
+/// The sum of a word of 8 bytes.
+#[must_use]
+#[inline(always)]
+pub const fn halves(word: u64) -> u64 {
+    (word & 0xffff_ffff) + (word >> 32)
+}
+
+/// The sum behind a checksum after `old`, a sum over some of what it covers, was replaced by `new`: RFC 1624,
+/// equation 3. A checksum that was wrong stays wrong. `new` must not be 0: its two zeros would be told apart.
+#[must_use]
+#[inline(always)]
+pub const fn replaced(checksum: [u8; 2], old: u64, new: u64) -> u64 {
+    !u16::from_le_bytes(checksum) as u64 + u16::from_le_bytes(finish(old)) as u64 + new
 }
 
 /// The same for UDP, where zero would mean "none".

@@ -6,6 +6,12 @@ use super::checksum;
 
 /// Bytes of the header.
 pub const LEN: usize = 20;
+/// Place of the total length.
+pub const LENGTH_AT: usize = 2;
+/// Place of the time to live; protocol and checksum follow.
+pub const TTL_AT: usize = 8;
+/// Place of the source; the destination follows.
+pub const ADDRESSES_AT: usize = 12;
 /// Hop limit of answers, as the kernel's default.
 pub const TTL: u8 = 64;
 

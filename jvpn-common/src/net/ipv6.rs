@@ -6,6 +6,12 @@ use super::checksum;
 
 /// Bytes of the header.
 pub const LEN: usize = 40;
+/// Place of the payload length.
+pub const LENGTH_AT: usize = 4;
+/// Place of the hop limit.
+pub const HOP_LIMIT_AT: usize = 7;
+/// Place of the source; the destination follows.
+pub const ADDRESSES_AT: usize = 8;
 /// Hop limit of answers, as the kernel's default.
 pub const HOP_LIMIT: u8 = 64;
 /// Next header: fragment.

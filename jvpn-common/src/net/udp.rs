@@ -1,9 +1,11 @@
 //! The UDP header (RFC 768).
 //!
-//! Owns the 8 bytes. Must never send a zero checksum: IPv6 forbids it, and in IPv4 it switches GRO off.
+//! Owns the 8 bytes. Must never turn a checksum into zero: IPv6 forbids it, and in IPv4 it switches GRO off.
 
 /// Bytes of the header.
 pub const LEN: usize = 8;
+/// Place of the checksum.
+pub const CHECKSUM_AT: usize = 6;
 /// Protocol number.
 pub const PROTOCOL: u8 = 17;
 

@@ -1,4 +1,4 @@
-//! Reference pages as text: the table, its graph, the policy keys, the reason codes.
+//! Reference pages as text: the table, its graph, the policy keys, the reason codes, the verdicts.
 //!
 //! Owns how they look. Must never say a thing that is not read from the table it describes: the files under
 //! `docs/` are compared with this by a test.
@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::policy::{KEYS, Policy};
 use super::transition::{Act, Place, Row, TABLE, TIMERS};
 use crate::reason::{Class, Reason};
+use crate::verdict::{self, Verdict};
 
 /// The places of a row in as few words as the glossary has for them.
 fn from(row: &Row) -> String {
@@ -47,6 +48,38 @@ pub fn transitions() -> String {
         let detail = row.detail.map_or_else(String::new, |detail| format!(" + {detail}"));
         let (from, on, guard, reason) = (from(row), row.on, row.guard, row.reason);
         let _ = writeln!(page, "| {} | {from} | {on} | {guard} | {to} | {also} | {reason}{detail} |", number + 1);
+    }
+    page
+}
+
+const fn class_of(verdict: Verdict) -> &'static str {
+    match verdict.class() {
+        verdict::Class::Pass => "pass",
+        verdict::Class::User => "user",
+        verdict::Class::Answer => "answer",
+        verdict::Class::Forward => "forward",
+        verdict::Class::Drop => "drop",
+    }
+}
+
+/// What becomes of a packet, by number.
+#[must_use]
+pub fn verdicts() -> String {
+    let mut page = String::from("| number | verdict | class | meaning |\n|--:|---|---|---|\n");
+    for &verdict in Verdict::ALL {
+        let (number, class, meaning) = (verdict as u16, class_of(verdict), verdict.meaning());
+        let _ = writeln!(page, "| {number} | `{verdict}` | {class} | {meaning} |");
+    }
+    page
+}
+
+/// What to do about it.
+#[must_use]
+pub fn verdict_advice() -> String {
+    let mut page = String::from("| verdict | class | meaning | what to do |\n|---|---|---|---|\n");
+    for &verdict in Verdict::ALL {
+        let (class, meaning, advice) = (class_of(verdict), verdict.meaning(), verdict.advice());
+        let _ = writeln!(page, "| `{verdict}` | {class} | {meaning} | {advice} |");
     }
     page
 }

@@ -5,6 +5,7 @@
 //! mean that the copies belong together. Different ones mean a jump in between: one retry, and a second
 //! jump within nanoseconds is a torn read. Must never compare anything before both words are equal.
 
+use super::address::Address;
 use super::tables::Session;
 use crate::abi::{ACTIVE_NONE, ActiveWord, Binding};
 
@@ -32,24 +33,44 @@ pub enum Relation {
     Unbound,
 }
 
+/// The same by words. A packet's way stays with them: bytes that come from one of two reads would take sixteen times
+/// as much of the kernel's small stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    word: ActiveWord,
+    active: [u64; 4],
+    draining: [u64; 4],
+}
+
 /// The bindings of a slot, or `None` when the word changed twice meanwhile.
 #[inline(always)]
 pub fn read(session: &impl Session) -> Option<Bound> {
-    read_once(session).or_else(|| read_once(session))
+    words(session).map(Named::bound)
 }
 
 /// One try: word, entries, word.
 #[inline(always)]
 pub fn read_once(session: &impl Session) -> Option<Bound> {
-    let word = ActiveWord(session.word());
-    let active = named(session, word.active());
-    let draining = named(session, word.draining());
-    (session.word() == word.0).then_some(Bound { word, active, draining })
+    words_once(session).map(Named::bound)
+}
+
+/// [`read`] by words.
+#[inline(always)]
+pub(super) fn words(session: &impl Session) -> Option<Named> {
+    words_once(session).or_else(|| words_once(session))
 }
 
 #[inline(always)]
-fn named(session: &impl Session, entry: u8) -> Binding {
-    if entry == ACTIVE_NONE { Binding::default() } else { session.entry(entry) }
+fn words_once(session: &impl Session) -> Option<Named> {
+    let word = ActiveWord(session.word());
+    let active = named(session, word.active());
+    let draining = named(session, word.draining());
+    (session.word() == word.0).then_some(Named { word, active, draining })
+}
+
+#[inline(always)]
+fn named(session: &impl Session, entry: u8) -> [u64; 4] {
+    if entry == ACTIVE_NONE { [0; 4] } else { session.words(entry) }
 }
 
 impl Bound {
@@ -58,19 +79,41 @@ impl Bound {
     pub fn active(&self) -> Option<&Binding> {
         (self.word.active() != ACTIVE_NONE).then_some(&self.active)
     }
+}
+
+impl Named {
+    #[inline(always)]
+    const fn bound(self) -> Bound {
+        let (active, draining) = (Binding::from_words(self.active), Binding::from_words(self.draining));
+        Bound { word: self.word, active, draining }
+    }
+
+    /// The words of the active binding, where data may be sent.
+    #[inline(always)]
+    pub(super) fn active(&self) -> Option<[u64; 4]> {
+        (self.word.active() != ACTIVE_NONE).then_some(self.active)
+    }
 
     /// How `address`, `port` under transport index `k` stands to the session at `tick`.
-    #[must_use]
     #[inline(always)]
-    pub fn relation(&self, address: &[u8; 16], port: u16, k: u16, tick: u64) -> Relation {
-        if self.word.active() != ACTIVE_NONE && self.active.matches(address, port, k) {
+    pub(super) fn relation(&self, address: &[u8; 16], port: u16, k: u16, tick: u64) -> Relation {
+        let address = Address::of(address);
+        if self.word.active() != ACTIVE_NONE && matches(self.active, address, port, k) {
             Relation::Active
-        } else if self.word.draining() != ACTIVE_NONE && self.draining.matches(address, port, k) {
-            if tick <= self.draining.drain_until { Relation::Draining } else { Relation::Expired }
+        } else if self.word.draining() != ACTIVE_NONE && matches(self.draining, address, port, k) {
+            let [.., drain_until] = self.draining;
+            if tick <= drain_until { Relation::Draining } else { Relation::Expired }
         } else {
             Relation::Unbound
         }
     }
+}
+
+/// Whether a datagram from `address` and `port` under transport index `k` belongs to a binding.
+#[inline(always)]
+fn matches([a, b, fields, _]: [u64; 4], address: Address, port: u16, k: u16) -> bool {
+    let bound = Binding::from_words([0, 0, fields, 0]);
+    Address(a, b) == address && bound.port == port && bound.k == k
 }
 
 #[cfg(test)]
@@ -120,16 +163,17 @@ mod tests {
 
     #[test]
     fn an_empty_word_matches_nothing_not_even_an_empty_source() {
-        let bound = Bound { word: ActiveWord::default(), active: Binding::default(), draining: Binding::default() };
+        let bound = Named { word: ActiveWord::default(), active: [0; 4], draining: [0; 4] };
         assert_eq!(bound.relation(&[0; 16], 0, 0, 0), Relation::Unbound);
-        assert_eq!(bound.active(), None);
+        assert_eq!((bound.active(), bound.bound().active()), (None, None));
     }
 
     #[test]
     fn address_port_and_transport_index_must_all_match_and_a_drain_ends() {
         let active = Binding { address: [1; 16], port: 1, k: 1, ..Binding::default() };
         let draining = Binding { address: [2; 16], port: 2, k: 2, drain_until: 10, ..Binding::default() };
-        let bound = Bound { word: ActiveWord::new(1, 2, 1), active, draining };
+        let (active, draining) = (active.to_words(), draining.to_words());
+        let bound = Named { word: ActiveWord::new(1, 2, 1), active, draining };
         assert_eq!(bound.relation(&[1; 16], 1, 1, 99), Relation::Active);
         assert_eq!(bound.relation(&[1; 16], 1, 2, 0), Relation::Unbound);
         assert_eq!(bound.relation(&[1; 16], 2, 1, 0), Relation::Unbound);

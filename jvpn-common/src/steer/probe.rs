@@ -5,7 +5,7 @@
 
 use super::bind::{self, Relation};
 use super::bucket::{self, Limit};
-use super::{Frame, Known, Source, Tables};
+use super::{Datagram, Frame, Known, Life, Tables};
 use crate::abi::{BucketField, PATHS_PER_SLOT, PathCounters, TrafficField};
 use crate::limits::HEADER_LEN;
 use crate::net::checksum;
@@ -24,18 +24,17 @@ pub const ECHO_LIMIT: Limit = Limit { rate: 30, burst: 20 };
 /// Notices of a session. One is enough for a client; the others are for when it is lost.
 pub const NOTICE_LIMIT: Limit = Limit { rate: 10, burst: 10 };
 
-/// Answers a probe whose tag has been verified.
+/// Answers a probe whose tag has been verified, telling of whose `life` it asks about.
 #[inline(always)]
-pub fn echo<T: Tables>(
+pub(super) fn echo<T: Tables>(
     frame: &mut impl Frame,
-    at: usize,
-    len: usize,
-    source: &Source,
+    datagram: &Datagram<'_>,
     known: &Known<T>,
     asked: &Body,
     tables: &T,
+    life: impl Fn(u64) -> Option<Life>,
 ) -> Verdict {
-    if len > checksum::SUM_MAX {
+    if datagram.len > checksum::SUM_MAX {
         return Verdict::ProbeSize;
     }
     let place = u32::from(known.entry.k) % PATHS_PER_SLOT;
@@ -43,11 +42,11 @@ pub fn echo<T: Tables>(
         return Verdict::ProbeReplay;
     };
     tables.set_path(known.entry.slot, place, &path);
-    let Some(bound) = bind::read(&known.session) else {
+    let Some(bound) = bind::words(&known.session) else {
         return Verdict::Torn;
     };
     let tick = tables.ticks();
-    let standing = match bound.relation(&source.address, source.port, known.entry.k, tick) {
+    let standing = match bound.relation(&datagram.source.address, datagram.source.port, known.entry.k, tick) {
         Relation::Active => STATUS_BOUND,
         Relation::Draining => STATUS_DRAINING,
         Relation::Expired | Relation::Unbound => 0,
@@ -55,46 +54,42 @@ pub fn echo<T: Tables>(
     if standing == 0 && !withdraw(tables, known.entry.slot, BucketField::Echo, ECHO_LIMIT, tick) {
         return Verdict::EchoRate;
     }
-    let Some(config) = tables.config() else {
+    let Some(life) = life(tick) else {
         return Verdict::Unconfigured;
     };
-    let alive = if config.alive(known.header.locator, tick) { STATUS_ALIVE } else { 0 };
+    let alive = if life.alive { STATUS_ALIVE } else { 0 };
     let body = Body {
         client_time: asked.client_time,
         gateway_time: tables.now(),
-        incarnation: config.incarnation,
+        incarnation: life.incarnation,
         probes: path.probes,
         data: path.data as u32,
         status: standing | alive,
     };
-    if answer(frame, at, Kind::Echo, known, &body, tables).is_none() {
+    if answer(frame, datagram.at, Kind::Echo, known, &body, tables).is_none() {
         return Verdict::WriteFailed;
     }
     tables.add(known.entry.slot, TrafficField::Echoes, 1);
     Verdict::Echoed
 }
 
-/// Answers data of `len` bytes from a source that is not bound, if it is long enough and one is due.
+/// Answers data from a source that is not bound, if it is long enough and one is due.
 #[inline(always)]
-pub fn notice<T: Tables>(
+pub(super) fn notice<T: Tables>(
     frame: &mut impl Frame,
-    at: usize,
-    len: usize,
+    datagram: &Datagram<'_>,
     known: &Known<T>,
     tick: u64,
+    incarnation: u64,
     tables: &T,
 ) -> Verdict {
     let slot = known.entry.slot;
     tables.add(slot, TrafficField::Unbound, 1);
-    if len < ANSWER_LEN || !withdraw(tables, slot, BucketField::Notice, NOTICE_LIMIT, tick) {
+    if datagram.len < ANSWER_LEN || !withdraw(tables, slot, BucketField::Notice, NOTICE_LIMIT, tick) {
         return Verdict::NotBound;
     }
-    let Some(config) = tables.config() else {
-        return Verdict::Unconfigured;
-    };
-    let body =
-        Body { gateway_time: tables.now(), incarnation: config.incarnation, status: STATUS_ALIVE, ..Body::default() };
-    if answer(frame, at, Kind::Notice, known, &body, tables).is_none() {
+    let body = Body { gateway_time: tables.now(), incarnation, status: STATUS_ALIVE, ..Body::default() };
+    if answer(frame, datagram.at, Kind::Notice, known, &body, tables).is_none() {
         return Verdict::WriteFailed;
     }
     tables.add(slot, TrafficField::Notices, 1);

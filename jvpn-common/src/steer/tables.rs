@@ -15,6 +15,11 @@ pub trait Session {
     fn word(&self) -> u64;
     /// Binding entry 1 to 3; empty for another number.
     fn entry(&self, entry: u8) -> Binding;
+    /// The same as its words.
+    #[inline(always)]
+    fn words(&self, entry: u8) -> [u64; 4] {
+        self.entry(entry).to_words()
+    }
     /// Generation of the slot.
     fn generation(&self) -> u32;
     /// Flags of the slot.

@@ -70,6 +70,7 @@ impl Body {
 
 /// Six little-endian words of 48 bytes.
 #[must_use]
+#[inline(always)]
 pub const fn words(bytes: &[u8; BODY_LEN]) -> [u64; 6] {
     let mut words = [0; 6];
     let mut i = 0;

@@ -4,13 +4,13 @@
 
 use super::error::CliError;
 use super::{Context, output};
-use crate::config::{ClientConfig, GatewayConfig, Role};
+use crate::config::{ClientConfig, GatewayConfig, RelayConfig, Role};
 use std::path::{Path, PathBuf};
 
 /// Read a configuration and its key files, and show what is wrong with the line and column
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// gateway.toml or client.toml [default: the gateway's]
+    /// gateway.toml, relay.toml or client.toml [default: the gateway's]
     file: Option<PathBuf>,
     /// Do not read the key files, which only their owner can
     #[arg(long)]
@@ -39,6 +39,14 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
             }
             Checked { schema: SCHEMA, file, role, name: config.name, peers: config.peers.len(), warnings: Vec::new() }
         }
+        Role::Relay => {
+            let config = RelayConfig::load(&file)?;
+            if !args.without_keys {
+                config.key()?;
+            }
+            let peers = config.owners.len();
+            Checked { schema: SCHEMA, file, role, name: config.name, peers, warnings: Vec::new() }
+        }
         Role::Client => {
             let config = ClientConfig::load(&file)?;
             if !args.without_keys {
@@ -55,6 +63,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     }
     let what = match checked.role {
         Role::Gateway => format!("gateway `{}`, {} peers", checked.name, checked.peers),
+        Role::Relay => format!("relay `{}`, {} owners", checked.name, checked.peers),
         Role::Client => format!("client `{}`", checked.name),
     };
     output::data(&format!("{}: {} ({what})", checked.file.display(), output::styled(output::GOOD, "fine")))
@@ -62,9 +71,15 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
 
 const SCHEMA: &str = "jvpn.check/1";
 
-/// A client's file has a table `[client]`; everything else is read as a gateway's, whose errors then say what is missing.
+/// A client's file has a table `[client]`, a relay's `[relay]`; everything else is read as a gateway's, whose errors then say what is missing.
 pub(super) fn role_of(file: &Path) -> Role {
     let text = std::fs::read_to_string(file).unwrap_or_default();
-    let client = text.lines().any(|line| line.split('#').next().unwrap_or_default().trim() == "[client]");
-    if client { Role::Client } else { Role::Gateway }
+    let has = |table: &str| text.lines().any(|line| line.split('#').next().unwrap_or_default().trim() == table);
+    if has("[client]") {
+        Role::Client
+    } else if has("[relay]") {
+        Role::Relay
+    } else {
+        Role::Gateway
+    }
 }

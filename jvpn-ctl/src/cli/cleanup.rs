@@ -5,7 +5,7 @@
 
 use super::error::CliError;
 use super::{Context, output, plane};
-use crate::config::{ClientConfig, DEFAULT_TUN, FilePaths, Paths, Role};
+use crate::config::{ClientConfig, DEFAULT_TUN, FilePaths, Paths, RelayConfig, Role};
 use crate::dataplane::attach;
 use crate::dataplane::pins::Pins;
 use crate::runtime::firewall;
@@ -49,7 +49,7 @@ impl Instance {
             // Its device, with all addresses and routes over it, went with its process.
             return Ok(());
         }
-        if firewall::remove_left(&self.tun) {
+        if self.role == Role::Gateway && firewall::remove_left(&self.tun) {
             done.push(format!("nftables table {}", firewall::table(&self.tun)));
         }
         let pins = Pins::below(&self.paths.pin_root);
@@ -67,7 +67,11 @@ impl Instance {
 fn instances(context: &Context) -> Result<Vec<Instance>, CliError> {
     let (gateway, client) = (context.places.config_of(Role::Gateway), context.places.config_of(Role::Client));
     if context.places.config.is_some() {
-        let one = if super::check::role_of(&client) == Role::Client { of_client(context) } else { of_gateway(context) };
+        let one = match super::check::role_of(&client) {
+            Role::Client => of_client(context),
+            Role::Relay => of_relay(context),
+            Role::Gateway => of_gateway(context),
+        };
         return Ok(vec![one?]);
     }
     let mut found = Vec::new();
@@ -83,6 +87,12 @@ fn instances(context: &Context) -> Result<Vec<Instance>, CliError> {
 fn of_gateway(context: &Context) -> Result<Instance, CliError> {
     let (config, paths) = plane::gateway(context)?;
     Ok(Instance { role: Role::Gateway, paths, tun: config.tun })
+}
+
+fn of_relay(context: &Context) -> Result<Instance, CliError> {
+    let config = RelayConfig::load(&context.places.config_of(Role::Relay))?;
+    let paths = context.places.resolve(Role::Relay, &config.name, &config.paths);
+    Ok(Instance { role: Role::Relay, paths, tun: DEFAULT_TUN.to_owned() })
 }
 
 fn of_client(context: &Context) -> Result<Instance, CliError> {

@@ -6,7 +6,7 @@ use super::error::CliError;
 use super::{Context, output};
 use crate::api::group_number;
 use crate::config::gateway::DEFAULT_PORT;
-use crate::config::template::{self, ClientValues, GatewayValues};
+use crate::config::template::{self, ClientValues, GatewayValues, RelayValues};
 use crate::config::{Role, check_name, key};
 use crate::runtime::entropy::System;
 use clap::ValueEnum;
@@ -23,7 +23,7 @@ pub(super) struct Args {
     /// Name of this node in records [default: the host's name]
     #[arg(long)]
     name: Option<String>,
-    /// gateway: interface clients arrive on [default: the one with the default route]
+    /// gateway, relay: interface clients arrive on [default: the one with the default route]
     #[arg(long = "interface", value_name = "NAME")]
     interfaces: Vec<String>,
     /// gateway: its inner address with the prefix its peers live in [default: 10.77.0.1/24, fd77::1/64]
@@ -32,10 +32,10 @@ pub(super) struct Args {
     /// gateway: UDP port
     #[arg(long, default_value_t = DEFAULT_PORT)]
     listen: u16,
-    /// client: the gateway's public key
+    /// client, relay: the gateway's public key
     #[arg(long, value_name = "KEY")]
     gateway_key: Option<PublicKey>,
-    /// client: where the gateway answers
+    /// client, relay: where the gateway answers
     #[arg(long = "endpoint", value_name = "ADDRESS:PORT")]
     endpoints: Vec<SocketAddr>,
     /// client: what goes through the tunnel [default: 10.77.0.0/24, fd77::/64]
@@ -46,6 +46,7 @@ pub(super) struct Args {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Kind {
     Gateway,
+    Relay,
     Client,
 }
 
@@ -58,11 +59,16 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
         .map_err(|cause| CliError::usage(format!("the name `{name}` {cause}")).hint("give another one with --name"))?;
     let role = match args.role {
         Kind::Gateway => Role::Gateway,
+        Kind::Relay => Role::Relay,
         Kind::Client => Role::Client,
     };
     let config = context.places.config_of(role);
     let dir = config.parent().unwrap_or_else(|| Path::new(""));
-    let key_file = dir.join(if role == Role::Gateway { "gateway.key" } else { "client.key" });
+    let key_file = dir.join(match role {
+        Role::Gateway => "gateway.key",
+        Role::Relay => "relay.key",
+        Role::Client => "client.key",
+    });
     for path in [&config, &key_file] {
         if path.exists() {
             let exists = CliError::usage(format!("{} exists already; nothing was changed", path.display()));
@@ -74,10 +80,11 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     write(&key_file, &format!("{}\n", private.to_text().as_str()), 0o600)?;
     let text = match role {
         Role::Gateway => template::gateway(&gateway_values(&args, name, &key_file)),
+        Role::Relay => template::relay(&relay_values(&args, name, &key_file)),
         Role::Client => template::client(&client_values(&args, name)).to_string(),
     };
     // Members of the group may read who the peers are; a client's file has nobody else to read it.
-    write(&config, &text, if role == Role::Gateway { 0o640 } else { 0o600 })?;
+    write(&config, &text, if role == Role::Client { 0o600 } else { 0o640 })?;
     say(&args, context, &config, &key_file, &private.public())
 }
 
@@ -92,6 +99,10 @@ fn say(args: &Args, context: &Context, config: &Path, key_file: &Path, public: &
     output::talk(&match args.role {
         Kind::Gateway => format!(
             "next: read it, then `jvpn-ctl peer add NAME --qr` and `jvpn-ctl serve --config {}`",
+            config.display()
+        ),
+        Kind::Relay => format!(
+            "next: fill in [[owner]], give its gateway a table [[relay]] with this key, then `jvpn-ctl serve --config {}`",
             config.display()
         ),
         Kind::Client if args.gateway_key.is_none() || args.endpoints.is_empty() => {
@@ -111,6 +122,20 @@ fn gateway_values(args: &Args, name: String, key_file: &Path) -> GatewayValues {
         interfaces: if args.interfaces.is_empty() { vec![default_interface()] } else { args.interfaces.clone() },
         addresses: if args.addresses.is_empty() { default() } else { texts(&args.addresses) },
         listen: args.listen,
+    }
+}
+
+fn relay_values(args: &Args, name: String, key_file: &Path) -> RelayValues {
+    let interfaces = if args.interfaces.is_empty() { vec![default_interface()] } else { args.interfaces.clone() };
+    RelayValues {
+        name,
+        private_key_file: key_file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        interfaces,
+        owner_key: args.gateway_key.map_or_else(|| FILL_IN.to_owned(), |key| key.to_string()),
+        owner_address: args
+            .endpoints
+            .first()
+            .map_or_else(|| format!("192.0.2.1:{DEFAULT_PORT}"), SocketAddr::to_string),
     }
 }
 

@@ -15,6 +15,7 @@ mod init;
 mod jump;
 mod load;
 mod man;
+mod maps;
 mod output;
 mod paths;
 mod peer;
@@ -26,6 +27,7 @@ mod status;
 mod terminate;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod unload;
 
 pub use error::{CliError, Kind};
@@ -103,6 +105,8 @@ enum Verb {
     Terminate(terminate::Args),
     Events(events::Args),
     Explain(explain::Args),
+    Maps(maps::Args),
+    Trace(trace::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -174,6 +178,8 @@ fn run(verb: Verb, context: &Context) -> Result<(), CliError> {
         Verb::Terminate(args) => terminate::run(args, context),
         Verb::Events(args) => events::run(args, context),
         Verb::Explain(args) => explain::run(args, context),
+        Verb::Maps(args) => maps::run(args, context),
+        Verb::Trace(args) => trace::run(args, context),
         Verb::Completions(args) => completions::run(args),
         Verb::Man(args) => man::run(args),
     }

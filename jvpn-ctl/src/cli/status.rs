@@ -101,6 +101,7 @@ async fn show(context: &Context, status: &Envelope<Status>) -> Result<(), CliErr
 fn verdict(status: &Status) -> String {
     let role = match status.role {
         Role::Gateway => "gateway",
+        Role::Relay => "relay",
         Role::Client => "client",
     };
     let mark = match (status.healthy, status.problems.is_empty()) {

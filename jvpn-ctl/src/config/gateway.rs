@@ -6,6 +6,7 @@
 use super::key::{self, KeyError};
 use super::load::{self, Reader};
 use super::policy::{self, RawPolicies};
+use super::relay::{self, RawRelayPeer, RelayPeer};
 use super::report::{Problem, Report, Source, did_you_mean};
 use ipnet::IpNet;
 use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
@@ -41,6 +42,8 @@ struct RawFile {
     #[serde(default)]
     peer: Vec<RawPeer>,
     #[serde(default)]
+    relay: Vec<RawRelayPeer>,
+    #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
     policy: RawPolicies,
 }
@@ -67,6 +70,8 @@ struct RawGateway {
     max_sessions: Option<Spanned<i64>>,
     #[schemars(with = "Option<u16>")]
     mtu: Option<Spanned<i64>>,
+    #[schemars(with = "Option<u16>")]
+    relay_listen: Option<Spanned<i64>>,
     #[schemars(with = "Option<String>")]
     state_dir: Option<Spanned<String>>,
     #[schemars(with = "Option<String>")]
@@ -123,6 +128,10 @@ pub struct GatewayConfig {
     pub max_sessions: u32,
     /// Outer MTU the inner one is derived from.
     pub mtu: u16,
+    /// TCP port for the streams of relays; opened only if there are any.
+    pub relay_listen: u16,
+    /// Relays in front of it.
+    pub relays: Vec<RelayPeer>,
     /// Who may connect.
     pub peers: Vec<PeerConfig>,
     /// Every class of policy by name, shipped ones included.
@@ -170,6 +179,7 @@ impl GatewayConfig {
         let mut reader = Reader::new(&source);
         let mut config = gateway(&mut reader, &raw.gateway);
         config.policies = policy::read(&mut reader, &raw.policy);
+        config.relays = relay::relays(&mut reader, &raw.relay);
         let mut claims = Claims::of_gateway(&reader, &raw.gateway, &config);
         for peer in &raw.peer {
             config.add(&mut reader, peer, &mut claims);
@@ -271,6 +281,15 @@ fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
         max_sessions: number(reader, "max_sessions", &raw.max_sessions, 1..=1_048_576, 4_096),
         // Below 1,368 no IPv6 fits inside; above 1,500 nothing is promised by the paths clients use.
         mtu: u16::try_from(number(reader, "mtu", &raw.mtu, 1_368..=1_500, 1_500)).unwrap_or(1_500),
+        relay_listen: u16::try_from(number(
+            reader,
+            "relay_listen",
+            &raw.relay_listen,
+            1..=65_535,
+            u32::from(relay::DEFAULT_CONTROL_PORT),
+        ))
+        .unwrap_or(relay::DEFAULT_CONTROL_PORT),
+        relays: Vec::new(),
         peers: Vec::new(),
         policies: BTreeMap::new(),
         paths: super::paths::FilePaths {

@@ -1,4 +1,4 @@
-//! What a gateway and a client are told: files, keys, places, and what is wrong with them.
+//! What a gateway, a relay and a client are told: files, keys, places, and what is wrong with them.
 //!
 //! Owns the configuration files' meaning and their errors. Must never start anything.
 
@@ -8,6 +8,7 @@ pub mod key;
 mod load;
 pub mod paths;
 pub mod policy;
+pub mod relay;
 pub mod report;
 pub mod template;
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub use client::{ClientConfig, ClientKeys, KeySource, TransportClass, TransportC
 pub use gateway::{GatewayConfig, GatewayKeys, PeerConfig, XdpMode};
 pub(crate) use load::check_name;
 pub use paths::{FilePaths, Paths, Places, Role};
+pub use relay::{OwnerPeer, RelayConfig, RelayPeer};
 pub use report::Report;
 
 /// Name of the TUN device unless the file gives another one.

@@ -32,12 +32,14 @@ pub struct Places {
     pub pin_root: Option<PathBuf>,
 }
 
-/// Which of the two daemons a path belongs to.
+/// Which of the daemons a path belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// `serve`.
+    /// `serve` with a gateway's file.
     Gateway,
+    /// `serve` with a relay's file.
+    Relay,
     /// `connect`.
     Client,
 }
@@ -63,6 +65,7 @@ impl Places {
     pub fn config_of(&self, role: Role) -> PathBuf {
         let default = match role {
             Role::Gateway => "/etc/jvpn/gateway.toml",
+            Role::Relay => "/etc/jvpn/relay.toml",
             Role::Client => "/etc/jvpn/client.toml",
         };
         self.config.clone().unwrap_or_else(|| default.into())
@@ -83,6 +86,7 @@ impl Places {
         // A client beside a gateway on one host has a directory of its own inside the gateway's.
         let (state, socket) = match role {
             Role::Gateway => (PathBuf::from("/var/lib/jvpn"), "gateway.sock".to_owned()),
+            Role::Relay => (PathBuf::from("/var/lib/jvpn/relay"), "relay.sock".to_owned()),
             Role::Client => (PathBuf::from(format!("/var/lib/jvpn/client-{name}")), format!("client-{name}.sock")),
         };
         let run_dir = pick(&self.run_dir, &file.run_dir, Path::new("/run/jvpn"));

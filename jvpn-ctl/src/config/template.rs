@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use zeroize::Zeroizing;
 
 const GATEWAY: &str = include_str!("gateway.toml.in");
+const RELAY: &str = include_str!("relay.toml.in");
 const CLIENT: &str = include_str!("client.toml.in");
 
 /// What a fresh gateway's file says.
@@ -25,6 +26,21 @@ pub struct GatewayValues {
     pub addresses: Vec<String>,
     /// UDP port.
     pub listen: u16,
+}
+
+/// What a relay's file says.
+#[derive(Clone, Debug)]
+pub struct RelayValues {
+    /// Its name.
+    pub name: String,
+    /// Name of its key file.
+    pub private_key_file: String,
+    /// Interfaces clients and owners arrive on.
+    pub interfaces: Vec<String>,
+    /// The owner's public key.
+    pub owner_key: String,
+    /// The owner's UDP address.
+    pub owner_address: String,
 }
 
 /// What a client's file says.
@@ -63,6 +79,18 @@ pub fn gateway(values: &GatewayValues) -> String {
     } else {
         text.replace("#listen = 51821", &format!("listen = {}", values.listen))
     }
+}
+
+/// A relay's file.
+#[must_use]
+pub fn relay(values: &RelayValues) -> String {
+    RELAY
+        .replace("{name}", &values.name)
+        .replace("{private_key_file}", &values.private_key_file)
+        .replace("{interfaces}", &list(&values.interfaces))
+        .replace("{owner_name}", "owner-1")
+        .replace("{owner_key}", &values.owner_key)
+        .replace("{owner_address}", &values.owner_address)
 }
 
 /// A client's file.
@@ -165,7 +193,7 @@ pub fn page() -> String {
          `JVPN_STATE_DIR`, `JVPN_RUN_DIR`, `JVPN_PIN_ROOT`), which both come before the file. `jvpn-ctl check FILE` shows what is wrong\n\
          with its line and column.\n",
     );
-    for (name, template) in [("gateway.toml", GATEWAY), ("client.toml", CLIENT)] {
+    for (name, template) in [("gateway.toml", GATEWAY), ("relay.toml", RELAY), ("client.toml", CLIENT)] {
         let _ = writeln!(page, "\n## `{name}`");
         let mut table = String::new();
         for entry in entries(template) {

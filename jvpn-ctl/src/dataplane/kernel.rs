@@ -100,7 +100,7 @@ fn mapping(pins: &Pins, name: &'static str, words: usize) -> Result<Mapping, Att
 }
 
 /// Learns jiffies from a one-line program and lines them up with the monotonic clock.
-fn ticks() -> Result<Ticks, AttachError> {
+pub fn ticks() -> Result<Ticks, AttachError> {
     let program = Clock::load()?;
     // The coarse clock and jiffies move together; what was asked within one tick belongs to it.
     for _ in 0..TICK_TRIES {

@@ -181,6 +181,13 @@ impl Shared {
         }
     }
 
+    /// For how much longer a worker is said to be alive.
+    #[must_use]
+    pub fn alive_for(&self, worker: usize) -> Duration {
+        let until = self.config().alive_until.get(worker).copied().unwrap_or(0);
+        self.ticks.until(until)
+    }
+
     /// Fills in the configuration, the role last.
     pub fn configure(&self, settings: &Settings) {
         let burst = self.capacity.max(1);

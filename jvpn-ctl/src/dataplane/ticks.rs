@@ -85,6 +85,12 @@ impl Ticks {
         self.now().saturating_add(nanos(within).div_ceil(self.period_ns))
     }
 
+    /// The time to a tick, rounded down; zero for one that has passed.
+    #[must_use]
+    pub fn until(&self, tick: u64) -> Duration {
+        Duration::from_nanos(tick.saturating_sub(self.now()).saturating_mul(self.period_ns))
+    }
+
     /// Ticks a second.
     #[must_use]
     pub fn hz(&self) -> u32 {
@@ -101,6 +107,8 @@ mod tests {
         let ticks = Ticks::manual(100);
         assert_eq!(ticks.after(Duration::from_millis(500)), 225);
         assert_eq!(ticks.after(Duration::from_millis(1)), 101);
+        assert_eq!(ticks.until(225), Duration::from_millis(500));
+        assert_eq!(ticks.until(99), Duration::ZERO);
         ticks.set(200);
         assert_eq!(ticks.after(Duration::ZERO), 200);
         assert_eq!(ticks.hz(), 250);

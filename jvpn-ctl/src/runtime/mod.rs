@@ -9,8 +9,11 @@ pub mod clock;
 pub mod entropy;
 pub mod firewall;
 pub mod gateway;
+pub mod relay;
 pub mod stop;
+mod stream;
 mod sys;
+mod trailers;
 
 use crate::tunnel::Counters;
 use std::collections::BTreeMap;

@@ -44,5 +44,6 @@ pub use queue::{FromWorker, Inbox, ToController, WorkerHandle, to_controller};
 pub use role::{Inbound, Origin, Role, Route, SocketId};
 pub use session::{SessionData, Traffic};
 pub use tun::{Tun, TunOptions};
+pub(crate) use udp::Received;
 pub use udp::{BUFFER, SEGMENTS_MAX, SEND_MAX, UdpOptions, UdpPort};
 pub use worker::{Worker, WorkerOptions};

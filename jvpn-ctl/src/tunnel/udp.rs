@@ -55,7 +55,7 @@ pub struct UdpPort {
 
 /// One received batch.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Received {
+pub(crate) struct Received {
     /// Bytes in the buffer.
     pub len: usize,
     /// Bytes of each datagram; the last may be shorter.
@@ -161,7 +161,7 @@ impl UdpPort {
     }
 
     /// Receives one batch; none when nothing is there.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let mut meta = [RecvMeta::default()];
         match self.state.recv(UdpSockRef::from(&self.socket), &mut [IoSliceMut::new(buffer)], &mut meta) {
             Ok(0) => Ok(None),

@@ -2,18 +2,23 @@
 //! Never prints a single absolute number as a result: what counts are ratios paired by round.
 //!
 //! `tunnel` is one bench; `underlay` is the link it runs over, `rig` two bare workers, `gotatun` a rival, `traffic`
-//! the load, `stats` and `document` what becomes of figures.
+//! the load, `stats` and `document` what becomes of figures. `steer` and `jump` run the kernel program alone: `program`
+//! loads it, `chart` draws.
 
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+pub mod chart;
 pub mod document;
 pub mod gotatun;
+pub mod jump;
 pub mod machine;
+pub mod program;
 pub mod rig;
 pub mod stats;
+pub mod steer;
 pub mod traffic;
 pub mod tunnel;
 pub mod underlay;
@@ -21,7 +26,7 @@ pub mod underlay;
 use document::Document;
 
 /// Benches there are.
-pub const NAMES: [&str; 1] = ["tunnel"];
+pub const NAMES: [&str; 3] = ["tunnel", "steer", "jump"];
 
 /// What the command line asked for.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +54,8 @@ pub fn run(name: &str, options: &Options) -> Result<Document> {
     }
     let document = match name {
         "tunnel" => tunnel::run(options)?,
+        "steer" => steer::run(options)?,
+        "jump" => jump::run(options)?,
         other => bail!("no bench {other:?}; there are: {}", NAMES.join(", ")),
     };
     options.keep("document.json", &serde_json::to_string_pretty(&document)?)?;

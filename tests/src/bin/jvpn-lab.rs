@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
+use jvpn_ctl::dataplane::attach::Program;
 use jvpn_tests::bench;
 use jvpn_tests::lab::demo::{self, Options};
 use jvpn_tests::lab::ping::ping;
@@ -16,6 +17,7 @@ use jvpn_tests::lab::topology as at;
 use jvpn_tests::lab::{self, Lab, registry, report};
 use jvpn_tests::packet_cases;
 use jvpn_tests::packet_compare::Both;
+use jvpn_tests::packet_relay;
 
 /// How long a path may take to become a candidate, also in an emulated machine.
 const CANDIDATE_PATIENCE: Duration = Duration::from_secs(15);
@@ -80,7 +82,7 @@ enum Verb {
     },
     /// Measure ours and rivals in interleaved rounds
     Bench {
-        /// Which bench: tunnel
+        /// Which bench: tunnel, steer or jump
         #[arg(default_value = "tunnel")]
         name: String,
         /// Few, short rounds: shows that it works, decides nothing
@@ -132,10 +134,13 @@ fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Ping { xdp, outside_v6, jump } => ping_all(xdp, outside_v6, jump),
         Verb::Packets => {
-            let mut both = Both::new();
-            let cases = packet_cases::all();
-            cases.iter().for_each(|case| both.check(case, std::iter::empty()));
-            println!("{} frames, the same in this kernel and on the host", both.runs);
+            let mut runs = 0;
+            for (program, cases) in [(Program::Gateway, packet_cases::all()), (Program::Relay, packet_relay::all())] {
+                let mut both = Both::new(program);
+                cases.iter().for_each(|case| both.check(case, std::iter::empty()));
+                runs += both.runs;
+            }
+            println!("{runs} frames, the same in this kernel and on the host");
             Ok(ExitCode::SUCCESS)
         }
         Verb::Demo { json, out, acts, keep, xdp } => {

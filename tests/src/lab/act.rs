@@ -12,6 +12,8 @@ use super::topology::Path;
 pub enum Promise {
     /// The worse direction is silent for at most so many milliseconds.
     OutageMs(f64),
+    /// The same, and the relay's map says that exactly one word was stored.
+    OneStore(f64),
     /// Not one packet lost, not one twice.
     Seamless,
     /// The client names the unresponsive gateway within so many milliseconds, stays where it is, and traffic
@@ -33,10 +35,12 @@ pub struct Act {
     pub reasons: &'static [&'static str],
     /// Reasons that would mean something else happened.
     pub never: &'static [&'static str],
+    /// Both paths lead to a relay, which is what moves the session.
+    pub relayed: bool,
 }
 
 /// In the order they are played: each leaves the session where the next one wants it.
-pub const ACTS: [Act; 5] = [
+pub const ACTS: [Act; 6] = [
     Act {
         name: "silent_death",
         what: "every packet of the active path vanishes, both ways, no link event",
@@ -45,6 +49,7 @@ pub const ACTS: [Act; 5] = [
         starts_on: Some(Path::A),
         reasons: &["RECOVERY_START", "REATTACH_ACCEPT"],
         never: &["CONTROLLER_RESTART", "SESSION_SUPERSEDED"],
+        relayed: false,
     },
     Act {
         name: "nat_rebind",
@@ -54,6 +59,7 @@ pub const ACTS: [Act; 5] = [
         starts_on: Some(Path::B),
         reasons: &["TRANSPORT_SWITCH_OK"],
         never: &["RECOVERY_START", "CONTROLLER_RESTART", "SESSION_SUPERSEDED"],
+        relayed: false,
     },
     Act {
         name: "planned_jump",
@@ -63,6 +69,7 @@ pub const ACTS: [Act; 5] = [
         starts_on: Some(Path::B),
         reasons: &["TRANSPORT_SWITCH_OK"],
         never: &["RECOVERY_START", "CONTROLLER_RESTART", "SESSION_SUPERSEDED"],
+        relayed: false,
     },
     Act {
         name: "restart",
@@ -72,6 +79,7 @@ pub const ACTS: [Act; 5] = [
         starts_on: None,
         reasons: &["CONTROLLER_RESTART", "REATTACH_ACCEPT"],
         never: &["SESSION_SUPERSEDED", "HANDSHAKE_OK"],
+        relayed: false,
     },
     Act {
         name: "dead_gateway",
@@ -81,6 +89,17 @@ pub const ACTS: [Act; 5] = [
         starts_on: None,
         reasons: &[],
         never: &["RECOVERY_START", "TRANSPORT_SWITCH_OK", "REATTACH_ACCEPT", "SESSION_SUPERSEDED"],
+        relayed: false,
+    },
+    Act {
+        name: "relay",
+        what: "a relay forwards the session; every packet between the client's path and it vanishes, no link event",
+        promise_text: "outage at most 200 ms, moved by one store on the relay",
+        promise: Promise::OneStore(200.0),
+        starts_on: Some(Path::A),
+        reasons: &["RECOVERY_START", "REATTACH_ACCEPT"],
+        never: &["CONTROLLER_RESTART", "SESSION_SUPERSEDED"],
+        relayed: true,
     },
 ];
 
@@ -106,6 +125,26 @@ pub struct Evidence {
     pub noticed_ms: Option<f64>,
     /// Both flows arrived in the last half second of the window.
     pub back: bool,
+    /// What `bpftool` said of the relay's slot before and after.
+    #[serde(default)]
+    pub relay: Option<[SlotSeen; 2]>,
+}
+
+/// A slot of `SESSIONS` as `bpftool map dump` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotSeen {
+    pub slot: u64,
+    /// The active word.
+    pub word: u64,
+    /// The binding it names.
+    pub client: String,
+}
+
+impl SlotSeen {
+    /// How often the word was stored.
+    fn stores(&self) -> u64 {
+        self.word >> 32
+    }
 }
 
 /// The transfer around an act.
@@ -182,6 +221,20 @@ fn judge_promise(act: &Act, evidence: &Evidence, account: &Account) -> Vec<Check
     match act.promise {
         Promise::OutageMs(limit) => {
             vec![check(act.promise_text, account.outage_ms <= limit, format!("{:.1} ms", account.outage_ms))]
+        }
+        Promise::OneStore(limit) => {
+            let outage = format!("{:.1} ms", account.outage_ms);
+            let seen = evidence.relay.as_ref().map(|[before, after]| {
+                let moved = before.slot == after.slot && after.stores() == before.stores() + 1;
+                let said =
+                    format!("word {:#018x} → {:#018x}, {} → {}", before.word, after.word, before.client, after.client);
+                (moved && before.client != after.client, said)
+            });
+            let (moved, said) = seen.unwrap_or((false, "never looked".into()));
+            vec![
+                check(act.promise_text, account.outage_ms <= limit, outage),
+                check("one store on the relay moved it", moved, said),
+            ]
         }
         Promise::Seamless => vec![check(
             act.promise_text,

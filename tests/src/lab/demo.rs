@@ -22,6 +22,8 @@ use super::topology::Path;
 pub(super) const FREEZE: Duration = Duration::from_secs(2);
 /// Download of a whole demo; one act alone downloads as long as it takes.
 const WHOLE_DOWNLOAD: u64 = 200_000_000;
+/// Acts that are played with a relay, on a stage of their own.
+const RELAYED: usize = 1;
 /// Rough seconds per act and for the rest, for the estimate.
 const ACT_SECONDS: usize = 6;
 const FRAME_SECONDS: usize = 5;
@@ -52,17 +54,31 @@ pub fn run(options: &Options) -> Result<Document> {
     if let Some(out) = &options.out {
         fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
     }
-    let seconds = acts.len() * ACT_SECONDS + FRAME_SECONDS;
+    let stages = [false, true].iter().filter(|relayed| acts.iter().any(|act| act.relayed == **relayed)).count();
+    let seconds = acts.len() * ACT_SECONDS + stages * FRAME_SECONDS;
     eprintln!("{}, about {seconds} s", report::counted(acts.len() as u64, "act"));
-    let mut stage = Stage::set(options)?;
-    stage.dump("before")?;
-    let mut reports = Vec::new();
-    for act in &acts {
-        eprintln!("{}: {}", act.name, act.what);
-        reports.push(stage.play_fairly(act));
+    let (mut reports, mut downloads, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for relayed in [false, true] {
+        let acts: Vec<&Act> = acts.iter().copied().filter(|act| act.relayed == relayed).collect();
+        if acts.is_empty() {
+            continue;
+        }
+        let mut stage = Stage::set(options, relayed)?;
+        stage.dump("before")?;
+        for act in &acts {
+            eprintln!("{}: {}", act.name, act.what);
+            reports.push(stage.play_fairly(act));
+        }
+        stage.dump("after")?;
+        let (download, wrong) = stage.close(acts.len() == ACTS.len() - RELAYED)?;
+        downloads.push(download);
+        errors.extend(wrong);
     }
-    stage.dump("after")?;
-    stage.close(reports, acts.len() == ACTS.len())
+    let document = Document::new(&options.xdp, reports, downloads, errors);
+    if let Some(out) = &options.out {
+        fs::write(out.join("demo.json"), serde_json::to_string_pretty(&document)?)?;
+    }
+    Ok(document)
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Act>> {
@@ -101,6 +117,7 @@ impl Stage<'_> {
         let (session_before, known) = self.session_and_history()?;
         let addresses_before = inspect::addresses(&client, TUN);
         let local = self.download.local;
+        let slot_before = self.relay_slot()?;
         let Performed { fault_ns, done, noticed_ms, held } = self.perform(act)?;
         sleep_until(fault_ns + WINDOW_NS + 50_000_000);
         let traces = [Direction::Up, Direction::Down].map(|way| (way, self.flows.trace(way).around(fault_ns)));
@@ -126,6 +143,7 @@ impl Stage<'_> {
                 advanced_after: self.download.advanced(recovered_ns, end_ns),
             },
             noticed_ms,
+            relay: slot_before.zip(self.relay_slot()?).map(|(before, after)| [before, after]),
             back: traces.iter().all(|(_, trace)| back(trace, end_ns)),
         };
         for fault in held {
@@ -147,7 +165,7 @@ impl Stage<'_> {
         let mut noticed_ms = None;
         let mut fault_ns = now_ns();
         let done = match act.name {
-            "silent_death" => {
+            "silent_death" | "relay" => {
                 let path = self.active()?;
                 fault_ns = now_ns();
                 held.push(self.lab.silence_now(path)?);
@@ -194,7 +212,7 @@ impl Stage<'_> {
     }
 
     /// Ends the download, then the rest; writes the document.
-    fn close(self, reports: Vec<ActReport>, whole: bool) -> Result<Document> {
+    fn close(self, whole: bool) -> Result<(DownloadReport, Vec<String>)> {
         let Stage { flows, download, server, mut product, mut lab, options } = self;
         drop(flows);
         while whole && download.alive() && download.bytes() < WHOLE_DOWNLOAD {
@@ -218,9 +236,7 @@ impl Stage<'_> {
                 }
             }
         }
-        let document = Document::new(&options.xdp, reports, result, errors);
         if let Some(out) = &options.out {
-            fs::write(out.join("demo.json"), serde_json::to_string_pretty(&document)?)?;
             for (role, name) in [(Role::Gateway, "gateway.log"), (Role::Client, "client.log")] {
                 fs::copy(product.log_file(role), out.join(name)).context("copy a log")?;
             }
@@ -232,11 +248,11 @@ impl Stage<'_> {
                 eprintln!("  {}", product.how_to_enter(role));
             }
             product.leave_running();
-            return Ok(document);
+            return Ok((result, errors));
         }
         drop(product);
         lab.down()?;
-        Ok(document)
+        Ok((result, errors))
     }
 }
 

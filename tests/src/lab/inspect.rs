@@ -2,10 +2,14 @@
 //! Never changes anything.
 
 use std::fs;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path as FilePath;
 
 use anyhow::{Context, Result};
 
+use serde_json::Value;
+
+use super::act::SlotSeen;
 use super::netns::{Netns, run};
 
 /// Global addresses of one interface; empty when it does not exist.
@@ -23,6 +27,32 @@ pub fn addresses(space: &Netns, interface: &str) -> Vec<String> {
         .collect();
     found.sort();
     found
+}
+
+/// The slots in use of a pinned `SESSIONS`, as bpftool prints them with BTF.
+pub fn slots(pins: &FilePath) -> Result<Vec<SlotSeen>> {
+    let map = pins.join("SESSIONS");
+    let map = map.to_str().context("the pin's path is not UTF-8")?;
+    let dump: Value = serde_json::from_str(&run(&["bpftool", "--json", "map", "dump", "pinned", map], None)?)?;
+    let entries = dump.as_array().context("bpftool prints no list")?;
+    let seen = entries.iter().filter_map(|entry| {
+        let value = &entry["formatted"]["value"];
+        let word = value["active"].as_u64().filter(|_| value["generation"].as_u64() != Some(0))?;
+        let entry_of = usize::try_from(word >> 16 & 0xff).ok()?.checked_sub(1);
+        let binding = entry_of.map(|at| &value["bindings"][at]);
+        let client = binding.map_or_else(|| "nobody".into(), client);
+        Some(SlotSeen { slot: entry["formatted"]["key"].as_u64()?, word, client })
+    });
+    Ok(seen.collect())
+}
+
+/// A binding's client.
+fn client(binding: &Value) -> String {
+    let mut octets = [0; 16];
+    let bytes = binding["address"].as_array().into_iter().flatten().filter_map(Value::as_u64);
+    octets.iter_mut().zip(bytes).for_each(|(octet, byte)| *octet = u8::try_from(byte).unwrap_or(0));
+    let port = binding["port"].as_u64().unwrap_or(0);
+    SocketAddr::new(Ipv6Addr::from(octets).to_canonical(), u16::try_from(port).unwrap_or(0)).to_string()
 }
 
 /// Dumps every pinned map below `pins` and the programs attached in `space`, as bpftool prints them.

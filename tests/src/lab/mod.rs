@@ -67,13 +67,18 @@ static STEADY: Mutex<()> = Mutex::new(());
 impl Lab {
     /// Builds a lab and proves both of its paths with a canary.
     pub fn up() -> Result<Lab> {
+        Self::with_relays(0)
+    }
+
+    /// The same with so many relays beside the gateway.
+    pub fn with_relays(relays: usize) -> Result<Lab> {
         require_root()?;
         go_ahead();
         mount_bpffs()?;
         let steady = steady();
         let entry = Entry::create()?;
         live().push(entry.clone());
-        let topology = Topology::named(&entry.prefix);
+        let topology = Topology::named(&entry.prefix).with_relays(relays);
         let wired = topology.build();
         drop(steady);
         let built =

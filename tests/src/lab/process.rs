@@ -32,6 +32,8 @@ const TAIL: usize = 30;
 pub enum Role {
     Gateway,
     Client,
+    /// The relay of this number, from 0.
+    Relay(usize),
 }
 
 #[derive(Debug)]
@@ -40,6 +42,7 @@ struct Side {
     directory: PathBuf,
     pin_root: PathBuf,
     verb: &'static str,
+    file: &'static str,
     environment: Vec<(String, String)>,
     child: Option<Child>,
 }
@@ -50,6 +53,7 @@ pub struct Product {
     binary: PathBuf,
     gateway: Side,
     client: Side,
+    relays: Vec<Side>,
 }
 
 /// `JVPN_CTL`, or the binary beside this one (or above, for a test in `deps`).
@@ -77,7 +81,7 @@ impl Product {
     /// The same between any two namespaces that are named and addressed as the lab's are.
     pub fn start_in(topology: &Topology, files: &FilePath, pin_root: &FilePath, setup: &Setup) -> Result<Product> {
         let binary = find_binary()?;
-        let side = |space: Netns, name: &str, verb| -> Result<Side> {
+        let side = |space: Netns, name: &str, verb, file| -> Result<Side> {
             let directory = files.join(name);
             fs::create_dir(&directory).with_context(|| format!("create {}", directory.display()))?;
             Ok(Side {
@@ -85,20 +89,33 @@ impl Product {
                 directory,
                 pin_root: pin_root.join(name),
                 verb,
+                file,
                 environment: setup.environment.clone(),
                 child: None,
             })
         };
         let mut product = Product {
             binary,
-            gateway: side(topology.gateway(), "gateway", "serve")?,
-            client: side(topology.client(), "client", "connect")?,
+            gateway: side(topology.gateway(), "gateway", "serve", "gateway.toml")?,
+            client: side(topology.client(), "client", "connect", "client.toml")?,
+            relays: (0..setup.relays)
+                .map(|number| side(topology.relay(number), &format!("relay-{}", number + 1), "serve", "relay.toml"))
+                .collect::<Result<_>>()?,
         };
         fs::create_dir_all(pin_root).context("create the pin directory")?;
         let gateway_public = product.keys(&product.gateway.directory)?;
         let client_public = product.keys(&product.client.directory)?;
-        setup.write((&product.gateway.directory, &gateway_public), (&product.client.directory, &client_public))?;
+        let mut relays = Vec::new();
+        for (number, relay) in product.relays.iter().enumerate() {
+            relays.push(product.keys(&relay.directory)?);
+            setup.write_relay(number, &relay.directory, &gateway_public)?;
+        }
+        let gateway = (product.gateway.directory.as_path(), gateway_public.as_str());
+        setup.write(gateway, (&product.client.directory, &client_public), &relays)?;
         product.start_side(Role::Gateway)?;
+        for number in 0..setup.relays {
+            product.start_side(Role::Relay(number))?;
+        }
         product.start_side(Role::Client)?;
         Ok(product)
     }
@@ -120,6 +137,7 @@ impl Product {
         match role {
             Role::Gateway => &self.gateway,
             Role::Client => &self.client,
+            Role::Relay(number) => &self.relays[number],
         }
     }
 
@@ -127,6 +145,7 @@ impl Product {
         match role {
             Role::Gateway => &mut self.gateway,
             Role::Client => &mut self.client,
+            Role::Relay(number) => &mut self.relays[number],
         }
     }
 
@@ -245,7 +264,8 @@ impl Product {
     /// Waits until both sides call themselves healthy.
     pub fn wait_healthy(&mut self) -> Result<()> {
         let deadline = Instant::now() + HEALTHY_LIMIT;
-        for role in [Role::Gateway, Role::Client] {
+        let relays = (0..self.relays.len()).map(Role::Relay);
+        for role in std::iter::once(Role::Gateway).chain(relays).chain([Role::Client]) {
             loop {
                 let status = self.json(role, &["status"]);
                 if status.as_ref().is_ok_and(|s| s["healthy"] == Value::Bool(true)) {
@@ -270,7 +290,7 @@ impl Product {
 
 impl Side {
     fn config(&self) -> PathBuf {
-        self.directory.join(if self.verb == "serve" { "gateway.toml" } else { "client.toml" })
+        self.directory.join(self.file)
     }
 
     fn log(&self) -> PathBuf {
@@ -308,6 +328,7 @@ impl Product {
     pub fn leave_running(mut self) {
         self.gateway.child = None;
         self.client.child = None;
+        self.relays.iter_mut().for_each(|relay| relay.child = None);
     }
 }
 

@@ -20,8 +20,19 @@ pub struct Setup {
     pub uplinks: Vec<at::Path>,
     /// Lines added to the peer's policy, `key = value`.
     pub policy: Vec<String>,
-    /// Environment of both processes.
+    /// Relays in front of the gateway.
+    pub relays: usize,
+    /// The client's endpoints: the gateway itself, relays by number; empty for the gateway alone.
+    pub endpoints: Vec<Endpoint>,
+    /// Environment of all processes.
     pub environment: Vec<(String, String)>,
+}
+
+/// Where a client sends to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Gateway,
+    Relay(usize),
 }
 
 impl Default for Setup {
@@ -31,18 +42,56 @@ impl Default for Setup {
             outside_v6: false,
             uplinks: at::Path::BOTH.into(),
             policy: Vec::new(),
+            relays: 0,
+            endpoints: Vec::new(),
             environment: vec![("RUST_BACKTRACE".into(), "1".into())],
         }
     }
 }
 
 impl Setup {
+    fn address(&self, at: Endpoint) -> String {
+        match (at, self.outside_v6) {
+            (Endpoint::Gateway, false) => format!("{}:{}", at::GATEWAY_V4, at::GATEWAY_PORT),
+            (Endpoint::Gateway, true) => format!("[{}]:{}", at::GATEWAY_V6, at::GATEWAY_PORT),
+            (Endpoint::Relay(number), false) => format!("{}:{}", at::RELAYS_V4[number], at::GATEWAY_PORT),
+            (Endpoint::Relay(number), true) => format!("[{}]:{}", at::RELAYS_V6[number], at::GATEWAY_PORT),
+        }
+    }
+
+    /// Writes `relay.toml` into the directory that holds its `key`.
+    pub(super) fn write_relay(&self, number: usize, directory: &FilePath, gateway_public: &str) -> Result<()> {
+        let text = format!(
+            "[relay]\nname = \"relay-{}\"\nprivate_key_file = \"{}\"\nlisten = {}\ninterfaces = [\"{}\"]\nxdp = \"{}\"\n\n\
+             [[owner]]\nname = \"gw-lab\"\npublic_key = \"{gateway_public}\"\naddress = \"{}\"\ncontrol = {}\n",
+            number + 1,
+            directory.join("key").display(),
+            at::GATEWAY_PORT,
+            at::GATEWAY_INTERFACE,
+            self.xdp,
+            self.address(Endpoint::Gateway),
+            at::CONTROL_PORT,
+        );
+        write_private(&directory.join("relay.toml"), &text)
+    }
+
     /// Writes `gateway.toml` and `client.toml` into the directories that hold each side's `key`.
     pub(super) fn write(
         &self,
         (gateway, gateway_public): (&FilePath, &str),
         (client, client_public): (&FilePath, &str),
+        relays: &[String],
     ) -> Result<()> {
+        let known: String = (0..)
+            .zip(relays)
+            .map(|(number, key)| {
+                let address = self.address(Endpoint::Relay(number));
+                format!(
+                    "\n[[relay]]\nname = \"relay-{}\"\npublic_key = \"{key}\"\naddress = \"{address}\"\n",
+                    number + 1
+                )
+            })
+            .collect();
         let Setup { xdp, policy, .. } = self;
         let policy =
             if policy.is_empty() { String::new() } else { format!("\n[policy.field]\n{}\n", policy.join("\n")) };
@@ -52,7 +101,7 @@ impl Setup {
                 "[gateway]\nname = \"gw-lab\"\nprivate_key_file = \"{}\"\nlisten = {}\ninterfaces = [\"{}\"]\n\
                  xdp = \"{xdp}\"\ntun = \"jvpn0\"\naddresses = [\"{}/24\", \"{}/64\"]\nmasquerade = false\n\n\
                  [[peer]]\nname = \"till-17\"\npublic_key = \"{client_public}\"\n\
-                 addresses = [\"{}/32\", \"{}/128\"]\npolicy = \"field\"\n{policy}",
+                 addresses = [\"{}/32\", \"{}/128\"]\npolicy = \"field\"\n{known}{policy}",
                 gateway.join("key").display(),
                 at::GATEWAY_PORT,
                 at::GATEWAY_INTERFACE,
@@ -62,9 +111,9 @@ impl Setup {
                 at::INNER_CLIENT_V6,
             ),
         )?;
-        let v4 = format!("\"{}:{}\"", at::GATEWAY_V4, at::GATEWAY_PORT);
-        let v6 = format!("\"[{}]:{}\"", at::GATEWAY_V6, at::GATEWAY_PORT);
-        let endpoint = if self.outside_v6 { v6 } else { v4 };
+        let endpoints = if self.endpoints.is_empty() { &[Endpoint::Gateway][..] } else { &self.endpoints };
+        let endpoints: Vec<String> = endpoints.iter().map(|at| format!("\"{}\"", self.address(*at))).collect();
+        let endpoint = endpoints.join(", ");
         let transports: String = self
             .uplinks
             .iter()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::Lab;
-use super::act::Act;
+use super::act::{Act, SlotSeen};
 use super::clock::now_ns;
 use super::demo::{FREEZE, Options};
 use super::flow::Flows;
@@ -17,13 +17,15 @@ use super::http::{Download, Server};
 use super::inspect;
 use super::process::{Product, Role};
 use super::record::{self, Record, Session};
-use super::setup::Setup;
+use super::setup::{Endpoint, Setup};
 use super::topology::{INNER_CLIENT_V4, LAN_V4, Path};
 
 /// Until traffic runs, paths are validated and a jump is allowed: standby paths are checked every 5 s.
 const SETTLE_LIMIT: Duration = Duration::from_secs(45);
 /// Longer than the cooldown of the default policy.
 const AFTER_JUMP: Duration = Duration::from_millis(1_500);
+/// Where the relay pins.
+const RELAY_PINS: &str = "relay-1";
 pub(super) const POLL: Duration = Duration::from_millis(50);
 
 /// Fields drop in this order: traffic, product, lab.
@@ -37,10 +39,14 @@ pub(super) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn set(options: &'a Options) -> Result<Stage<'a>> {
-        let lab = Lab::up()?;
+    /// With a relay, both of the client's paths lead to it.
+    pub(super) fn set(options: &'a Options, relayed: bool) -> Result<Stage<'a>> {
+        let relays = usize::from(relayed);
+        let lab = Lab::with_relays(relays)?;
         eprintln!("lab {} is up", lab.prefix());
-        let mut product = Product::start(&lab, &Setup { xdp: options.xdp.clone(), ..Setup::default() })?;
+        let endpoints = if relayed { vec![Endpoint::Relay(0)] } else { Vec::new() };
+        let setup = Setup { xdp: options.xdp.clone(), relays, endpoints, ..Setup::default() };
+        let mut product = Product::start(&lab, &setup)?;
         product.wait_healthy()?;
         let (client, lan) = (lab.topology.client(), lab.topology.lan());
         let (inner, host): (IpAddr, IpAddr) = (INNER_CLIENT_V4.parse()?, LAN_V4.parse()?);
@@ -156,10 +162,24 @@ impl<'a> Stage<'a> {
         Ok(None)
     }
 
+    /// The slot of the relay, if there is one.
+    pub(super) fn relay_slot(&self) -> Result<Option<SlotSeen>> {
+        let pins = self.lab.pin_root().join(RELAY_PINS);
+        if !pins.exists() {
+            return Ok(None);
+        }
+        inspect::slots(&pins).map(|slots| slots.into_iter().next())
+    }
+
     pub(super) fn dump(&self, when: &str) -> Result<()> {
         let Some(out) = &self.options.out else {
             return Ok(());
         };
+        let relay = self.lab.pin_root().join(RELAY_PINS);
+        if relay.exists() {
+            let file = out.join(format!("bpftool-relay-{when}.txt"));
+            return inspect::bpftool(&self.lab.topology.relay(0), &relay, &file);
+        }
         let file = out.join(format!("bpftool-{when}.txt"));
         inspect::bpftool(&self.lab.topology.gateway(), &self.lab.pin_root(), &file)?;
         if when == "after"

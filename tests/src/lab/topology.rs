@@ -12,6 +12,8 @@
 //!            └─ wan-b ┤ rb (NAT) ├────────────────────────┤ .5     │
 //!      192.168.20.0/24, 2001:db8:b::/64 (v6 is routed)    └────────┘
 //!
+//!  with relays: r1 (wan 198.51.101.7, 2001:db8:71::7) and r2 (198.51.102.7, 2001:db8:72::7) hang on core like gw.
+//!
 //!  inside the tunnel: gateway 10.77.0.1 fd77::1, client 10.77.0.17 fd77::17; the LAN routes both to gw.
 //! ```
 //!
@@ -76,8 +78,15 @@ pub const NAT_PORTS: [&str; 2] = ["20000-29999", "30000-39999"];
 /// Public address of the NAT router.
 pub const NAT_V4: &str = "203.0.113.6";
 
-/// The namespaces, by their short names.
-pub const SPACES: [&str; 6] = ["client", "ra", "rb", "core", "gw", "lan"];
+/// The namespaces, by their short names; those of relays last.
+pub const SPACES: [&str; 8] = ["client", "ra", "rb", "core", "gw", "lan", "r1", "r2"];
+/// Relays a lab can have.
+pub const RELAYS_MAX: usize = 2;
+/// Their outer addresses.
+pub const RELAYS_V4: [&str; RELAYS_MAX] = ["198.51.101.7", "198.51.102.7"];
+pub const RELAYS_V6: [&str; RELAYS_MAX] = ["2001:db8:71::7", "2001:db8:72::7"];
+/// TCP port of the owner for relays.
+pub const CONTROL_PORT: u16 = 51822;
 
 struct End {
     space: &'static str,
@@ -90,7 +99,7 @@ const fn end(space: &'static str, interface: &'static str, v4: &'static str, v6:
     End { space, interface, v4, v6 }
 }
 
-const LINKS: [(End, End); 6] = [
+const LINKS: [(End, End); 8] = [
     (
         end("client", "wan-a", "192.0.2.2/24", "2001:db8:a::2/64"),
         end("ra", "client", "192.0.2.1/24", "2001:db8:a::1/64"),
@@ -106,11 +115,19 @@ const LINKS: [(End, End); 6] = [
     ),
     (end("gw", "wan", "198.51.100.7/24", "2001:db8:7::7/64"), end("core", "gw", "198.51.100.1/24", "2001:db8:7::1/64")),
     (end("gw", "lan", "192.168.77.1/24", "fd00:77::1/64"), end("lan", "lan", "192.168.77.10/24", "fd00:77::10/64")),
+    (
+        end("r1", "wan", "198.51.101.7/24", "2001:db8:71::7/64"),
+        end("core", "r1", "198.51.101.1/24", "2001:db8:71::1/64"),
+    ),
+    (
+        end("r2", "wan", "198.51.102.7/24", "2001:db8:72::7/64"),
+        end("core", "r2", "198.51.102.1/24", "2001:db8:72::1/64"),
+    ),
 ];
 
 /// `ip` lines per namespace. The client has a default route over each uplink, the second one worse: a socket bound
 /// to a device finds its own, everything else takes path A.
-const ROUTES: [(&str, &str); 6] = [
+const ROUTES: [(&str, &str); 8] = [
     (
         "client",
         "route replace default via 192.0.2.1 dev wan-a metric 100\nroute replace default via 192.168.20.1 dev wan-b metric 200\n\
@@ -125,17 +142,34 @@ const ROUTES: [(&str, &str); 6] = [
     ),
     ("gw", "route replace default via 198.51.100.1\nroute replace default via 2001:db8:7::1\n"),
     ("lan", "route replace default via 192.168.77.1\nroute replace default via fd00:77::1\n"),
+    ("r1", "route replace default via 198.51.101.1\nroute replace default via 2001:db8:71::1\n"),
+    ("r2", "route replace default via 198.51.102.1\nroute replace default via 2001:db8:72::1\n"),
 ];
 
 /// The namespaces of one lab, named `PREFIX-client` and so on.
 #[derive(Clone, Debug)]
 pub struct Topology {
     prefix: String,
+    relays: usize,
 }
 
 impl Topology {
     pub fn named(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+        Self { prefix: prefix.to_owned(), relays: 0 }
+    }
+
+    /// The same with so many relays.
+    #[must_use]
+    pub fn with_relays(self, relays: usize) -> Self {
+        Self { relays: relays.min(RELAYS_MAX), ..self }
+    }
+
+    fn spaces(&self) -> impl Iterator<Item = &'static str> {
+        SPACES.into_iter().take(SPACES.len() - RELAYS_MAX + self.relays)
+    }
+
+    fn has(&self, end: &End) -> bool {
+        self.spaces().any(|space| space == end.space)
     }
 
     pub fn space(&self, short: &str) -> Netns {
@@ -158,16 +192,21 @@ impl Topology {
         self.space("gw")
     }
 
+    /// The `number`th relay, from 0.
+    pub fn relay(&self, number: usize) -> Netns {
+        self.space(SPACES[SPACES.len() - RELAYS_MAX + number])
+    }
+
     pub fn lan(&self) -> Netns {
         self.space("lan")
     }
 
     /// Builds everything. On failure the caller removes what exists: removal asks the kernel, not this value.
     pub fn build(&self) -> Result<()> {
-        for short in SPACES {
+        for short in self.spaces() {
             run(&["ip", "netns", "add", self.space(short).name()], None)?;
         }
-        for short in SPACES {
+        for short in self.spaces() {
             let space = self.space(short);
             space.ip("link set lo up\n")?;
             for key in ["ipv6/conf/all/accept_dad", "ipv6/conf/default/accept_dad"] {
@@ -186,17 +225,21 @@ impl Topology {
                 space.sysctl("ipv6/conf/all/forwarding", "1")?;
             }
         }
-        for (left, right) in &LINKS {
+        for (left, right) in LINKS.iter().filter(|(left, _)| self.has(left)) {
             self.wire(left, right)?;
         }
-        for short in SPACES {
+        for short in self.spaces() {
             self.route(short)?;
         }
         self.router(Path::B).nft(&nat_rules(0))?;
         // What the gateway sends with XDP_TX arrives at the far end of its uplink only if that end runs a program
         // as well; without one the frames vanish uncounted. Everywhere else a program would only cost throughput.
         let program = pass::load()?;
-        pass::attach(&self.space("core"), "gw", &program)
+        pass::attach(&self.space("core"), "gw", &program)?;
+        for relay in 0..self.relays {
+            pass::attach(&self.space("core"), SPACES[SPACES.len() - RELAYS_MAX + relay], &program)?;
+        }
+        Ok(())
     }
 
     /// The routes of one namespace; also puts back what a link going down took.

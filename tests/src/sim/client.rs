@@ -111,6 +111,7 @@ impl ClientHost {
     #[must_use]
     pub fn path_up(path: &NetPath) -> Input<'static> {
         Input::PathUp(PathUp {
+            endpoint: None,
             path: path.id,
             label: path.label,
             class: path.class,

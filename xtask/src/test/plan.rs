@@ -33,6 +33,8 @@ pub(super) enum Action {
     /// Words for cargo, as the caller.
     Cargo(&'static [&'static [&'static str]]),
     ClippyEbpf,
+    /// The kernel program with the features that no release has: suites load it.
+    BuildLab,
     Tidy,
     Docs,
     Deny,
@@ -74,6 +76,7 @@ const STEPS: &[Step] = &[
     step("tidy", 1, Action::Tidy),
     step("clippy", 180, Action::Cargo(&[&["clippy", "--all-targets", "--", "-D", "warnings"]])),
     built("clippy-ebpf", 20, Action::ClippyEbpf),
+    built("build-lab", 40, Action::BuildLab),
     step("vectors", 2, Action::Vectors),
     sized(
         "unit",
@@ -92,8 +95,9 @@ struct Suite {
 
 const SUITES: &[Suite] = &[
     Suite { name: "sim", guess_s: 300, elevated: false },
+    Suite { name: "model", guess_s: 20, elevated: false },
     Suite { name: "steer", guess_s: 60, elevated: true },
-    Suite { name: "active", guess_s: 20, elevated: true },
+    Suite { name: "active", guess_s: 40, elevated: true },
     Suite { name: "dataplane", guess_s: 45, elevated: true },
     Suite { name: "tunnel", guess_s: 60, elevated: true },
     Suite { name: "lab", guess_s: 60, elevated: true },
@@ -101,6 +105,8 @@ const SUITES: &[Suite] = &[
     Suite { name: "misuse", guess_s: 90, elevated: true },
     Suite { name: "watch", guess_s: 80, elevated: true },
     Suite { name: "trust", guess_s: 70, elevated: true },
+    Suite { name: "inspect", guess_s: 20, elevated: true },
+    Suite { name: "relay", guess_s: 60, elevated: true },
     Suite { name: "demo", guess_s: 240, elevated: true },
     Suite { name: "kernels", guess_s: 150, elevated: false },
 ];
@@ -191,6 +197,7 @@ mod tests {
                 "tidy",
                 "clippy",
                 "clippy-ebpf",
+                "build-lab",
                 "vectors",
                 "unit",
                 "steer",

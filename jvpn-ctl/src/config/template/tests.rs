@@ -1,7 +1,7 @@
 //! The commented files are read back, and every key the reader knows is explained.
 
 use super::*;
-use crate::config::{ClientConfig, GatewayConfig};
+use crate::config::{ClientConfig, GatewayConfig, RelayConfig, XdpMode};
 use std::os::unix::fs::PermissionsExt as _;
 
 const KEY: &str = "L+V9o0fNYkMVKNqsX7spBzD/9oSvxM/C7ZCZX1jLO3Q=";
@@ -72,6 +72,42 @@ fn a_fresh_gateway_file_loads_and_its_commented_keys_are_the_defaults() {
 }
 
 #[test]
+fn a_fresh_relay_file_loads_and_its_commented_keys_are_the_defaults() {
+    let text = relay(&RelayValues {
+        name: "edge-1".into(),
+        private_key_file: "relay.key".into(),
+        interfaces: vec!["eth0".into()],
+        owner_key: KEY.into(),
+        owner_address: "192.0.2.1:51821".into(),
+    });
+    let load = |text: &str| {
+        let (_dir, path) = written("relay.toml", text);
+        RelayConfig::load(&path).unwrap_or_else(|report| panic!("{report}"))
+    };
+    let (plain, full) = (load(&text), load(&switched_on(&text)));
+    assert_eq!((plain.listen, plain.xdp, plain.max_sessions), (DEFAULT_PORT, XdpMode::Auto, 4_096));
+    assert_eq!((full.listen, full.xdp, full.max_sessions), (plain.listen, plain.xdp, plain.max_sessions));
+    assert_eq!(plain.owners[0].control, full.owners[0].control);
+    assert_eq!(plain.owners[0].control, "192.0.2.1:51822".parse().expect("an address"));
+}
+
+#[test]
+fn a_relay_without_an_owner_and_one_owner_twice_are_refused_with_their_place() {
+    let head = "[relay]\nname = \"edge\"\nprivate_key_file = \"k\"\ninterfaces = [\"eth0\"]\n";
+    let owner = format!("[[owner]]\nname = \"gw\"\npublic_key = \"{KEY}\"\naddress = \"192.0.2.1:51821\"\n");
+    for (text, said) in [
+        (head.to_owned(), "a relay needs an owner"),
+        (format!("{head}{owner}{owner}"), "owner name `gw` is used twice"),
+        (format!("{head}{}", owner.replace("51821", "none")), "`address`"),
+        (format!("{head}{owner}control = 0\n"), "`control` is outside its range"),
+    ] {
+        let (_dir, path) = written("relay.toml", &text);
+        let report = RelayConfig::load(&path).expect_err("refused").to_string();
+        assert!(report.contains(said) && report.contains("relay.toml:"), "{said}: {report}");
+    }
+}
+
+#[test]
 fn a_fresh_client_file_loads_with_its_key_inside_or_in_a_file() {
     let (_dir, path) = written("client.toml", &client(&client_values(true)));
     let config = ClientConfig::load(&path).unwrap_or_else(|report| panic!("{report}"));
@@ -104,7 +140,12 @@ fn a_client_file_with_its_key_inside_is_refused_when_others_can_read_it() {
 
 #[test]
 fn every_key_the_reader_knows_is_in_a_template_and_the_other_way_round() {
-    for (template, schema) in [(GATEWAY, crate::config::gateway::schema()), (CLIENT, crate::config::client::schema())] {
+    let schemas = [
+        (GATEWAY, crate::config::gateway::schema()),
+        (RELAY, crate::config::relay::schema()),
+        (CLIENT, crate::config::client::schema()),
+    ];
+    for (template, schema) in schemas {
         let schema = serde_json::to_value(schema).expect("JSON");
         let mut known: Vec<String> = Vec::new();
         collect(&schema, &schema, &mut known);

@@ -7,6 +7,7 @@ use crate::config::client::{ClientConfig, TransportClass, Via};
 use anyhow::{Context, Result};
 use futures_util::stream::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
+use jvpn_common::limits::PATHS_MAX;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
@@ -58,6 +59,8 @@ pub struct Network {
     pub address: IpAddr,
     /// Next hop towards the gateway.
     pub via: Option<IpAddr>,
+    /// Where it leads, if the gateway has several endpoints of this address family: a relay is one of them.
+    pub endpoint: Option<SocketAddr>,
 }
 
 /// A network with what the configuration thinks of it.
@@ -77,28 +80,35 @@ pub struct Candidate {
     pub mtu: u16,
 }
 
-/// The networks through which an endpoint can be reached, one a transport and address family.
+/// The networks through which an endpoint can be reached: one a transport, address family and endpoint.
 #[must_use]
 pub fn candidates(host: &Host, config: &ClientConfig) -> Vec<Candidate> {
     let mut found = Vec::new();
     for (&index, link) in host.links.iter().filter(|(_, link)| link.up && link.name != config.tun && link.name != "lo")
     {
         for v4 in [true, false] {
-            let Some(route) =
-                config.endpoints.iter().filter(|to| to.is_ipv4() == v4).find_map(|to| route(host, index, to))
-            else {
+            let endpoints: Vec<&SocketAddr> = config.endpoints.iter().filter(|to| to.is_ipv4() == v4).collect();
+            let wanted = |address: &&IpAddr| address.is_ipv4() == v4;
+            let own = |address: &IpAddr| Some((*address, transport(config, link, *address)?));
+            let Some((address, (name, class, metered))) = link.addresses.iter().filter(wanted).find_map(own) else {
                 continue;
             };
-            let wanted = |address: &&IpAddr| address.is_ipv4() == v4;
-            for address in link.addresses.iter().filter(wanted) {
-                let Some((name, class, metered)) = transport(config, link, *address) else { continue };
-                let network = Network { interface: link.name.clone(), address: *address, via: route.via };
-                found.push(Candidate { network, index, name, class, metered, mtu: link.mtu });
-                break;
+            for (number, &to) in endpoints.iter().enumerate() {
+                let Some(route) = route(host, index, to) else { continue };
+                let endpoint = (endpoints.len() > 1).then_some(*to);
+                let network = Network { interface: link.name.clone(), address, via: route.via, endpoint };
+                // The first endpoint's path is called like its transport; the others add their number.
+                let name = if number == 0 { name.clone() } else { format!("{name}.{}", number + 1) };
+                found.push((number, Candidate { network, index, name, class, metered, mtu: link.mtu }));
             }
         }
     }
-    found
+    // Where there are more than a session may hold, each transport keeps its first endpoint.
+    found.sort_by_key(|(number, _)| *number);
+    let extra = found.iter().filter(|(number, _)| *number > 0).count();
+    let room = PATHS_MAX.saturating_sub(found.len() - extra).min(extra);
+    found.truncate(found.len() - extra + room);
+    found.into_iter().map(|(_, candidate)| candidate).collect()
 }
 
 /// The most specific route of an interface to an endpoint.
@@ -332,6 +342,18 @@ mod tests {
         let found = candidates(&host(), &config(vec![wifi, lte]));
         assert_eq!(names(&found), ["wifi"]);
         assert!(found[0].metered);
+    }
+
+    #[test]
+    fn each_endpoint_of_a_family_is_a_path_of_its_own_up_to_what_a_session_holds() {
+        let mut config = config(Vec::new());
+        config.endpoints = ["198.51.100.7:51821", "203.0.113.9:51821"].map(|to| to.parse().unwrap()).to_vec();
+        let found = candidates(&host(), &config);
+        assert_eq!(names(&found), ["wlan0", "wwan0", "wlan0.2", "wwan0.2"]);
+        let leads = |name: &str| found.iter().find(|one| one.name == name).and_then(|one| one.network.endpoint);
+        assert_eq!(leads("wwan0.2"), Some(config.endpoints[1]));
+        config.endpoints.push("203.0.113.10:51821".parse().unwrap());
+        assert_eq!(candidates(&host(), &config).len(), PATHS_MAX, "the third endpoint has no room");
     }
 
     #[test]

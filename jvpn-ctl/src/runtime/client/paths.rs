@@ -167,6 +167,7 @@ fn up(path: PathId, candidate: &Candidate) -> PathUp {
         },
         metered: candidate.metered,
         v6: candidate.network.address.is_ipv6(),
+        endpoint: candidate.network.endpoint,
         link_mtu: candidate.mtu,
     }
 }
@@ -176,7 +177,8 @@ mod tests {
     use super::*;
 
     fn loopback(index: u32) -> Candidate {
-        let network = Network { interface: "lo".into(), address: Ipv4Addr::LOCALHOST.into(), via: None };
+        let network =
+            Network { interface: "lo".into(), address: Ipv4Addr::LOCALHOST.into(), via: None, endpoint: None };
         Candidate { network, index, name: "lo".into(), class: TransportClass::Primary, metered: false, mtu: 1_500 }
     }
 

@@ -68,6 +68,15 @@ impl Gateway {
         }
         problems.extend(self.gone.problems());
         problems.extend(self.interfaces.problems());
+        for (relay, _) in self.relays.each().filter(|(_, connected)| !connected) {
+            problems.push(Problem {
+                problem: format!("the relay {} is not connected", relay.name),
+                fix: format!(
+                    "on it: jvpn-ctl status; its [[owner]] needs this gateway's key and control = {}",
+                    self.config.relay_listen
+                ),
+            });
+        }
         if self.config.xdp == XdpMode::Auto {
             for xdp in self.interfaces.xdp().filter(|xdp| xdp.mode == "generic") {
                 problems.push(Problem {

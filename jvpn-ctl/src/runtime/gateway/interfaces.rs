@@ -17,7 +17,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// How the program got onto an interface: what a start and a return both do.
 #[derive(Clone, Debug)]
-pub(super) struct Way {
+pub(crate) struct Way {
     pub program: Program,
     pub max_sessions: u32,
     pub pins: Pins,
@@ -37,7 +37,7 @@ struct Interface {
 
 /// Every configured interface.
 #[derive(Debug)]
-pub(super) struct Interfaces {
+pub(crate) struct Interfaces {
     way: Way,
     each: Vec<Interface>,
     /// To ask the kernel for numbers.
@@ -53,7 +53,7 @@ impl Interfaces {
     ///
     /// # Errors
     /// When one refuses.
-    pub(super) fn attach(names: &[String], way: Way) -> Result<Self, AttachError> {
+    pub(crate) fn attach(names: &[String], way: Way) -> Result<Self, AttachError> {
         let asking = socket(AddressFamily::INET, SocketType::DGRAM, None).ok();
         let mut own = Self { asking, ..Self::none(way) };
         for name in names {
@@ -67,7 +67,7 @@ impl Interfaces {
     }
 
     /// Without the program.
-    pub(super) fn none(way: Way) -> Self {
+    pub(crate) fn none(way: Way) -> Self {
         Self { way, each: Vec::new(), asking: None, held: None, pins: None }
     }
 
@@ -75,21 +75,21 @@ impl Interfaces {
     ///
     /// # Errors
     /// When one is not there.
-    pub(super) fn hold(mut self) -> Result<Self, AttachError> {
+    pub(crate) fn hold(mut self) -> Result<Self, AttachError> {
         self.held = Some(Held::take(&self.way.pins)?);
         Ok(self)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.each.is_empty()
     }
 
-    pub(super) fn xdp(&self) -> impl Iterator<Item = &Xdp> {
+    pub(crate) fn xdp(&self) -> impl Iterator<Item = &Xdp> {
         self.each.iter().map(|interface| &interface.xdp)
     }
 
     /// Looks whether one went or came; two system calls an interface when nothing did.
-    pub(super) fn look(&mut self, now: Instant) {
+    pub(crate) fn look(&mut self, now: Instant) {
         for at in 0..self.each.len() {
             let Some(interface) = self.each.get(at) else { return };
             let name = interface.xdp.iface.clone();
@@ -117,7 +117,7 @@ impl Interfaces {
     }
 
     /// Compares pins and attached programs with what was made; what was found and put back, in words.
-    pub(super) fn check(&mut self, now: Instant) -> Vec<String> {
+    pub(crate) fn check(&mut self, now: Instant) -> Vec<String> {
         let mut found = match self.held.as_ref().map_or(Ok(Vec::new()), Held::mend) {
             Ok(pins) => {
                 self.pins = None;
@@ -168,7 +168,7 @@ impl Interfaces {
     }
 
     /// What is wrong with them.
-    pub(super) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
+    pub(crate) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
         let pins = self.pins.iter().map(|error| Problem {
             problem: format!("the pins are not as they should be: {error}"),
             fix: format!("make {} root's own with mode 0700, or remove it", self.way.pins.root().display()),

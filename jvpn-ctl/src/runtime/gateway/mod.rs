@@ -14,6 +14,7 @@ mod compute;
 mod interfaces;
 mod keeper;
 mod reconcile;
+mod relays;
 mod restore;
 mod role;
 pub mod sessions;
@@ -22,6 +23,8 @@ mod sockets;
 mod start;
 mod watch;
 
+pub(super) use interfaces::{Interfaces, Way as InterfacesWay};
+pub(super) use start::socket as socket_of;
 pub use start::wanted;
 
 use crate::api::Request;
@@ -35,13 +38,14 @@ use crate::tunnel::{Counters, FromWorker, Inbox, WorkerHandle};
 use anyhow::{Context, Result};
 use commit::Executor;
 use compute::Compute;
-use interfaces::Interfaces;
 use jvpn_common::gateway::Engine;
-use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
+use jvpn_common::gateway::command::{Command, Input, Order};
 use jvpn_common::ids::{Incarnation, OwnerEpoch};
+use jvpn_common::limits::ALIVE_EVERY;
+use jvpn_common::time::Instant;
 use reconcile::Reconcile;
+use relays::Relays;
 use sockets::GoneSockets;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +70,7 @@ struct Gateway {
     worker: WorkerHandle,
     gone: GoneSockets,
     interfaces: Interfaces,
+    relays: Relays,
     counters: Arc<Counters>,
     watch: Watch,
     reconcile: Reconcile,
@@ -97,21 +102,24 @@ impl Gateway {
         let mut alarm = Alarm::new().context("no timer")?;
         let bell = sys::watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
         let mut look = tokio::time::interval(watch::LOOK_EVERY);
+        let mut lease = tokio::time::interval(ALIVE_EVERY);
         let mut stop = Stop::new()?;
         loop {
             self.carry_out();
-            alarm.set(self.engine.wakeup())?;
+            alarm.set(self.wakeup())?;
             tokio::select! {
                 biased;
                 () = stop.asked() => break,
+                event = self.relays.event() => self.relay_event(event),
                 ready = bell.readable() => self.drain_ready(ready?, &inbox),
                 (op, result) = self.compute.next() => self.input(Input::Computed { op, result }),
                 fired = alarm.fired() => {
                     fired?;
-                    self.input(Input::Wakeup);
+                    self.fire();
                 }
                 Some(request) = requests.recv() => self.serve(request),
                 _ = look.tick() => self.look(),
+                _ = lease.tick() => self.lease_to_relays(),
                 // Without its worker a gateway serves nobody; whoever started it starts it again.
                 Ok(error) = &mut ended => {
                     self.executor.plane.shared().set_alive(0, Duration::ZERO);
@@ -127,19 +135,32 @@ impl Gateway {
             if self.engine.unacknowledged() == 0 {
                 break;
             }
-            alarm.set(self.engine.wakeup())?;
+            alarm.set(self.wakeup())?;
             tokio::select! {
                 biased;
+                event = self.relays.event() => self.relay_event(event),
+                _ = lease.tick() => self.lease_to_relays(),
                 () = &mut patience => break,
                 ready = bell.readable() => self.drain_ready(ready?, &inbox),
                 fired = alarm.fired() => {
                     fired?;
-                    self.input(Input::Wakeup);
+                    self.fire();
                 }
             }
         }
         self.executor.plane.shared().set_alive(0, Duration::ZERO);
+        self.lease_to_relays();
         Ok(())
+    }
+
+    /// When anything is due.
+    fn wakeup(&self) -> Option<Instant> {
+        [self.engine.wakeup(), self.relays.wakeup()].into_iter().flatten().min()
+    }
+
+    fn fire(&mut self) {
+        self.expire_relays();
+        self.input(Input::Wakeup);
     }
 
     fn input(&mut self, input: Input<'_>) {
@@ -157,11 +178,7 @@ impl Gateway {
                         self.executor.complain(&error, "a record could not be written");
                     }
                 }
-                Command::Commit { op, commit } => {
-                    self.executor.sessions.set_gateways(self.engine.gateway_addresses());
-                    let done = self.executor.commit(*commit);
-                    self.input(Input::Committed { op, done });
-                }
+                Command::Commit { op, commit } => self.commit(op, commit),
             }
         }
     }
@@ -179,15 +196,11 @@ impl Gateway {
             match inbox.next() {
                 None => return false,
                 Some(FromWorker::Datagram { origin, mut bytes, .. }) => {
-                    let local = origin.local.unwrap_or(match origin.remote.ip() {
-                        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-                    });
-                    let gateway = SocketAddr::new(local.to_canonical(), self.config.listen);
-                    let client = SocketAddr::new(origin.remote.ip().to_canonical(), origin.remote.port());
-                    let origin = Origin { hop: Hop::Local, client, gateway };
-                    self.input(Input::Datagram { origin, bytes: &mut bytes });
-                    self.carry_out();
+                    if let Some((origin, len)) = self.executor.sockets.origin(&origin, self.config.listen, &bytes) {
+                        let bytes = bytes.get_mut(..len).unwrap_or_default();
+                        self.input(Input::Datagram { origin, bytes });
+                        self.carry_out();
+                    }
                 }
                 Some(FromWorker::EpochProven { session, epoch }) => self.epoch_proven(session, epoch),
                 Some(FromWorker::Busy { .. } | FromWorker::Pong { .. }) => {}

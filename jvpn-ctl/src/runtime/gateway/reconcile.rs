@@ -9,6 +9,7 @@ use crate::dataplane::{DataPlaneError, Picture, Reader, Tampered};
 use crate::runtime::clock;
 use jvpn_common::event::{Context, Event, Record};
 use jvpn_common::ids::Slot;
+use jvpn_common::mapop::Committed;
 use jvpn_common::reason::Reason;
 use jvpn_common::time::Instant;
 use std::collections::BTreeMap;
@@ -137,7 +138,11 @@ impl Gateway {
         let differing: Vec<_> = {
             let plane = &self.executor.plane;
             let differs = |slot, committed: &_| plane.differs(slot, committed);
-            let all = self.engine.committed();
+            let (relays, gateways) = (&self.relays, self.engine.gateways());
+            let local = |binding| relays.local_binding(binding, gateways);
+            let all = self.engine.committed().map(|(id, slot, committed)| {
+                (id, slot, Committed { active: committed.active.map(local), ..committed })
+            });
             all.filter_map(|(id, slot, committed)| Some((id, slot, committed, differs(slot, &committed)?))).collect()
         };
         for (session, slot, committed, what) in differing {

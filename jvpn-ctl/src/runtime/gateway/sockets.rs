@@ -8,10 +8,13 @@ use super::role::{SOCKET_V4, SOCKET_V6};
 use super::start::socket;
 use crate::api::model::Problem;
 use crate::runtime::clock;
-use crate::tunnel::UdpPort;
-use jvpn_common::gateway::command::Datagram;
+use crate::runtime::trailers::{Trailers, Vouched};
+use crate::tunnel::{self, UdpPort};
+use jvpn_common::gateway::command::{Datagram, Hop, Origin};
+use jvpn_common::ids::RelayId;
 use jvpn_common::time::{Duration, Instant};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// How long after a failure opening is tried again.
@@ -26,6 +29,8 @@ pub(super) struct Sockets {
     pub v4: Option<Arc<UdpPort>>,
     /// IPv6.
     pub v6: Option<Arc<UdpPort>>,
+    /// What relays vouch for, and are told in the same way.
+    pub trailers: Arc<Trailers<RelayId>>,
 }
 
 impl Sockets {
@@ -49,12 +54,33 @@ impl Sockets {
         *own = Some(port);
     }
 
+    /// Where a datagram came from, and how long it is without what a relay put behind it. `None`: it came from a
+    /// relay's address without that relay's word, or from a stranger with something behind it.
+    pub(super) fn origin(&self, from: &tunnel::Origin, port: u16, bytes: &[u8]) -> Option<(Origin, usize)> {
+        let remote = SocketAddr::new(from.remote.ip().to_canonical(), from.remote.port());
+        if let Some(relay) = self.trailers.side_at(remote) {
+            let Vouched { by, client, local, len } = self.trailers.take_off(relay, bytes)?;
+            return Some((Origin { hop: Hop::Relay(by), client, gateway: local }, len));
+        }
+        let local = from.local.unwrap_or(any_of(&remote));
+        let gateway = SocketAddr::new(local.to_canonical(), port);
+        Some((Origin { hop: Hop::Local, client: remote, gateway }, bytes.len()))
+    }
+
     /// Sends one datagram the way its question came; what cannot be sent is lost, as on any network.
     pub(super) fn send(&self, datagram: &Datagram) {
-        let port = if datagram.origin.client.is_ipv4() { &self.v4 } else { &self.v6 };
+        let Origin { hop, client, gateway } = datagram.origin;
+        let (to, from, bytes) = match hop {
+            Hop::Local => (client, gateway.ip(), Cow::Borrowed(&datagram.bytes)),
+            Hop::Relay(relay) => match self.trailers.seal(relay, client, gateway, &datagram.bytes) {
+                Some((way, sealed)) => (way.address, way.own.unwrap_or(any_of(&way.address)), Cow::Owned(sealed)),
+                None => return tracing::debug!(%client, relay = relay.0, "no stream to the relay of this client"),
+            },
+        };
+        let port = if to.is_ipv4() { &self.v4 } else { &self.v6 };
         let Some(port) = port else { return };
-        if let Err(error) = port.send(datagram.origin.client, Some(datagram.origin.gateway.ip()), &datagram.bytes) {
-            tracing::debug!(%error, client = %datagram.origin.client, "could not send");
+        if let Err(error) = port.send(to, Some(from), &bytes) {
+            tracing::debug!(%error, %client, "could not send");
         }
     }
 }
@@ -105,6 +131,11 @@ impl Gateway {
         self.executor.sockets.take(any, port);
         Ok(())
     }
+}
+
+fn any_of(address: &SocketAddr) -> IpAddr {
+    let [v4, v6] = ANY;
+    if address.is_ipv4() { v4 } else { v6 }
 }
 
 fn family(any: &IpAddr) -> &'static str {

@@ -8,6 +8,7 @@ use super::compute::Compute;
 use super::interfaces::{Interfaces, Way};
 use super::keeper::Keeper;
 use super::reconcile::Reconcile;
+use super::relays::Relays;
 use super::restore::Known;
 use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
 use super::sessions::Sessions;
@@ -69,6 +70,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let engine_config = setup::engine(&config, keys, incarnation, owner_epoch)?;
     let policies = engine_config.peers.iter().map(|(key, peer)| (*key.as_bytes(), peer.policy.clone())).collect();
     record_policies(&audit, &engine_config)?;
+    let key = Arc::clone(&engine_config.private_key);
     let (name, mtu, addresses) = (config.tun.clone(), setup::inner_mtu(&config), config.addresses.clone());
     let tun = Tun::open(&TunOptions { name, mtu, addresses }).await?;
     firewall::enable_forwarding()?;
@@ -89,9 +91,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         owner_epoch,
     };
     let (restored, orphans) = known.sessions();
-    for orphan in orphans {
-        plane.apply(&MapOp::Free { slot: orphan.slot })?;
-    }
+    orphans.iter().try_for_each(|orphan| plane.apply(&MapOp::Free { slot: orphan.slot }).map(drop))?;
     let (sender, inbox) = to_controller()?;
     let sessions = Sessions::default();
     let attached = !interfaces.is_empty();
@@ -103,6 +103,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let socket = api::Socket::bind(&paths.socket)?;
     let (requests, asked) = tokio::sync::mpsc::channel(api::REQUESTS_MAX);
     let served = tokio::task::spawn_local(api::serve(socket, api::Handle { requests, feed: audit.feed() }));
+    let relays = Relays::start(&config, &key, (incarnation, owner_epoch), Arc::clone(&sockets.trailers))?;
     let executor = Executor { plane, keeper, audit, sessions, sockets, complained: None };
     let mut gateway = Gateway {
         started: clock::text(clock::boot()),
@@ -117,6 +118,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         executor,
         compute: Compute::start()?,
         interfaces,
+        relays,
         counters,
         watch: Watch::default(),
         reconcile: Reconcile::default(),
@@ -195,7 +197,7 @@ pub fn wanted(mode: XdpMode) -> Wanted {
 }
 
 /// The socket of one family.
-pub(super) fn socket(any: IpAddr, port: u16) -> std::io::Result<UdpPort> {
+pub(crate) fn socket(any: IpAddr, port: u16) -> std::io::Result<UdpPort> {
     UdpPort::open(&UdpOptions::new(SocketAddr::new(any, port)))
 }
 
@@ -209,7 +211,7 @@ fn sockets(port: u16) -> Result<Sockets> {
             None
         }
     };
-    Ok(Sockets { v4: Some(v4), v6 })
+    Ok(Sockets { v4: Some(v4), v6, trailers: Arc::default() })
 }
 
 fn worker(

@@ -35,6 +35,7 @@ fn right() -> (Evidence, Account) {
         tcp: Tcp { alive: true, same_connection: true, advanced_before: true, advanced_after: true },
         noticed_ms: None,
         back: true,
+        relay: None,
     };
     (evidence, Account { outage_ms: 90.0, sent: 9_000, lost: 90, ..Account::default() })
 }

@@ -49,6 +49,7 @@ fn evidence() -> Evidence {
         tcp: Tcp { alive: true, same_connection: true, advanced_before: true, advanced_after: true },
         noticed_ms: None,
         back: true,
+        relay: None,
     }
 }
 
@@ -73,7 +74,7 @@ fn a_document_that_differs_from_its_raw_files_is_found() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let traces = [(Direction::Up, trace(90)), (Direction::Down, trace(10))];
     write_act(directory.path(), &evidence(), &traces).expect("raw files");
-    let mut document = Document::new("off", vec![report(90)], DownloadReport::default(), Vec::new());
+    let mut document = Document::new("off", vec![report(90)], vec![DownloadReport::default()], Vec::new());
     let file = directory.path().join("demo.json");
     fs::write(&file, serde_json::to_string(&document).expect("JSON")).expect("written");
     assert_eq!(verify(directory.path()).expect("verified"), ["silent_death"]);
@@ -89,18 +90,19 @@ fn one_broken_promise_or_a_wrong_download_breaks_the_document() {
         connections: 1,
         ..DownloadReport::default()
     };
-    assert!(Document::new("off", vec![report(90)], finished(true), Vec::new()).pass);
-    assert!(!Document::new("off", vec![report(90), report(201)], finished(true), Vec::new()).pass);
-    assert!(!Document::new("off", vec![report(90)], finished(false), Vec::new()).pass);
+    assert!(Document::new("off", vec![report(90)], vec![finished(true)], Vec::new()).pass);
+    assert!(!Document::new("off", vec![report(90), report(201)], vec![finished(true)], Vec::new()).pass);
+    assert!(!Document::new("off", vec![report(90)], vec![finished(false)], Vec::new()).pass);
     assert!(
-        !Document::new("off", vec![report(90)], DownloadReport { connections: 2, ..finished(true) }, Vec::new(),).pass
+        !Document::new("off", vec![report(90)], vec![DownloadReport { connections: 2, ..finished(true) }], Vec::new())
+            .pass
     );
-    assert!(!Document::new("off", Vec::new(), finished(true), Vec::new()).pass);
+    assert!(!Document::new("off", Vec::new(), vec![finished(true)], Vec::new()).pass);
 }
 
 #[test]
 fn the_document_has_the_promised_fields() {
-    let document = Document::new("native", vec![report(90)], DownloadReport::default(), Vec::new());
+    let document = Document::new("native", vec![report(90)], vec![DownloadReport::default()], Vec::new());
     let value = serde_json::to_value(&document).expect("JSON");
     assert_eq!(value["schema"], "jvpn.demo/1");
     for field in [
@@ -126,14 +128,14 @@ fn the_document_has_the_promised_fields() {
 fn people_see_broken_promises_and_unplayed_acts() {
     let act = act::named("restart").expect("an act of this name");
     let unplayed = ActReport::failed(act, &anyhow::anyhow!("serve did not start"));
-    let text = Document::new("off", vec![report(300), unplayed], DownloadReport::default(), Vec::new()).human();
+    let text = Document::new("off", vec![report(300), unplayed], vec![DownloadReport::default()], Vec::new()).human();
     assert!(text.contains("BROKEN  outage at most 200 ms: 300.0 ms"), "{text}");
     assert!(text.contains("serve did not start") && text.contains("A PROMISE WAS BROKEN"), "{text}");
 }
 
 #[test]
 fn the_document_has_the_fields_of_its_schema_with_their_types() {
-    let document = Document::new("off", vec![report(80)], DownloadReport::default(), Vec::new());
+    let document = Document::new("off", vec![report(80)], vec![DownloadReport::default()], Vec::new());
     let json = serde_json::to_value(&document).expect("JSON");
     assert_eq!(json["schema"], "jvpn.demo/1");
     let act = &json["acts"][0];
@@ -146,7 +148,7 @@ fn the_document_has_the_fields_of_its_schema_with_their_types() {
 
 #[test]
 fn a_person_reads_words_and_no_debug_text() {
-    let text = Document::new("off", vec![report(80)], DownloadReport::default(), Vec::new()).human();
+    let text = Document::new("off", vec![report(80)], vec![DownloadReport::default()], Vec::new()).human();
     for debug in ["{ ", "true", "false", "(s)", "[8, 9]"] {
         assert!(!text.contains(debug), "`{debug}` in {text}");
     }

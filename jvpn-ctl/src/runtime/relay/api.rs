@@ -1,0 +1,86 @@
+//! Answers to the API about a relay.
+//!
+//! Owns the translation into the API's forms. A relay has no sessions of its own and moves none. Must never say that
+//! an owner is there whose lease has run out.
+
+use super::Relay;
+use crate::api::model::{Problem, Status};
+use crate::api::{Refused, Request};
+use crate::config::{Role, XdpMode};
+use jvpn_common::verdict::{Class, Verdict};
+use std::collections::BTreeMap;
+
+const NOT_HERE: &str = "a relay moves and ends no session: ask the gateway that owns it";
+
+impl Relay {
+    pub(super) fn serve(&self, request: Request) {
+        let refused = || Refused::Failed(NOT_HERE.to_owned());
+        match request {
+            Request::Status(reply) => drop(reply.send(self.status())),
+            Request::Sessions(reply) => drop(reply.send(Vec::new())),
+            Request::Paths(reply) => drop(reply.send(Vec::new())),
+            Request::Jump { reply, .. } => drop(reply.send(Err(refused()))),
+            Request::Terminate { reply, .. } => drop(reply.send(Err(refused()))),
+            Request::ReloadPeers { reply, .. } => drop(reply.send(Err(refused()))),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let problems = self.problems();
+        let names = self.owners.iter().map(|state| format!("held of {}", state.peer.name));
+        let counts = (0_u16..).map(|owner| self.hold.of_owner(owner) as u64);
+        Status {
+            role: Role::Relay,
+            name: self.config.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: self.started.clone(),
+            healthy: problems.is_empty(),
+            problems,
+            xdp: self.interfaces.xdp().next().cloned(),
+            interfaces: self.interfaces.xdp().cloned().collect(),
+            drops: self.drops(),
+            sessions: names.zip(counts).collect(),
+            session: None,
+            incarnation: None,
+        }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = self.interfaces.problems().collect();
+        for state in self.owners.iter().filter(|state| state.say.is_none()) {
+            problems.push(Problem {
+                problem: format!("no stream to the owner {}: {}", state.peer.name, state.why),
+                fix: format!(
+                    "is {} reachable, and does it have a table [[relay]] with this relay's key?",
+                    state.peer.control
+                ),
+            });
+        }
+        if self.config.xdp == XdpMode::Auto {
+            for xdp in self.interfaces.xdp().filter(|xdp| xdp.mode == "generic") {
+                problems.push(Problem {
+                    problem: format!("XDP on {} is generic: slow, and GRO is off", xdp.iface),
+                    fix: "use an interface whose driver has native XDP, or set xdp = \"generic\" to accept it"
+                        .to_owned(),
+                });
+            }
+        }
+        problems
+    }
+
+    /// Drops by verdict, and what the process did not pass on.
+    fn drops(&self) -> BTreeMap<String, u64> {
+        let mut drops = BTreeMap::from([
+            ("relay_refused".to_owned(), self.forward.refused),
+            ("relay_unsent".to_owned(), self.forward.unsent),
+        ]);
+        if let Ok(verdicts) = self.plane.verdicts() {
+            for &verdict in Verdict::ALL.iter().filter(|verdict| verdict.class() == Class::Drop) {
+                drops.insert(verdict.name().to_owned(), verdicts.kernel(verdict) + verdicts.worker(verdict));
+            }
+        }
+        drops.retain(|_, count| *count > 0);
+        drops
+    }
+}

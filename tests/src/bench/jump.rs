@@ -1,0 +1,145 @@
+//! `bench jump`: from the store of the active word to the first packet that is steered by it.
+//! Owns the race of one processor that jumps and one that steers. Never counts a jump that nobody was steering during.
+
+use std::collections::BTreeMap;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use jvpn_common::abi::{ActiveWord, Binding, mapped};
+use jvpn_common::ids::{Generation, Locator, SessionId, Slot, TransportIndex};
+use jvpn_common::mapop::MapOp;
+use jvpn_ctl::dataplane::DataPlane;
+use jvpn_ctl::dataplane::kernel::Kernel;
+use jvpn_ctl::runtime::clock;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::document::{Better, Contender, Document, Metric, SCHEMA, Wanted};
+use super::program::{JUMP, MARK, Measured, Shape, Writes};
+use super::stats::summary;
+use super::{Options, machine};
+use crate::packet::{self, CLIENT_V4, GATEWAY_V4, KEYS};
+
+/// Rounds, and jumps of one.
+const FULL: (u32, u32) = (9, 500);
+const QUICK: (u32, u32) = (3, 30);
+/// Packets of one jump: some milliseconds of them.
+const PACKETS: u32 = 40_000;
+/// So many packets were refused before the store: by then they run.
+const HEAD_START: u64 = 1_000;
+/// A processor that others use may be ours only after a while.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Of jumps tried: on a busy machine the packets of some end before the store, and those say nothing.
+const COUNTED_MIN: f64 = 0.5;
+
+const SLOT: Slot = Slot(1);
+const LOCATOR: u64 = 0x5a00_0000_0000_0100;
+/// The promise, µs. What is measured begins before the store and ends with the clock's reading in the program.
+const LIMIT: (&str, f64, f64) = ("limit", 1.0, 1.0);
+
+fn stay_on(processor: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(processor);
+    sched_setaffinity(None, &set).context("two processors: one jumps, one steers")
+}
+
+fn binding(port: u16) -> Binding {
+    Binding { address: mapped(CLIENT_V4.ip()), port, ..Binding::default() }
+}
+
+/// One session whose packets come from entry 2 while entry 1 is active.
+fn prepare() -> Result<(Measured, Kernel)> {
+    // Shorter than a notice, so that what is not bound is dropped and the frame stays as it is.
+    let frame = packet::frame(CLIENT_V4, GATEWAY_V4, false, &packet::data(LOCATOR, 0, 1, 20));
+    let measured = Measured::load(Shape { slots: 8, rows: 1, writes: Writes::Nothing, drop: false }, &frame)?;
+    let mut plane = Kernel::open(measured.pins())?;
+    let locators = vec![(TransportIndex(0), Locator(LOCATOR))];
+    let (generation, session) = (Generation(1), SessionId([1; 16]));
+    plane.apply_all(&[
+        MapOp::Install { slot: SLOT, generation, keys: KEYS, locators, pending: false, session },
+        MapOp::Binding { slot: SLOT, entry: 1, binding: binding(1) },
+        MapOp::Binding { slot: SLOT, entry: 2, binding: binding(CLIENT_V4.port()) },
+    ])?;
+    Ok((measured, plane))
+}
+
+/// One jump; none if the packets were over before it.
+fn jump(measured: &mut Measured, plane: &mut Kernel) -> Result<Option<f64>> {
+    measured.forget()?;
+    let away = plane.word(SLOT).successor(0, 1);
+    plane.apply(&MapOp::Activate { slot: SLOT, word: away })?;
+    let started = Barrier::new(2);
+    let stored = thread::scope(|scope| {
+        let steering = scope.spawn(|| {
+            stay_on(1)?;
+            started.wait();
+            measured.run(JUMP, PACKETS, false)
+        });
+        let already = plane.traffic(SLOT).unbound;
+        started.wait();
+        let begin = Instant::now();
+        while plane.traffic(SLOT).unbound < already + HEAD_START && begin.elapsed() < PATIENCE {
+            std::hint::spin_loop();
+        }
+        let word: ActiveWord = away.successor(0, 2);
+        let before = clock::boot();
+        plane.apply(&MapOp::Activate { slot: SLOT, word })?;
+        steering.join().map_err(|_| anyhow::anyhow!("the steering thread died"))??;
+        anyhow::Ok(before)
+    })?;
+    let mark = measured.counted()?[MARK];
+    // A mark before the store is one that a packet made which was judged by another word.
+    ensure!(mark == 0 || mark >= stored.0, "a packet was steered anew before the store");
+    Ok((mark != 0).then(|| (mark - stored.0) as f64 / 1_000.0))
+}
+
+pub fn run(options: &Options) -> Result<Document> {
+    let (rounds, jumps) = if options.quick { QUICK } else { FULL };
+    let rounds = options.rounds.unwrap_or(rounds);
+    ensure!(rounds > 0, "--rounds must be at least 1");
+    let (mut measured, mut plane) = prepare()?;
+    stay_on(0)?;
+    let (mut medians, mut tails) = (Vec::new(), Vec::new());
+    let mut counted = 0;
+    for _ in 0..rounds {
+        let mut took = Vec::new();
+        for _ in 0..jumps {
+            took.extend(jump(&mut measured, &mut plane)?);
+        }
+        counted += took.len();
+        medians.push(summary(&took).map(|all| all.median));
+        took.sort_by(f64::total_cmp);
+        tails.push(super::stats::quantile(&took, 0.99));
+    }
+    let tried = rounds * jumps;
+    ensure!(counted as f64 >= f64::from(tried) * COUNTED_MIN, "only {counted} of {tried} jumps met a running packet");
+    let limit = || BTreeMap::from([("limit".to_owned(), vec![Some(LIMIT.1); rounds as usize])]);
+    let wanted = |metric, bounds| Wanted { metric, unit: "µs", better: Better::Lower, bounds };
+    let results = vec![
+        Metric::new(&wanted("store_to_steer_us", &[LIMIT]), medians, limit()),
+        Metric::new(&wanted("store_to_steer_p99_us", &[]), tails, BTreeMap::new()),
+    ];
+    Ok(Document {
+        schema: SCHEMA,
+        bench: "jump".into(),
+        machine: machine::describe()?,
+        kernel: machine::kernel()?,
+        version: env!("CARGO_PKG_VERSION").into(),
+        command: machine::command(),
+        policy: "none: the program alone".into(),
+        contenders: vec![
+            Contender {
+                name: "ours".into(),
+                what: "the clock before the store to the clock in the first packet".into(),
+            },
+            Contender { name: "limit".into(), what: "1 µs".into() },
+        ],
+        results,
+        notes: vec![
+            format!("{counted} of {tried} jumps counted: the others' packets were over before the store"),
+            "packets come one after another on the other processor; two readings of the clock are in the figure".into(),
+        ],
+        errors: Vec::new(),
+    })
+}

@@ -1,0 +1,343 @@
+//! `bench steer`: nanoseconds a packet, net of the empty program; hot, and at random among very many sessions.
+//! Owns the cases and how each is measured. Never measures a verdict other than the one it names.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, ensure};
+use jvpn_common::abi::{ActiveWord, Binding, PathCounters, SessionEntry, map, mapped};
+use jvpn_common::verdict::Verdict;
+
+use super::document::{Better, Contender, Document, Metric, SCHEMA, Wanted};
+use super::program::{EMPTY, Measured, STEER, Shape, Writes, row};
+use super::{Options, chart, machine};
+use crate::packet::{self, CLIENT_V4, CLIENT_V6, GATEWAY_V4, GATEWAY_V6, KEYS};
+use crate::packet_kernel::counted;
+use crate::packet_maps::session_words;
+
+/// Rounds, and packets of one measurement.
+const FULL: (u32, u32) = (9, 2_000_000);
+const QUICK: (u32, u32) = (3, 100_000);
+/// Sessions of the curve, and how they are called.
+const SESSIONS: [(u32, &str); 4] = [(1_000, "1k"), (10_000, "10k"), (100_000, "100k"), (1_000_000, "1m")];
+/// The largest of them that a quick run fills.
+const QUICK_SESSIONS: u32 = 10_000;
+/// Echoes need a new probe each; as many as this between two resets of the window.
+const PROBES: u32 = 1 << 16;
+/// Slot of the hot session.
+const HOT: u32 = 1;
+/// Order of the sessions: the same in every run.
+const SEED: u64 = 0x6a76_706e_2d73_7465;
+
+/// One kind of packet.
+struct Case {
+    metric: &'static str,
+    /// How it ends, which is checked.
+    verdict: Verdict,
+    /// Goal and must in nanoseconds, if any.
+    bounds: Option<(f64, f64)>,
+    /// Frames of the session, in turn.
+    frames: fn() -> Vec<Vec<u8>>,
+}
+
+fn data_v4() -> Vec<u8> {
+    packet::frame(CLIENT_V4, GATEWAY_V4, false, &packet::data(locator(HOT), 0, 1, 62))
+}
+
+const CASES: [Case; 6] = [
+    Case { metric: "pass_hot_ns", verdict: Verdict::Data, bounds: Some((45.0, 60.0)), frames: || vec![data_v4()] },
+    Case {
+        metric: "pass_v6_hot_ns",
+        verdict: Verdict::Data,
+        bounds: None,
+        frames: || vec![packet::frame(CLIENT_V6, GATEWAY_V6, false, &packet::data(locator(HOT + 1), 0, 1, 42))],
+    },
+    Case {
+        metric: "drop_hot_ns",
+        verdict: Verdict::UnknownLocator,
+        bounds: None,
+        frames: || vec![packet::frame(CLIENT_V4, GATEWAY_V4, false, &packet::data(1, 0, 1, 62))],
+    },
+    Case {
+        metric: "forged_hot_ns",
+        verdict: Verdict::ForgedTag,
+        bounds: Some((35.0, 50.0)),
+        frames: || {
+            let mut datagram = packet::data(locator(HOT), 0, 1, 62);
+            datagram[4] ^= 1;
+            vec![packet::frame(CLIENT_V4, GATEWAY_V4, false, &datagram)]
+        },
+    },
+    Case {
+        metric: "echo_hot_ns",
+        verdict: Verdict::Echoed,
+        bounds: None,
+        frames: || {
+            let probe = |at| packet::probe(locator(HOT), 0, u64::from(at), 14);
+            (1..=PROBES).map(|at| packet::frame(CLIENT_V4, GATEWAY_V4, false, &probe(at))).collect()
+        },
+    },
+    Case {
+        metric: "foreign_pass_ns",
+        verdict: Verdict::Foreign,
+        bounds: Some((15.0, 15.0)),
+        frames: || {
+            let elsewhere = std::net::SocketAddr::new(GATEWAY_V4.ip(), packet::PORT + 1);
+            vec![packet::frame(CLIENT_V4, elsewhere, false, &packet::data(locator(HOT), 0, 1, 62))]
+        },
+    },
+];
+
+/// The locator of a slot: nothing that a cache could guess.
+fn locator(slot: u32) -> u64 {
+    mixed(u64::from(slot) ^ SEED)
+}
+
+/// SplitMix64.
+const fn mixed(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Slots 1 to `count` in an order that follows from the seed.
+fn shuffled(count: u32) -> Vec<u32> {
+    let mut slots: Vec<u32> = (1..=count).collect();
+    for at in (1..slots.len()).rev() {
+        let other = mixed(SEED.wrapping_add(at as u64)) % (at as u64 + 1);
+        slots.swap(at, other as usize);
+    }
+    slots
+}
+
+/// Fills `count` sessions, each bound to the client's IPv4 address, but for the one that is to be on IPv6.
+fn fill(measured: &mut Measured, count: u32, v6: Option<u32>) -> Result<()> {
+    let mut sessions = measured.array::<[u64; 16]>(map::SESSIONS)?;
+    let mut keys = measured.array::<[u64; 4]>(map::KEYS)?;
+    let mut locators = measured.locators()?;
+    for slot in 1..=count {
+        let client = if Some(slot) == v6 { CLIENT_V6 } else { CLIENT_V4 };
+        let binding = Binding { address: mapped(client.ip()), port: client.port(), ..Binding::default() };
+        let active = ActiveWord::new(1, 0, 1).0;
+        let bindings = [binding, Binding::default(), Binding::default()];
+        let entry = SessionEntry { active, generation: 1, bindings, ..SessionEntry::default() };
+        sessions.set(slot, session_words(&entry), 0)?;
+        keys.set(slot, KEYS.to_words(), 0)?;
+        locators.insert(locator(slot), [slot, 1, 0], 0)?;
+    }
+    Ok(())
+}
+
+/// Sessions in the maps and frames in a row, ready to be run.
+struct Ready {
+    measured: Measured,
+    /// Runs of one measurement.
+    packets: u32,
+    /// After so many the windows are forgotten.
+    reset_every: u32,
+    verdict: Verdict,
+    live: bool,
+}
+
+impl Ready {
+    fn new(sessions: u32, frames: &[Vec<u8>], verdict: Verdict, packets: u32, live: bool) -> Result<Self> {
+        let rows = u32::try_from(frames.len())?.next_power_of_two();
+        let first = frames.first().context("a frame")?;
+        let writes = match (verdict, rows) {
+            (Verdict::Echoed, _) => Writes::All,
+            (_, 1) => Writes::Nothing,
+            _ => Writes::Header,
+        };
+        let mut measured = Measured::load(Shape { slots: sessions + 1, rows, writes, drop: live }, first)?;
+        fill(&mut measured, sessions, (rows == 1).then_some(HOT + 1))?;
+        let mut map = measured.rows()?;
+        for (at, frame) in (0..rows).zip(frames.iter().cycle()) {
+            map.set(at, row(frame), 0)?;
+        }
+        let reset_every = if verdict == Verdict::Echoed { rows } else { u32::MAX };
+        Ok(Self { measured, packets: packets.max(rows), reset_every, verdict, live })
+    }
+
+    /// Nanoseconds a packet took in `program`.
+    fn once(&mut self, program: &str) -> Result<f64> {
+        let before = self.verdicts();
+        let (mut left, mut sum) = (self.packets, 0.0);
+        while left > 0 {
+            let now = left.min(self.reset_every);
+            self.measured.forget()?;
+            if self.verdict == Verdict::Echoed {
+                let fresh = PathCounters::default().to_words();
+                self.measured.array::<[u64; 4]>(map::PATHS)?.set(HOT * 4, fresh, 0)?;
+            }
+            sum += self.measured.run(program, now, self.live)? * f64::from(now);
+            left -= now;
+        }
+        let steered = if program == STEER { u64::from(self.packets) } else { 0 };
+        let after = self.verdicts();
+        // Live frames come in whole batches; the last one may be short of what was asked for, never over.
+        let counted = after[self.verdict as usize] - before[self.verdict as usize];
+        let others: u64 = after.iter().zip(&before).map(|(after, before)| after - before).sum::<u64>() - counted;
+        ensure!(
+            counted == steered && others == 0,
+            "{counted} of {steered} packets were {}, {others} not",
+            self.verdict
+        );
+        Ok(sum / f64::from(self.packets))
+    }
+
+    fn verdicts(&self) -> Vec<u64> {
+        counted(&crate::packet_kernel::verdicts_at(self.measured.pins()))
+    }
+
+    /// The empty program and ours, one after the other.
+    fn round(&mut self) -> Result<(f64, f64)> {
+        let empty = self.once(EMPTY)?;
+        Ok((empty, self.once(STEER)? - empty))
+    }
+}
+
+/// What one kind of packet cost, round by round.
+#[derive(Default)]
+struct Samples {
+    net: Vec<Option<f64>>,
+    empty: Vec<Option<f64>>,
+}
+
+/// The name of a metric as the document wants it: few, and known before anything runs.
+fn leaked(name: String) -> &'static str {
+    Box::leak(name.into_boxed_str())
+}
+
+pub fn run(options: &Options) -> Result<Document> {
+    let (rounds, packets) = if options.quick { QUICK } else { FULL };
+    let rounds = options.rounds.unwrap_or(rounds);
+    ensure!(rounds > 0, "--rounds must be at least 1");
+    let mut results = Vec::new();
+    for live in [false, true] {
+        for case in &CASES {
+            let name = if live { leaked(case.metric.replace("_ns", "_live_ns")) } else { case.metric };
+            let mut ready = Ready::new(2, &(case.frames)(), case.verdict, packets, live)?;
+            // The promises are those of the harness every kernel has; live frames stand beside them.
+            let bounds = case.bounds.filter(|_| !live);
+            results.push(measure(name, bounds, rounds, &mut ready)?);
+        }
+        for (sessions, called) in SESSIONS.into_iter().filter(|(count, _)| !options.quick || *count <= QUICK_SESSIONS) {
+            let frame = |slot| packet::frame(CLIENT_V4, GATEWAY_V4, false, &packet::data(locator(slot), 0, 1, 62));
+            let frames: Vec<_> = shuffled(sessions).into_iter().map(frame).collect();
+            let mut ready = Ready::new(sessions, &frames, Verdict::Data, packets, live)?;
+            let suffix = if live { "_live" } else { "" };
+            results.push(measure(leaked(format!("pass_random_{called}{suffix}_ns")), None, rounds, &mut ready)?);
+        }
+    }
+    options.keep("steer.svg", &chart::svg(&curves(&results)))?;
+    options.keep("steer.txt", &table(&results))?;
+    document(results)
+}
+
+fn measure(name: &'static str, bounds: Option<(f64, f64)>, rounds: u32, ready: &mut Ready) -> Result<Metric> {
+    let mut samples = Samples::default();
+    // The first run fills caches and decides frequencies.
+    ready.round()?;
+    for _ in 0..rounds {
+        let (empty, net) = ready.round()?;
+        samples.empty.push(Some(empty));
+        samples.net.push(Some(net));
+    }
+    let mut rivals = BTreeMap::from([("empty".to_owned(), samples.empty)]);
+    let mut wanted = Wanted { metric: name, unit: "ns", better: Better::Lower, bounds: &[] };
+    if let Some((goal, must)) = bounds {
+        // A promise in nanoseconds is a ratio to a rival who always takes that long.
+        rivals.insert("limit".to_owned(), vec![Some(must); rounds as usize]);
+        wanted.bounds = Vec::leak(vec![("limit", goal / must, 1.0)]);
+    }
+    eprintln!("{name}: done");
+    Ok(Metric::new(&wanted, samples.net, rivals))
+}
+
+/// The curve of each way to run: sessions and nanoseconds, the hot one first.
+fn curves(results: &[Metric]) -> chart::Chart {
+    let of = |name: &str| results.iter().find(|metric| metric.metric == name).and_then(|metric| metric.ours);
+    let line = |name: &str, suffix: &str| {
+        let random = SESSIONS.map(|(count, called)| (count, of(&format!("pass_random_{called}{suffix}_ns"))));
+        let hot = (1, of(&format!("pass_hot{suffix}_ns")));
+        let points = [hot].into_iter().chain(random).filter_map(|(count, ns)| Some((f64::from(count), ns?)));
+        chart::Line { name: name.to_owned(), points: points.collect() }
+    };
+    chart::Chart {
+        title: "Steering a data packet: ns net of the empty program".to_owned(),
+        x: "sessions met in random order (1 = hot)".to_owned(),
+        y: "ns a packet".to_owned(),
+        lines: vec![line("BPF_PROG_TEST_RUN", ""), line("live frames", "_live")],
+    }
+}
+
+/// The same as a table for a page.
+fn table(results: &[Metric]) -> String {
+    let mut text = String::from("| metric | net, ns | quartiles | empty program, ns | must |\n|---|--:|---|--:|--:|\n");
+    for metric in results {
+        let number = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1}"));
+        let empty = metric.rivals.get("empty").copied().flatten();
+        let [lower, upper] = metric.spread.get("ours").map_or([None, None], |spread| spread.map(Some));
+        let must = metric.rivals.get("limit").copied().flatten().map_or(String::new(), |must| format!("≤ {must:.0}"));
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {}–{} | {} | {must} |",
+            metric.metric,
+            number(metric.ours),
+            number(lower),
+            number(upper),
+            number(empty)
+        );
+    }
+    text
+}
+
+fn document(results: Vec<Metric>) -> Result<Document> {
+    Ok(Document {
+        schema: SCHEMA,
+        bench: "steer".into(),
+        machine: machine::describe()?,
+        kernel: machine::kernel()?,
+        version: env!("CARGO_PKG_VERSION").into(),
+        command: machine::command(),
+        policy: "none: the program alone".into(),
+        contenders: vec![
+            Contender { name: "ours".into(), what: "steer, net of the empty program".into() },
+            Contender { name: "empty".into(), what: "the same without steering; gross".into() },
+            Contender { name: "limit".into(), what: "the must in ns; its ratio must stay below 1".into() },
+        ],
+        results,
+        notes: vec![
+            "hot: one session, one packet; random: a packet of each session in an order that follows from a seed, its \
+             header written over the last one's, in the empty program too; echo: all headers and the body"
+                .into(),
+            "live: BPF_F_TEST_XDP_LIVE_FRAMES in batches of 64, dropped in the end".into(),
+            "forged includes the sampled event of a drop, as in the product's program".into(),
+        ],
+        errors: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_the_sessions_is_a_permutation_and_always_the_same() {
+        let order = shuffled(1_000);
+        assert_eq!(order, shuffled(1_000));
+        assert_ne!(order, (1..=1_000).collect::<Vec<_>>());
+        let mut sorted = order;
+        sorted.sort_unstable();
+        assert_eq!(sorted, (1..=1_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rows_are_a_power_of_two_so_that_a_mask_takes_turns() {
+        for case in &CASES {
+            let frames = (case.frames)();
+            assert!(frames.len().is_power_of_two(), "{}", case.metric);
+        }
+    }
+}
