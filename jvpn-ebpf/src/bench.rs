@@ -6,6 +6,7 @@
 //! spans two stores waits for both, and that would be the harness's price. Must never be in a release build.
 
 use crate::frame::XdpFrame;
+use crate::route::{Fib, ingress};
 use crate::tables::Maps;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::xdp_action;
@@ -13,7 +14,7 @@ use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use jvpn_common::abi::{Bucket, BucketField};
-use jvpn_common::steer::{Frame, Tables, steer};
+use jvpn_common::steer::{Frame, Tables, relay, steer};
 use jvpn_common::verdict::{Class, Verdict};
 
 /// Words of a row: datagram header, body of a probe, Ethernet, IPv4 and UDP header, each from a word's beginning.
@@ -27,6 +28,11 @@ const BODY_AT: usize = 66;
 const WRITES_NOTHING: u64 = 0;
 /// The datagram's header is written.
 const WRITES_HEADER: u64 = 1;
+/// All headers are written, over IPv6; otherwise all of them and the body, over IPv4.
+const WRITES_ALL_V6: u64 = 3;
+/// Where they stand in a frame over IPv6.
+const UDP_AT_V6: usize = 54;
+const HEADER_AT_V6: usize = 62;
 /// Slot 0 holds no session here: its buckets count turns and keep the mark.
 const OWN: u32 = 0;
 
@@ -54,30 +60,40 @@ fn next(frame: &mut XdpFrame<'_>) -> Option<()> {
     if writes == WRITES_NOTHING {
         return Some(());
     }
-    word(frame, HEADER_AT, *h0)?;
-    word(frame, HEADER_AT + 8, *h1)?;
-    word(frame, HEADER_AT + 16, *h2)?;
+    if writes == WRITES_ALL_V6 {
+        words(frame, HEADER_AT_V6, [*h0, *h1, *h2])?;
+        words(frame, IP_AT, [*b0, *b1, *b2, *b3, *b4])?;
+        words(frame, UDP_AT_V6, [*b5])?;
+        return stations(frame, *e0, *e1);
+    }
+    words(frame, HEADER_AT, [*h0, *h1, *h2])?;
     if writes == WRITES_HEADER {
         return Some(());
     }
-    word(frame, BODY_AT, *b0)?;
-    word(frame, BODY_AT + 8, *b1)?;
-    word(frame, BODY_AT + 16, *b2)?;
-    word(frame, BODY_AT + 24, *b3)?;
-    word(frame, BODY_AT + 32, *b4)?;
-    word(frame, BODY_AT + 40, *b5)?;
-    word(frame, 0, *e0)?;
-    frame.write(8, &(*e1 as u32).to_le_bytes())?;
-    frame.write(12, &((*e1 >> 32) as u16).to_le_bytes())?;
-    word(frame, IP_AT, *i0)?;
-    word(frame, IP_AT + 8, *i1)?;
+    words(frame, BODY_AT, [*b0, *b1, *b2, *b3, *b4, *b5])?;
+    words(frame, IP_AT, [*i0, *i1])?;
     frame.write(IP_AT + 16, &(*i2 as u32).to_le_bytes())?;
-    word(frame, UDP_AT, *u0)
+    words(frame, UDP_AT, [*u0])?;
+    stations(frame, *e0, *e1)
 }
 
+/// Writes whole words.
 #[inline(always)]
-fn word(frame: &mut XdpFrame<'_>, at: usize, word: u64) -> Option<()> {
-    frame.write(at, &word.to_le_bytes())
+fn words<const N: usize>(frame: &mut XdpFrame<'_>, at: usize, words: [u64; N]) -> Option<()> {
+    let mut i = 0;
+    while i < N {
+        frame.write(at + i * 8, &words[i].to_le_bytes())?;
+        i += 1;
+    }
+    Some(())
+}
+
+/// Writes the Ethernet header.
+#[inline(always)]
+fn stations(frame: &mut XdpFrame<'_>, first: u64, rest: u64) -> Option<()> {
+    frame.write(0, &first.to_le_bytes())?;
+    frame.write(8, &(rest as u32).to_le_bytes())?;
+    frame.write(12, &((rest >> 32) as u16).to_le_bytes())
 }
 
 #[inline(always)]
@@ -105,6 +121,22 @@ pub(crate) fn jvpn_bench(ctx: XdpContext) -> u32 {
         crate::sample(&ctx, judgement.entry.slot, judgement.verdict);
     }
     action(judgement.verdict)
+}
+
+/// The next frame, through a relay.
+#[xdp]
+pub(crate) fn jvpn_bench_relay(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame { ctx: &ctx };
+    if next(&mut frame).is_none() {
+        return xdp_action::XDP_ABORTED;
+    }
+    let relayed = relay(&mut frame, &Maps, &Fib { ctx: &ctx });
+    let verdict = relayed.judgement.verdict;
+    match verdict.class() {
+        Class::Forward if relayed.ifindex == ingress(&ctx) || BENCH_DROP.load() != 0 => action(verdict),
+        Class::Forward => crate::tables::redirect(relayed.ifindex),
+        Class::Pass | Class::User | Class::Answer | Class::Drop => action(verdict),
+    }
 }
 
 /// The next frame, and nothing else.

@@ -46,9 +46,12 @@ pub(crate) fn jvpn_wan(ctx: XdpContext) -> u32 {
 
 /// The program of a relay, on every interface its packets come in by.
 #[xdp]
+#[inline(always)]
 pub(crate) fn jvpn_relay(ctx: XdpContext) -> u32 {
     let relayed = relay(&mut XdpFrame { ctx: &ctx }, &Maps, &Fib { ctx: &ctx });
     let judgement = relayed.judgement;
+    #[cfg(feature = "log")]
+    log::told(&ctx, &judgement);
     match judgement.verdict.class() {
         Class::Pass | Class::User => {
             if let Verdict::NoNeighbour = judgement.verdict {

@@ -64,16 +64,12 @@ impl Laboratory {
     #[must_use]
     pub fn of(program: Program, tick: u64, now: u64) -> Self {
         let bytes = object().expect("no kernel program in this build: cargo xtask build, then again");
-        Self::load(bytes, program, tick, now)
+        Self::with(bytes, program, tick, now)
     }
 
-    /// A gateway's program of another object.
+    /// The same out of another object.
     #[must_use]
-    pub fn with(bytes: &[u8], tick: u64, now: u64) -> Self {
-        Self::load(bytes, Program::Gateway, tick, now)
-    }
-
-    fn load(bytes: &[u8], program: Program, tick: u64, now: u64) -> Self {
+    pub fn with(bytes: &[u8], program: Program, tick: u64, now: u64) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "these tests load a kernel program and need root: sudo -E cargo xtask test"

@@ -309,7 +309,7 @@ fn kernel_race(
 ) -> (Counted, u64) {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let shape = Shape { slots: 8, rows: 1, writes: Writes::Nothing, drop: true };
-    let mut measured = Measured::load(shape, &[0; 64]).unwrap();
+    let mut measured = Measured::load(shape, ROLE_GATEWAY, &[0; 64]).unwrap();
     let mut plane = Kernel::open(measured.pins()).unwrap();
     plane.apply(&installation()).unwrap();
     // The reader compares with what the word's number says, and finds the first binding before the first jump.

@@ -56,7 +56,12 @@ pub struct Passed {
 pub fn relay<T: Tables>(frame: &mut impl Frame, tables: &T, route: &impl Route) -> Relayed {
     let mut relayed = Relayed { judgement: Judgement::of(Verdict::Unconfigured), ifindex: 0 };
     let judgement = &mut relayed.judgement;
-    match configured(tables, ROLE_RELAY).and_then(|config| outer::parse(frame, config.port)) {
+    // No closure: one that is not inlined would bring this type into BTF, which the kernel does not take.
+    let parsed = match configured(tables, ROLE_RELAY) {
+        Ok(config) => outer::parse(frame, config.port),
+        Err(verdict) => Err(verdict),
+    };
+    match parsed {
         Err(verdict) => judgement.verdict = verdict,
         Ok(outer) => {
             let datagram = Datagram { at: outer.payload, len: outer.len, source: &outer.source };

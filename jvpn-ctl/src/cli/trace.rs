@@ -11,6 +11,7 @@ use crate::inspect::dump::{self, DumpError};
 use crate::inspect::follow::{Log, Told};
 use crate::inspect::replay::{Judged, Replay};
 use crate::inspect::{Picture, view};
+use jvpn_common::abi::{HOP_WORDS, Hop, ROLE_RELAY};
 use jvpn_common::ids::SessionId;
 use jvpn_common::steer::Source;
 use jvpn_common::verdict::{Class, Verdict};
@@ -42,6 +43,10 @@ pub(super) struct Args {
     /// Show only frames that are dropped
     #[arg(long)]
     drops: bool,
+    /// On a relay: number of the interface the frames came in by (`ip link`). A frame with a VLAN tag is rewritten only
+    /// when it leaves by that one
+    #[arg(long, value_name = "IFINDEX", default_value_t = 0, hide_default_value = true)]
+    ingress: u32,
     /// Instead of a capture, show what a debug build of the program says of each packet on an interface, as it happens
     /// (`cargo xtask build --log`, then load)
     #[arg(long, value_name = "IFACE", conflicts_with_all = ["file", "maps"])]
@@ -203,7 +208,7 @@ fn judge(file: &Path, args: &Args, context: &Context) -> Result<(), CliError> {
         None => maps::picture(context)?.1,
     };
     let mut capture = Capture::open(file).map_err(|error| refused(file, error))?;
-    let replay = Replay::of(&picture);
+    let replay = Replay::of(&picture).by(args.ingress);
     let (mut unknown, mut cut) = (0, 0);
     let mut first = None;
     while let Some(captured) = capture.next_frame().map_err(|error| refused(file, error))? {
@@ -306,6 +311,12 @@ fn notes(picture: &Picture, unknown: u64, cut: u64) -> Vec<String> {
             "{unknown} tags could not be checked without the steering keys: where a `?` stands (`tag_unknown`) the verdict \
              is that of a right tag, else FORGED_TAG; `jvpn-ctl maps --dump FILE --with-keys` writes them"
         ));
+    }
+    let unresolved = |words: &[u64; HOP_WORDS]| !Hop::from_words(words).resolved();
+    if picture.config().role == ROLE_RELAY && picture.hops.values().any(unresolved) {
+        notes.push(
+            "a way that is not resolved is asked of the kernel's routes, which no dump has: NO_NEIGHBOUR here".into(),
+        );
     }
     if picture.secrets.is_none() && picture.config().handshake_rate != 0 {
         notes

@@ -8,10 +8,11 @@
 use super::picture::Picture;
 use jvpn_common::abi::{
     BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, Hop, LocatorEntry, Owner, PATHS_PER_SLOT,
-    PathCounters, SESSION_WORDS, SteeringKeys, TrafficField, WORD_ACTIVE, WORD_GENERATION, WORD_OWNER, binding_place,
+    PathCounters, ROLE_RELAY, SESSION_WORDS, SteeringKeys, TrafficField, WORD_ACTIVE, WORD_GENERATION, WORD_OWNER,
+    binding_place,
 };
 use jvpn_common::limits::HEADER_LEN;
-use jvpn_common::steer::{self, Bytes, Judgement, NO_SLOT, Session, Source, Tables};
+use jvpn_common::steer::{self, Address, Bytes, Exit, Judgement, NO_SLOT, Route, Session, Source, Tables};
 use jvpn_common::tag::steering_tag;
 use jvpn_common::verdict::Verdict;
 use jvpn_common::wire::header::{Header, Kind};
@@ -74,6 +75,8 @@ pub struct Replay {
     /// What packets change.
     changing: RefCell<Changing>,
     start: (u64, u64),
+    /// Interface the frames came in by; 0 = not known.
+    ingress: u32,
     began_ns: Cell<Option<u64>>,
     past_ns: Cell<u64>,
     /// Whether keys were asked for that are not there; and whether the stand-in is given for them.
@@ -114,11 +117,18 @@ impl Replay {
                 counted: BTreeMap::new(),
             }),
             start: (tick, picture.now),
+            ingress: 0,
             began_ns: Cell::new(None),
             past_ns: Cell::new(0),
             keys_missed: Cell::new(false),
             stand_in: Cell::new(false),
         }
+    }
+
+    /// The same, with the interface the frames came in by: a relay sends a tagged frame back by that one only.
+    #[must_use]
+    pub fn by(self, ingress: u32) -> Self {
+        Self { ingress, ..self }
     }
 
     /// Judges one frame, which becomes its answer if it has one.
@@ -153,7 +163,10 @@ impl Replay {
 
     fn run(&self, frame: &mut Vec<u8>) -> Judgement {
         let mut view = Bytes::new(frame);
-        let judgement = steer::steer(&mut view, self);
+        let judgement = match self.config.role {
+            ROLE_RELAY => steer::relay(&mut view, self, self).judgement,
+            _ => steer::steer(&mut view, self),
+        };
         let len = view.packet().len();
         frame.truncate(len);
         judgement
@@ -175,6 +188,16 @@ impl Replay {
         let judgement = self.run(frame);
         self.stand_in.set(false);
         judgement
+    }
+}
+
+/// What only the kernel knows: a way that is not resolved is not found here, so its packets are left to the process.
+impl Route for Replay {
+    fn ingress(&self) -> u32 {
+        self.ingress
+    }
+    fn resolve(&self, _: &Hop, _: Address, _: u16) -> Option<Exit> {
+        None
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use jvpn_common::abi::{ActiveWord, Binding, mapped};
+use jvpn_common::abi::{ActiveWord, Binding, ROLE_GATEWAY, mapped};
 use jvpn_common::ids::{Generation, Locator, SessionId, Slot, TransportIndex};
 use jvpn_common::mapop::MapOp;
 use jvpn_ctl::dataplane::DataPlane;
@@ -52,7 +52,8 @@ fn binding(port: u16) -> Binding {
 fn prepare() -> Result<(Measured, Kernel)> {
     // Shorter than a notice, so that what is not bound is dropped and the frame stays as it is.
     let frame = packet::frame(CLIENT_V4, GATEWAY_V4, false, &packet::data(LOCATOR, 0, 1, 20));
-    let measured = Measured::load(Shape { slots: 8, rows: 1, writes: Writes::Nothing, drop: false }, &frame)?;
+    let measured =
+        Measured::load(Shape { slots: 8, rows: 1, writes: Writes::Nothing, drop: false }, ROLE_GATEWAY, &frame)?;
     let mut plane = Kernel::open(measured.pins())?;
     let locators = vec![(TransportIndex(0), Locator(LOCATOR))];
     let (generation, session) = (Generation(1), SessionId([1; 16]));

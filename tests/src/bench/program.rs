@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use jvpn_common::abi::{Config, LAYOUT_HASH, PATHS_PER_SLOT, ROLE_GATEWAY, map};
+use jvpn_common::abi::{Config, LAYOUT_HASH, PATHS_PER_SLOT, map};
 
 use crate::packet;
 use crate::packet_kernel::{Private, private_pins, variant};
@@ -39,6 +39,8 @@ pub enum Writes {
     Header = 1,
     /// All headers and the body of a probe, over IPv4.
     All = 2,
+    /// All headers, over IPv6.
+    AllV6 = 3,
 }
 
 /// How large, and how it ends.
@@ -70,14 +72,15 @@ impl std::fmt::Debug for Measured {
 
 /// Which of its programs.
 pub const STEER: &str = "jvpn_bench";
+pub const RELAY: &str = "jvpn_bench_relay";
 pub const EMPTY: &str = "jvpn_bench_empty";
 pub const JUMP: &str = "jvpn_bench_jump";
 pub const RACE: &str = "jvpn_race";
 pub const RACE_BLIND: &str = "jvpn_race_blind";
 
 impl Measured {
-    /// Loads it in real time, configured as a gateway whose one worker is alive for good.
-    pub fn load(shape: Shape, frame: &[u8]) -> Result<Self> {
+    /// Loads it in real time, configured as a gateway whose one worker is alive for good, or as a relay.
+    pub fn load(shape: Shape, role: u16, frame: &[u8]) -> Result<Self> {
         crate::lab::require_root()?;
         let bytes = variant();
         let pins = Private(private_pins());
@@ -95,7 +98,7 @@ impl Measured {
             loader.map_pin_path(name, pins.0.map(name));
         }
         let mut ebpf = loader.load(&bytes).context("the kernel takes the maps")?;
-        for name in [STEER, EMPTY, JUMP, RACE, RACE_BLIND] {
+        for name in [STEER, RELAY, EMPTY, JUMP, RACE, RACE_BLIND] {
             let program: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("the verifier refuses {name}"))?;
         }
@@ -103,7 +106,7 @@ impl Measured {
         let mut config = Config {
             layout: LAYOUT_HASH,
             port: packet::PORT,
-            role: ROLE_GATEWAY,
+            role,
             workers: 1,
             max_sessions: shape.slots,
             hz: 250,
@@ -155,16 +158,17 @@ impl Measured {
     }
 }
 
-/// The row of a frame over IPv4: its parts, each from a word's beginning.
+/// The row of a frame: its parts, each from a word's beginning.
 #[must_use]
-pub fn row(frame: &[u8]) -> [u64; ROW] {
+pub fn row(frame: &[u8], writes: Writes) -> [u64; ROW] {
+    const V4: [usize; 15] = [42, 50, 58, 66, 74, 82, 90, 98, 106, 0, 8, 14, 22, 30, 34];
+    const V6: [usize; 15] = [62, 70, 78, 14, 22, 30, 38, 46, 54, 0, 8, 0, 0, 0, 0];
     let word = |at: usize| {
         let mut bytes = [0; 8];
         let have = frame.get(at..frame.len().min(at + 8)).unwrap_or(&[]);
         bytes[..have.len()].copy_from_slice(have);
         u64::from_le_bytes(bytes)
     };
-    [42, 50, 58, 66, 74, 82, 90, 98, 106, 0, 8, 14, 22, 30, 34].map(word).into_iter().chain([0]).collect::<Vec<_>>()[..]
-        .try_into()
-        .expect("16 words")
+    let places = if writes == Writes::AllV6 { V6 } else { V4 };
+    places.map(word).into_iter().chain([0]).collect::<Vec<_>>()[..].try_into().expect("16 words")
 }

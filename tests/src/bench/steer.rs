@@ -3,17 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use jvpn_common::abi::{ActiveWord, Binding, PathCounters, SessionEntry, map, mapped};
+use jvpn_common::abi::{
+    ActiveWord, Binding, HOP_RESOLVED, HOP_WORDS, Hop, OWNER_WORDS, Owner, OwnerEndpoint, PathCounters, ROLE_GATEWAY,
+    ROLE_RELAY, SessionEntry, map, mapped,
+};
 use jvpn_common::verdict::Verdict;
 
 use super::document::{Better, Contender, Document, Metric, SCHEMA, Wanted};
-use super::program::{EMPTY, Measured, STEER, Shape, Writes, row};
+use super::program::{EMPTY, Measured, RELAY, STEER, Shape, Writes, row};
 use super::{Options, chart, machine};
 use crate::packet::{self, CLIENT_V4, CLIENT_V6, GATEWAY_V4, GATEWAY_V6, KEYS};
+use crate::packet_compare::INGRESS;
 use crate::packet_kernel::counted;
 use crate::packet_maps::session_words;
+use crate::packet_relay;
 
 /// Rounds, and packets of one measurement.
 const FULL: (u32, u32) = (9, 2_000_000);
@@ -34,6 +40,9 @@ struct Case {
     metric: &'static str,
     /// How it ends, which is checked.
     verdict: Verdict,
+    /// Whether a relay's program is asked, and what of the frame is written at each turn.
+    relay: bool,
+    writes: Writes,
     /// Goal and must in nanoseconds, if any.
     bounds: Option<(f64, f64)>,
     /// Frames of the session, in turn.
@@ -44,23 +53,40 @@ fn data_v4() -> Vec<u8> {
     packet::frame(CLIENT_V4, GATEWAY_V4, false, &packet::data(locator(HOT), 0, 1, 62))
 }
 
-const CASES: [Case; 6] = [
-    Case { metric: "pass_hot_ns", verdict: Verdict::Data, bounds: Some((45.0, 60.0)), frames: || vec![data_v4()] },
+fn data_v6() -> Vec<u8> {
+    packet::frame(CLIENT_V6, GATEWAY_V6, false, &packet::data(locator(HOT + 1), 0, 1, 42))
+}
+
+const CASES: [Case; 8] = [
+    Case {
+        metric: "pass_hot_ns",
+        verdict: Verdict::Data,
+        relay: false,
+        writes: Writes::Nothing,
+        bounds: Some((45.0, 60.0)),
+        frames: || vec![data_v4()],
+    },
     Case {
         metric: "pass_v6_hot_ns",
         verdict: Verdict::Data,
+        relay: false,
+        writes: Writes::Nothing,
         bounds: None,
-        frames: || vec![packet::frame(CLIENT_V6, GATEWAY_V6, false, &packet::data(locator(HOT + 1), 0, 1, 42))],
+        frames: || vec![data_v6()],
     },
     Case {
         metric: "drop_hot_ns",
         verdict: Verdict::UnknownLocator,
+        relay: false,
+        writes: Writes::Nothing,
         bounds: None,
         frames: || vec![packet::frame(CLIENT_V4, GATEWAY_V4, false, &packet::data(1, 0, 1, 62))],
     },
     Case {
         metric: "forged_hot_ns",
         verdict: Verdict::ForgedTag,
+        relay: false,
+        writes: Writes::Nothing,
         bounds: Some((35.0, 50.0)),
         frames: || {
             let mut datagram = packet::data(locator(HOT), 0, 1, 62);
@@ -71,6 +97,8 @@ const CASES: [Case; 6] = [
     Case {
         metric: "echo_hot_ns",
         verdict: Verdict::Echoed,
+        relay: false,
+        writes: Writes::All,
         bounds: None,
         frames: || {
             let probe = |at| packet::probe(locator(HOT), 0, u64::from(at), 14);
@@ -78,15 +106,43 @@ const CASES: [Case; 6] = [
         },
     },
     Case {
+        metric: "rewrite_v4_hot_ns",
+        verdict: Verdict::ForwardedUp,
+        relay: true,
+        writes: Writes::All,
+        bounds: Some((65.0, 90.0)),
+        frames: || vec![data_v4()],
+    },
+    Case {
+        metric: "rewrite_v6_hot_ns",
+        verdict: Verdict::ForwardedUp,
+        relay: true,
+        writes: Writes::AllV6,
+        bounds: Some((65.0, 90.0)),
+        frames: || vec![data_v6()],
+    },
+    Case {
         metric: "foreign_pass_ns",
         verdict: Verdict::Foreign,
+        relay: false,
+        writes: Writes::Nothing,
         bounds: Some((15.0, 15.0)),
         frames: || {
-            let elsewhere = std::net::SocketAddr::new(GATEWAY_V4.ip(), packet::PORT + 1);
+            let elsewhere = SocketAddr::new(GATEWAY_V4.ip(), packet::PORT + 1);
             vec![packet::frame(CLIENT_V4, elsewhere, false, &packet::data(locator(HOT), 0, 1, 62))]
         },
     },
 ];
+
+/// A packet of each of very many sessions.
+const RANDOM: Case = Case {
+    metric: "pass_random_ns",
+    verdict: Verdict::Data,
+    relay: false,
+    writes: Writes::Header,
+    bounds: None,
+    frames: Vec::new,
+};
 
 /// The locator of a slot: nothing that a cache could guess.
 fn locator(slot: u32) -> u64 {
@@ -112,7 +168,7 @@ fn shuffled(count: u32) -> Vec<u32> {
 }
 
 /// Fills `count` sessions, each bound to the client's IPv4 address, but for the one that is to be on IPv6.
-fn fill(measured: &mut Measured, count: u32, v6: Option<u32>) -> Result<()> {
+fn fill(measured: &mut Measured, count: u32, v6: Option<u32>, owner: u32) -> Result<()> {
     let mut sessions = measured.array::<[u64; 16]>(map::SESSIONS)?;
     let mut keys = measured.array::<[u64; 4]>(map::KEYS)?;
     let mut locators = measured.locators()?;
@@ -121,7 +177,7 @@ fn fill(measured: &mut Measured, count: u32, v6: Option<u32>) -> Result<()> {
         let binding = Binding { address: mapped(client.ip()), port: client.port(), ..Binding::default() };
         let active = ActiveWord::new(1, 0, 1).0;
         let bindings = [binding, Binding::default(), Binding::default()];
-        let entry = SessionEntry { active, generation: 1, bindings, ..SessionEntry::default() };
+        let entry = SessionEntry { active, generation: 1, bindings, owner, ..SessionEntry::default() };
         sessions.set(slot, session_words(&entry), 0)?;
         keys.set(slot, KEYS.to_words(), 0)?;
         locators.insert(locator(slot), [slot, 1, 0], 0)?;
@@ -129,9 +185,33 @@ fn fill(measured: &mut Measured, count: u32, v6: Option<u32>) -> Result<()> {
     Ok(())
 }
 
+/// The one owner of all sessions of a relay, and a resolved way to it in each IP version.
+fn other_side(measured: &mut Measured) -> Result<()> {
+    let end =
+        |at: SocketAddr, hop| OwnerEndpoint { address: mapped(at.ip()), port: at.port(), hop, mtu: 0, reserved: 0 };
+    let (v4, v6) = (end(packet_relay::OWNER_V4, 1), end(packet_relay::OWNER_V6, 2));
+    let owner = Owner { sequence: 2, alive_until: u64::MAX, v4, v6, incarnation: 1, owner_epoch: 1 };
+    measured.array::<[u64; OWNER_WORDS]>(map::OWNERS)?.set(0, owner.to_words(), 0)?;
+    let mut hops = measured.array::<[u64; HOP_WORDS]>(map::HOPS)?;
+    for (id, own) in [(1, packet_relay::RELAY_V4), (2, packet_relay::RELAY_V6)] {
+        let hop = Hop {
+            sequence: 2,
+            source: mapped(own.ip()),
+            ifindex: INGRESS,
+            flags: HOP_RESOLVED,
+            destination_mac: packet::MACS.1,
+            source_mac: packet::MACS.0,
+            ..Hop::default()
+        };
+        hops.set(id, hop.to_words(), 0)?;
+    }
+    Ok(())
+}
+
 /// Sessions in the maps and frames in a row, ready to be run.
 struct Ready {
     measured: Measured,
+    program: &'static str,
     /// Runs of one measurement.
     packets: u32,
     /// After so many the windows are forgotten.
@@ -141,22 +221,23 @@ struct Ready {
 }
 
 impl Ready {
-    fn new(sessions: u32, frames: &[Vec<u8>], verdict: Verdict, packets: u32, live: bool) -> Result<Self> {
+    fn new(sessions: u32, case: &Case, frames: &[Vec<u8>], packets: u32, live: bool) -> Result<Self> {
+        let &Case { verdict, relay, writes, .. } = case;
         let rows = u32::try_from(frames.len())?.next_power_of_two();
         let first = frames.first().context("a frame")?;
-        let writes = match (verdict, rows) {
-            (Verdict::Echoed, _) => Writes::All,
-            (_, 1) => Writes::Nothing,
-            _ => Writes::Header,
-        };
-        let mut measured = Measured::load(Shape { slots: sessions + 1, rows, writes, drop: live }, first)?;
-        fill(&mut measured, sessions, (rows == 1).then_some(HOT + 1))?;
+        let role = if relay { ROLE_RELAY } else { ROLE_GATEWAY };
+        let mut measured = Measured::load(Shape { slots: sessions + 1, rows, writes, drop: live }, role, first)?;
+        fill(&mut measured, sessions, (rows == 1).then_some(HOT + 1), u32::from(relay))?;
+        if relay {
+            other_side(&mut measured)?;
+        }
         let mut map = measured.rows()?;
         for (at, frame) in (0..rows).zip(frames.iter().cycle()) {
-            map.set(at, row(frame), 0)?;
+            map.set(at, row(frame, writes), 0)?;
         }
         let reset_every = if verdict == Verdict::Echoed { rows } else { u32::MAX };
-        Ok(Self { measured, packets: packets.max(rows), reset_every, verdict, live })
+        let program = if relay { RELAY } else { STEER };
+        Ok(Self { measured, program, packets: packets.max(rows), reset_every, verdict, live })
     }
 
     /// Nanoseconds a packet took in `program`.
@@ -173,7 +254,7 @@ impl Ready {
             sum += self.measured.run(program, now, self.live)? * f64::from(now);
             left -= now;
         }
-        let steered = if program == STEER { u64::from(self.packets) } else { 0 };
+        let steered = if program == EMPTY { 0 } else { u64::from(self.packets) };
         let after = self.verdicts();
         // Live frames come in whole batches; the last one may be short of what was asked for, never over.
         let counted = after[self.verdict as usize] - before[self.verdict as usize];
@@ -193,7 +274,7 @@ impl Ready {
     /// The empty program and ours, one after the other.
     fn round(&mut self) -> Result<(f64, f64)> {
         let empty = self.once(EMPTY)?;
-        Ok((empty, self.once(STEER)? - empty))
+        Ok((empty, self.once(self.program)? - empty))
     }
 }
 
@@ -217,7 +298,7 @@ pub fn run(options: &Options) -> Result<Document> {
     for live in [false, true] {
         for case in &CASES {
             let name = if live { leaked(case.metric.replace("_ns", "_live_ns")) } else { case.metric };
-            let mut ready = Ready::new(2, &(case.frames)(), case.verdict, packets, live)?;
+            let mut ready = Ready::new(2, case, &(case.frames)(), packets, live)?;
             // The promises are those of the harness every kernel has; live frames stand beside them.
             let bounds = case.bounds.filter(|_| !live);
             results.push(measure(name, bounds, rounds, &mut ready)?);
@@ -225,7 +306,7 @@ pub fn run(options: &Options) -> Result<Document> {
         for (sessions, called) in SESSIONS.into_iter().filter(|(count, _)| !options.quick || *count <= QUICK_SESSIONS) {
             let frame = |slot| packet::frame(CLIENT_V4, GATEWAY_V4, false, &packet::data(locator(slot), 0, 1, 62));
             let frames: Vec<_> = shuffled(sessions).into_iter().map(frame).collect();
-            let mut ready = Ready::new(sessions, &frames, Verdict::Data, packets, live)?;
+            let mut ready = Ready::new(sessions, &RANDOM, &frames, packets, live)?;
             let suffix = if live { "_live" } else { "" };
             results.push(measure(leaked(format!("pass_random_{called}{suffix}_ns")), None, rounds, &mut ready)?);
         }
@@ -310,7 +391,7 @@ fn document(results: Vec<Metric>) -> Result<Document> {
         results,
         notes: vec![
             "hot: one session, one packet; random: a packet of each session in an order that follows from a seed, its \
-             header written over the last one's, in the empty program too; echo: all headers and the body"
+             header written over the last one's, in the empty program too; echo and rewrite: all headers"
                 .into(),
             "live: BPF_F_TEST_XDP_LIVE_FRAMES in batches of 64, dropped in the end".into(),
             "forged includes the sampled event of a drop, as in the product's program".into(),

@@ -104,7 +104,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "uplink", guess_s: 15, elevated: true },
     Suite { name: "misuse", guess_s: 90, elevated: true },
     Suite { name: "watch", guess_s: 80, elevated: true },
-    Suite { name: "trust", guess_s: 70, elevated: true },
+    Suite { name: "trust", guess_s: 120, elevated: true },
     Suite { name: "inspect", guess_s: 20, elevated: true },
     Suite { name: "relay", guess_s: 60, elevated: true },
     Suite { name: "demo", guess_s: 240, elevated: true },

@@ -54,5 +54,5 @@ fn a_standby_path_that_refuses_says_nothing_about_the_gateway_and_is_no_way_out(
     }
     assert!(pair.client.view().conditions.is_empty(), "{:?}", pair.client.view().conditions);
     let state = pair.client.view().paths.iter().find(|path| path.path == B).map(|path| path.state);
-    assert_ne!(state, Some(crate::client::view::PathState::Alive));
+    assert_ne!(state, Some(PathState::Alive));
 }

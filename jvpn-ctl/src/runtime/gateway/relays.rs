@@ -170,7 +170,7 @@ impl Gateway {
         let gateways = self.engine.gateways();
         let (begin, frames) = self.relays.hub.begin(op, &commit.maps, &answers, gateways, clock::boot());
         match begin {
-            Begin::Ready => self.carry_out_commit(op, commit),
+            Begin::Ready => self.carry_out_commit(op, *commit),
             Begin::Waiting => {
                 self.relays.parked.insert(op, commit);
                 self.relays.tell(frames);
@@ -179,12 +179,12 @@ impl Gateway {
         }
     }
 
-    fn carry_out_commit(&mut self, op: OpId, mut commit: Box<Commit>) {
+    fn carry_out_commit(&mut self, op: OpId, mut commit: Commit) {
         let gateways = self.engine.gateways();
         self.executor.sessions.set_gateways(self.relays.own_addresses(gateways));
         commit.maps =
             std::mem::take(&mut commit.maps).into_iter().map(|op| self.relays.localize(op, gateways)).collect();
-        let done = self.executor.commit(*commit);
+        let done = self.executor.commit(commit);
         self.finish_commit(op, done);
     }
 
@@ -197,7 +197,7 @@ impl Gateway {
     fn settle(&mut self, settled: impl IntoIterator<Item = Settled>) {
         for Settled { op, done } in settled {
             match self.relays.parked.remove(&op) {
-                Some(commit) if done => self.carry_out_commit(op, commit),
+                Some(commit) if done => self.carry_out_commit(op, *commit),
                 _ => self.finish_commit(op, false),
             }
         }

@@ -64,8 +64,7 @@ impl Drop for Detach {
 pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: bool) -> Result<()> {
     let keys = config.keys()?;
     let store = Arc::new(Store::open(&paths.state_dir)?);
-    let (audit, recovered) = Audit::open(&paths.state_dir)?;
-    let audit = Arc::new(audit);
+    let (audit, recovered) = Audit::open(&paths.state_dir).map(|(audit, recovered)| (Arc::new(audit), recovered))?;
     let (incarnation, owner_epoch) = (store.next_incarnation()?, store.owner_epoch()?);
     let engine_config = setup::engine(&config, keys, incarnation, owner_epoch)?;
     let policies = engine_config.peers.iter().map(|(key, peer)| (*key.as_bytes(), peer.policy.clone())).collect();

@@ -137,15 +137,15 @@ impl Relay {
                 }
             }
             Class::User => match self.trailers.side_at(remote) {
-                Some(owner) => self.from_owner(owner, datagram),
-                None => self.to_owner(judged.judgement.verdict, judged.judgement.entry.slot, remote, local, datagram),
+                Some(owner) => self.pass_down(owner, datagram),
+                None => self.pass_up(judged.judgement.verdict, judged.judgement.entry.slot, remote, local, datagram),
             },
             Class::Pass | Class::Drop => {}
         }
     }
 
     /// A handshake or control message of a client, with what the owner must know of it.
-    fn to_owner(&mut self, verdict: Verdict, slot: u32, client: SocketAddr, local: SocketAddr, datagram: &[u8]) {
+    fn pass_up(&mut self, verdict: Verdict, slot: u32, client: SocketAddr, local: SocketAddr, datagram: &[u8]) {
         let owner = if verdict == Verdict::Handshake {
             // Message 1 names its owner by the key its first MAC is made with.
             let fits = |state: &&super::OwnerState| MacKeys::new(&state.peer.public_key).verify_mac1(datagram);
@@ -173,7 +173,7 @@ impl Relay {
     }
 
     /// An answer of an owner for one of its clients.
-    fn from_owner(&mut self, owner: u16, datagram: &[u8]) {
+    fn pass_down(&mut self, owner: u16, datagram: &[u8]) {
         let answers = matches!(
             datagram.first().copied().and_then(Kind::from_byte),
             Some(Kind::Response | Kind::CookieReply | Kind::Control)
