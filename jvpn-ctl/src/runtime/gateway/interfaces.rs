@@ -15,6 +15,9 @@ use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 /// How long after a refusal it is tried again: loading holds the event loop for milliseconds.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// How often pins and attached programs are compared with what was made: a netlink request each.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+
 /// How the program got onto an interface: what a start and a return both do.
 #[derive(Clone, Debug)]
 pub(crate) struct Way {
@@ -46,6 +49,7 @@ pub(crate) struct Interfaces {
     held: Option<Held>,
     /// Why pins are not as they should be.
     pins: Option<String>,
+    checked: Instant,
 }
 
 impl Interfaces {
@@ -68,7 +72,7 @@ impl Interfaces {
 
     /// Without the program.
     pub(crate) fn none(way: Way) -> Self {
-        Self { way, each: Vec::new(), asking: None, held: None, pins: None }
+        Self { way, each: Vec::new(), asking: None, held: None, pins: None, checked: Instant::default() }
     }
 
     /// Holds on to the maps, whatever becomes of their pins.
@@ -116,8 +120,12 @@ impl Interfaces {
         }
     }
 
-    /// Compares pins and attached programs with what was made; what was found and put back, in words.
+    /// Compares pins and attached programs with what was made, every two seconds; what was found and put back, in words.
     pub(crate) fn check(&mut self, now: Instant) -> Vec<String> {
+        if self.checked + CHECK_EVERY > now {
+            return Vec::new();
+        }
+        self.checked = now;
         let mut found = match self.held.as_ref().map_or(Ok(Vec::new()), Held::mend) {
             Ok(pins) => {
                 self.pins = None;

@@ -115,6 +115,9 @@ impl Gateway {
         let slots = self.reconcile.share(self.executor.plane.capacity());
         let found = self.executor.plane.mend_unused(slots);
         self.tampered(&found);
+        for what in self.interfaces.check(now) {
+            self.host_tampered(&what, 1);
+        }
         if self.reconcile.last + RECONCILE_EVERY > now {
             return;
         }
@@ -122,9 +125,6 @@ impl Gateway {
         self.reconcile_slots();
         if self.executor.plane.shared().mend_config() {
             self.host_tampered("configuration", 1);
-        }
-        for what in self.interfaces.check(now) {
-            self.host_tampered(&what, 1);
         }
         if self.reconcile.reading.is_none()
             && let Some(reader) = self.executor.plane.reader()

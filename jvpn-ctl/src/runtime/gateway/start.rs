@@ -90,9 +90,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         owner_epoch,
     };
     let (restored, orphans) = known.sessions();
-    for orphan in orphans {
-        plane.apply(&MapOp::Free { slot: orphan.slot })?;
-    }
+    orphans.iter().try_for_each(|orphan| plane.apply(&MapOp::Free { slot: orphan.slot }).map(drop))?;
     let (sender, inbox) = to_controller()?;
     let sessions = Sessions::default();
     let attached = !interfaces.is_empty();

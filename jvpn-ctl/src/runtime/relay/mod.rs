@@ -171,9 +171,9 @@ fn plane(config: &RelayConfig, paths: &Paths) -> Result<(Box<dyn DataPlane>, Int
             return Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Interfaces::none(way)));
         }
         attach::make_maps(&pins, config.max_sessions)?;
-        return Ok((Box::new(Kernel::open(&pins)?), Interfaces::none(way)));
+        return Ok((Box::new(Kernel::open(&pins)?), Interfaces::none(way).hold()?));
     }
-    let interfaces = Interfaces::attach(&config.interfaces, way)?;
+    let interfaces = Interfaces::attach(&config.interfaces, way)?.hold()?;
     Ok((Box::new(Kernel::open(&pins)?), interfaces))
 }
 
@@ -348,6 +348,8 @@ impl Relay {
         }
         self.hops.keep(&used);
         self.interfaces.look(clock::boot());
+        // A relay has no record: what was put back is in its log.
+        self.interfaces.check(clock::boot());
     }
 }
 
