@@ -1,7 +1,9 @@
 //! What no frame over still maps can show: answers that cannot be written, bindings that will not stand still.
 
 use super::*;
-use crate::abi::{Binding, Bucket, BucketField, PathCounters, SteeringKeys};
+use crate::abi::{
+    Binding, Bucket, BucketField, HOP_RESOLVED, Hop, Owner, OwnerEndpoint, PathCounters, ROLE_RELAY, SteeringKeys,
+};
 use std::cell::{Cell, RefCell};
 
 const SOURCE: Source = Source { address: [1; 16], port: 9 };
@@ -13,6 +15,7 @@ const KEYS: SteeringKeys = SteeringKeys { up: [1, 2], down: [3, 4] };
 struct World {
     config: Config,
     restless: bool,
+    no_way: bool,
     path: RefCell<PathCounters>,
     counted: RefCell<Vec<Verdict>>,
 }
@@ -34,6 +37,9 @@ impl Session for Restless {
     }
     fn flags(&self) -> u32 {
         0
+    }
+    fn owner(&self) -> u32 {
+        1
     }
 }
 
@@ -67,6 +73,14 @@ impl Tables for World {
         Bucket::default()
     }
     fn set_bucket(&self, _: u32, _: &Bucket) {}
+    fn owner(&self, _: u32) -> Option<Owner> {
+        let v6 = OwnerEndpoint { address: [9; 16], port: 7, ..OwnerEndpoint::default() };
+        Some(Owner { alive_until: 10, v6, ..Owner::default() })
+    }
+    fn hop(&self, _: u16) -> Option<Hop> {
+        let hop = Hop { source: [8; 16], ifindex: 3, flags: HOP_RESOLVED, ..Hop::default() };
+        (!self.no_way).then_some(hop)
+    }
     fn lane(&self) -> u32 {
         0
     }
@@ -158,4 +172,65 @@ fn a_notice_is_cut_to_its_length_and_an_echo_keeps_its_questions() {
         datagram(&mut view, &Source { port, ..SOURCE }, &world);
         assert_eq!(view.len(), len);
     }
+}
+
+/// A relay's world, and data from the bound client in a frame.
+fn relayed() -> (World, Vec<u8>) {
+    let mut world = world();
+    (world.config.role, world.config.layout, world.config.port) = (ROLE_RELAY, LAYOUT_HASH, 51_821);
+    let payload = tagged(Kind::Data as u8, 100);
+    let mut frame = vec![0; 62];
+    frame[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
+    frame[18..22].copy_from_slice(&[0, 108, 17, 64]);
+    frame[22..38].copy_from_slice(&SOURCE.address);
+    frame[54..58].copy_from_slice(&[0, 9, 0xca, 0x6d]);
+    frame[58..62].copy_from_slice(&[0, 108, 1, 2]);
+    frame.extend(payload);
+    (world, frame)
+}
+
+struct NoRoute;
+
+impl Route for NoRoute {
+    fn ingress(&self) -> u32 {
+        3
+    }
+    fn resolve(&self, _: &Hop, _: Address, _: u16) -> Option<Exit> {
+        None
+    }
+}
+
+#[test]
+fn a_frame_that_cannot_be_rewritten_is_dropped_and_counted_once() {
+    let (world, frame) = relayed();
+    let mut bytes = frame.clone();
+    let relayed = relay(&mut ReadOnly(Bytes::new(&mut bytes)), &world, &NoRoute);
+    assert_eq!((relayed.judgement.verdict, relayed.ifindex), (Verdict::WriteFailed, 0));
+    assert_eq!(*world.counted.borrow(), [Verdict::WriteFailed]);
+    let relayed = relay(&mut Bytes::new(&mut bytes), &world, &NoRoute);
+    assert_eq!((relayed.judgement.verdict, relayed.ifindex), (Verdict::ForwardedUp, 3));
+    assert_eq!(bytes[62..], frame[62..]);
+}
+
+#[test]
+fn a_binding_that_moves_during_both_reads_is_torn_in_a_relay_too() {
+    let (world, frame) = relayed();
+    let world = World { restless: true, ..world };
+    let mut bytes = frame.clone();
+    assert_eq!(relay(&mut Bytes::new(&mut bytes), &world, &NoRoute).judgement.verdict, Verdict::Torn);
+    assert_eq!(bytes, frame);
+}
+
+#[test]
+fn without_a_way_out_a_frame_is_passed_on_and_the_relays_process_sends_nothing() {
+    let (world, frame) = relayed();
+    let world = World { no_way: true, ..world };
+    let mut bytes = frame.clone();
+    assert_eq!(relay(&mut Bytes::new(&mut bytes), &world, &NoRoute).judgement.verdict, Verdict::NoNeighbour);
+    assert_eq!(bytes, frame);
+    let passed = relay_datagram(&mut Bytes::new(&mut bytes[62..]), &SOURCE, &world);
+    assert_eq!((passed.judgement.verdict, passed.forward), (Verdict::NoNeighbour, None));
+    let world = World { no_way: false, ..world };
+    let passed = relay_datagram(&mut Bytes::new(&mut bytes[62..]), &SOURCE, &world);
+    assert_eq!(passed.forward, Some(Way { hop: 0, to: Source { address: [9; 16], port: 7 } }));
 }

@@ -3,9 +3,10 @@
 //! Owns what is said before and after, and the wait for a confirmation. What is done, and in which order, is the data plane's.
 
 use super::error::CliError;
+use super::plane::Node;
 use super::{Context, output, plane};
-use crate::config::{GatewayConfig, XdpMode};
-use crate::dataplane::attach::{self, LoadOptions, Loaded, Mode, Plan, Program};
+use crate::config::XdpMode;
+use crate::dataplane::attach::{self, LoadOptions, Loaded, Mode, Plan};
 use crate::dataplane::cost;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::trial::{self, Trial};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// Create the maps, attach the kernel program to an interface and pin both
 ///
-/// The size of the maps comes from the gateway's file. A program of ours that is there already is replaced without
+/// Program and size of the maps come from the gateway's or relay's file. A program of ours that is there already is replaced without
 /// a gap; one of somebody else is refused.
 ///
 /// On a host you reach over that very interface, try it first: with --confirm-within nothing that could outlive this
@@ -37,13 +38,14 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     plane::ready()?;
-    let (config, paths) = plane::gateway(context)?;
+    let config = plane::node(context)?;
+    let paths = &config.paths;
     let pins = Pins::below(&paths.pin_root);
     if args.confirm {
         return confirm(&args.interface, &pins, context);
     }
     if config.xdp == XdpMode::Off {
-        return Err(CliError::usage("the gateway's file says xdp = \"off\"").hint("set it to \"auto\" or \"native\""));
+        return Err(CliError::usage("the file says xdp = \"off\"").hint("set it to \"auto\" or \"native\""));
     }
     let plan = attach::plan(&args.interface, &pins)?;
     say(&plan, &config);
@@ -55,7 +57,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     let wanted = crate::runtime::gateway::wanted(config.xdp);
     let options = LoadOptions {
         interface: args.interface,
-        program: Program::Gateway,
+        program: config.program,
         max_sessions: config.max_sessions,
         pins,
         wanted,
@@ -127,7 +129,7 @@ fn confirm(interface: &str, pins: &Pins, context: &Context) -> Result<(), CliErr
     output::data(&format!("{interface}: {}", if pinned { "confirmed, it stays" } else { "is pinned already" }))
 }
 
-fn say(plan: &Plan, config: &GatewayConfig) {
+fn say(plan: &Plan, config: &Node) {
     let facts = &plan.facts;
     let known = |flag: Option<bool>| flag.map_or("unknown", |on| if on { "on" } else { "off" });
     output::talk(&format!(
@@ -153,7 +155,7 @@ fn say(plan: &Plan, config: &GatewayConfig) {
     }
 }
 
-fn done(context: &Context, plan: &Plan, config: &GatewayConfig, loaded: Option<&Loaded>) -> Result<(), CliError> {
+fn done(context: &Context, plan: &Plan, config: &Node, loaded: Option<&Loaded>) -> Result<(), CliError> {
     let interface = &plan.facts.interface;
     let mode = loaded.and_then(|loaded| loaded.mode).map(|mode| match mode {
         Mode::Native => "native",

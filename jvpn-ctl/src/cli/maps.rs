@@ -78,7 +78,7 @@ fn pins(context: &Context) -> Result<Pins, CliError> {
         return Ok(Pins::below(root));
     }
     if context.places.config_of(Role::Gateway).exists() {
-        return Ok(Pins::below(plane::gateway(context)?.1.pin_root));
+        return Ok(Pins::below(plane::node(context)?.paths.pin_root));
     }
     Ok(Pins::below(PIN_ROOT))
 }

@@ -3,9 +3,10 @@
 //! Owns the errors for a build or a user that cannot load it. Must never load anything itself.
 
 use super::Context;
+use super::check::role_of;
 use super::error::{CliError, Kind};
-use crate::config::{GatewayConfig, Paths, Role};
-use crate::dataplane::attach::AttachError;
+use crate::config::{GatewayConfig, Paths, RelayConfig, Role, XdpMode};
+use crate::dataplane::attach::{AttachError, Program};
 use crate::dataplane::object;
 use crate::store::{DirLock, LockError};
 
@@ -36,6 +37,27 @@ pub(super) fn gateway(context: &Context) -> Result<(GatewayConfig, Paths), CliEr
     })?;
     let paths = context.places.resolve(Role::Gateway, &config.name, &config.paths);
     Ok((config, paths))
+}
+
+/// What these verbs need to know of a gateway or a relay.
+pub(super) struct Node {
+    pub(super) program: Program,
+    pub(super) xdp: XdpMode,
+    pub(super) max_sessions: u32,
+    pub(super) paths: Paths,
+}
+
+/// The gateway or relay whose file is named.
+pub(super) fn node(context: &Context) -> Result<Node, CliError> {
+    let file = context.places.config_of(Role::Gateway);
+    if role_of(&file) == Role::Relay {
+        let config = RelayConfig::load(&file)?;
+        let paths = context.places.resolve(Role::Relay, &config.name, &config.paths);
+        let RelayConfig { xdp, max_sessions, .. } = config;
+        return Ok(Node { program: Program::Relay, xdp, max_sessions, paths });
+    }
+    let (GatewayConfig { xdp, max_sessions, .. }, paths) = gateway(context)?;
+    Ok(Node { program: Program::Gateway, xdp, max_sessions, paths })
 }
 
 /// Refuses while a daemon lives on these places; holds its lock meanwhile, so that none starts.

@@ -19,7 +19,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     plane::privileged()?;
-    let (_, paths) = plane::gateway(context)?;
+    let paths = plane::node(context)?.paths;
     let pins = Pins::below(&paths.pin_root);
     let was = match plane::unused(&paths) {
         Ok(_lock) => attach::unload(&args.interface, &pins)?,

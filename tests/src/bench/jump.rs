@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,14 +26,12 @@ use crate::packet::{self, CLIENT_V4, GATEWAY_V4, KEYS};
 /// Rounds, and jumps of one.
 const FULL: (u32, u32) = (9, 500);
 const QUICK: (u32, u32) = (3, 30);
-/// Packets of one jump: some milliseconds of them.
-const PACKETS: u32 = 40_000;
+/// Packets of one run; runs follow each other until the jump is made, and one more does.
+const PACKETS: u32 = 20_000;
 /// So many packets were refused before the store: by then they run.
 const HEAD_START: u64 = 1_000;
 /// A processor that others use may be ours only after a while.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Of jumps tried: on a busy machine the packets of some end before the store, and those say nothing.
-const COUNTED_MIN: f64 = 0.5;
 
 const SLOT: Slot = Slot(1);
 const LOCATOR: u64 = 0x5a00_0000_0000_0100;
@@ -65,17 +65,23 @@ fn prepare() -> Result<(Measured, Kernel)> {
     Ok((measured, plane))
 }
 
-/// One jump; none if the packets were over before it.
-fn jump(measured: &mut Measured, plane: &mut Kernel) -> Result<Option<f64>> {
+/// One jump, in µs.
+fn jump(measured: &mut Measured, plane: &mut Kernel) -> Result<f64> {
     measured.forget()?;
     let away = plane.word(SLOT).successor(0, 1);
     plane.apply(&MapOp::Activate { slot: SLOT, word: away })?;
-    let started = Barrier::new(2);
-    let stored = thread::scope(|scope| {
+    let (started, stored) = (Barrier::new(2), AtomicBool::new(false));
+    let before = thread::scope(|scope| {
         let steering = scope.spawn(|| {
             stay_on(1)?;
             started.wait();
-            measured.run(JUMP, PACKETS, false)
+            loop {
+                let was_stored = stored.load(Acquire);
+                measured.run(JUMP, PACKETS, false)?;
+                if was_stored {
+                    return anyhow::Ok(());
+                }
+            }
         });
         let already = plane.traffic(SLOT).unbound;
         started.wait();
@@ -85,14 +91,16 @@ fn jump(measured: &mut Measured, plane: &mut Kernel) -> Result<Option<f64>> {
         }
         let word: ActiveWord = away.successor(0, 2);
         let before = clock::boot();
-        plane.apply(&MapOp::Activate { slot: SLOT, word })?;
+        let outcome = plane.apply(&MapOp::Activate { slot: SLOT, word });
+        stored.store(true, Release);
+        outcome?;
         steering.join().map_err(|_| anyhow::anyhow!("the steering thread died"))??;
         anyhow::Ok(before)
     })?;
     let mark = measured.counted()?[MARK];
     // A mark before the store is one that a packet made which was judged by another word.
-    ensure!(mark == 0 || mark >= stored.0, "a packet was steered anew before the store");
-    Ok((mark != 0).then(|| (mark - stored.0) as f64 / 1_000.0))
+    ensure!(mark >= before.0, "no packet was steered anew, or one was before the store");
+    Ok((mark - before.0) as f64 / 1_000.0)
 }
 
 pub fn run(options: &Options) -> Result<Document> {
@@ -102,19 +110,15 @@ pub fn run(options: &Options) -> Result<Document> {
     let (mut measured, mut plane) = prepare()?;
     stay_on(0)?;
     let (mut medians, mut tails) = (Vec::new(), Vec::new());
-    let mut counted = 0;
     for _ in 0..rounds {
         let mut took = Vec::new();
         for _ in 0..jumps {
-            took.extend(jump(&mut measured, &mut plane)?);
+            took.push(jump(&mut measured, &mut plane)?);
         }
-        counted += took.len();
         medians.push(summary(&took).map(|all| all.median));
         took.sort_by(f64::total_cmp);
         tails.push(super::stats::quantile(&took, 0.99));
     }
-    let tried = rounds * jumps;
-    ensure!(counted as f64 >= f64::from(tried) * COUNTED_MIN, "only {counted} of {tried} jumps met a running packet");
     let limit = || BTreeMap::from([("limit".to_owned(), vec![Some(LIMIT.1); rounds as usize])]);
     let wanted = |metric, bounds| Wanted { metric, unit: "µs", better: Better::Lower, bounds };
     let results = vec![
@@ -138,7 +142,9 @@ pub fn run(options: &Options) -> Result<Document> {
         ],
         results,
         notes: vec![
-            format!("{counted} of {tried} jumps counted: the others' packets were over before the store"),
+            format!(
+                "{rounds} rounds of {jumps} jumps; a busy machine shows in the tail, where a processor was taken away"
+            ),
             "packets come one after another on the other processor; two readings of the clock are in the figure".into(),
         ],
         errors: Vec::new(),

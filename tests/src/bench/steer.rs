@@ -15,6 +15,7 @@ use jvpn_common::verdict::Verdict;
 use super::document::{Better, Contender, Document, Metric, SCHEMA, Wanted};
 use super::program::{EMPTY, Measured, RELAY, STEER, Shape, Writes, row};
 use super::{Options, chart, machine};
+use crate::lab::ground::Ground;
 use crate::packet::{self, CLIENT_V4, CLIENT_V6, GATEWAY_V4, GATEWAY_V6, KEYS};
 use crate::packet_compare::INGRESS;
 use crate::packet_kernel::counted;
@@ -40,6 +41,8 @@ struct Case {
     metric: &'static str,
     /// How it ends, which is checked.
     verdict: Verdict,
+    /// Whether the way out is not resolved, so that the kernel's routes are asked.
+    asks: bool,
     /// Whether a relay's program is asked, and what of the frame is written at each turn.
     relay: bool,
     writes: Writes,
@@ -57,10 +60,11 @@ fn data_v6() -> Vec<u8> {
     packet::frame(CLIENT_V6, GATEWAY_V6, false, &packet::data(locator(HOT + 1), 0, 1, 42))
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     Case {
         metric: "pass_hot_ns",
         verdict: Verdict::Data,
+        asks: false,
         relay: false,
         writes: Writes::Nothing,
         bounds: Some((45.0, 60.0)),
@@ -69,6 +73,7 @@ const CASES: [Case; 8] = [
     Case {
         metric: "pass_v6_hot_ns",
         verdict: Verdict::Data,
+        asks: false,
         relay: false,
         writes: Writes::Nothing,
         bounds: None,
@@ -77,6 +82,7 @@ const CASES: [Case; 8] = [
     Case {
         metric: "drop_hot_ns",
         verdict: Verdict::UnknownLocator,
+        asks: false,
         relay: false,
         writes: Writes::Nothing,
         bounds: None,
@@ -85,6 +91,7 @@ const CASES: [Case; 8] = [
     Case {
         metric: "forged_hot_ns",
         verdict: Verdict::ForgedTag,
+        asks: false,
         relay: false,
         writes: Writes::Nothing,
         bounds: Some((35.0, 50.0)),
@@ -97,6 +104,7 @@ const CASES: [Case; 8] = [
     Case {
         metric: "echo_hot_ns",
         verdict: Verdict::Echoed,
+        asks: false,
         relay: false,
         writes: Writes::All,
         bounds: None,
@@ -108,14 +116,25 @@ const CASES: [Case; 8] = [
     Case {
         metric: "rewrite_v4_hot_ns",
         verdict: Verdict::ForwardedUp,
+        asks: false,
         relay: true,
         writes: Writes::All,
         bounds: Some((65.0, 90.0)),
         frames: || vec![data_v4()],
     },
     Case {
+        metric: "rewrite_v4_fib_hot_ns",
+        verdict: Verdict::ForwardedUp,
+        asks: true,
+        relay: true,
+        writes: Writes::All,
+        bounds: None,
+        frames: || vec![data_v4()],
+    },
+    Case {
         metric: "rewrite_v6_hot_ns",
         verdict: Verdict::ForwardedUp,
+        asks: false,
         relay: true,
         writes: Writes::AllV6,
         bounds: Some((65.0, 90.0)),
@@ -124,6 +143,7 @@ const CASES: [Case; 8] = [
     Case {
         metric: "foreign_pass_ns",
         verdict: Verdict::Foreign,
+        asks: false,
         relay: false,
         writes: Writes::Nothing,
         bounds: Some((15.0, 15.0)),
@@ -138,6 +158,7 @@ const CASES: [Case; 8] = [
 const RANDOM: Case = Case {
     metric: "pass_random_ns",
     verdict: Verdict::Data,
+    asks: false,
     relay: false,
     writes: Writes::Header,
     bounds: None,
@@ -185,8 +206,34 @@ fn fill(measured: &mut Measured, count: u32, v6: Option<u32>, owner: u32) -> Res
     Ok(())
 }
 
-/// The one owner of all sessions of a relay, and a resolved way to it in each IP version.
-fn other_side(measured: &mut Measured) -> Result<()> {
+/// A network in which the kernel knows the way to the owner: a pair of interfaces, of which nobody reads the other end, and a neighbour.
+struct Routes {
+    ground: Ground,
+    /// Number of that interface.
+    ifindex: u32,
+}
+
+impl Routes {
+    fn lay() -> Result<Self> {
+        let ground = Ground::take(&["gw"])?;
+        let space = ground.topology.gateway();
+        let owner = packet_relay::OWNER_V4.ip();
+        space.ip(&format!(
+            "link set lo up\nlink add way type veth peer name beyond\nlink set beyond up\naddress add 203.0.113.1/24 dev way\nlink set way up\n\
+             neighbour add {owner} lladdr 02:00:00:00:00:07 dev way nud permanent\n"
+        ))?;
+        // The kernel answers for interfaces that forward only.
+        space.sysctl("ipv4/conf/all/forwarding", "1")?;
+        let ifindex = space.enter(|| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+            Ok(rustix::net::netdevice::name_to_index(&socket, "way")?)
+        })?;
+        Ok(Self { ground, ifindex })
+    }
+}
+
+/// The one owner of all sessions of a relay, and a way to it in each IP version; resolved, unless the kernel is asked.
+fn other_side(measured: &mut Measured, routes: Option<&Routes>) -> Result<()> {
     let end =
         |at: SocketAddr, hop| OwnerEndpoint { address: mapped(at.ip()), port: at.port(), hop, mtu: 0, reserved: 0 };
     let (v4, v6) = (end(packet_relay::OWNER_V4, 1), end(packet_relay::OWNER_V6, 2));
@@ -197,8 +244,8 @@ fn other_side(measured: &mut Measured) -> Result<()> {
         let hop = Hop {
             sequence: 2,
             source: mapped(own.ip()),
-            ifindex: INGRESS,
-            flags: HOP_RESOLVED,
+            ifindex: routes.map_or(INGRESS, |routes| routes.ifindex),
+            flags: if routes.is_some() { 0 } else { HOP_RESOLVED },
             destination_mac: packet::MACS.1,
             source_mac: packet::MACS.0,
             ..Hop::default()
@@ -211,6 +258,7 @@ fn other_side(measured: &mut Measured) -> Result<()> {
 /// Sessions in the maps and frames in a row, ready to be run.
 struct Ready {
     measured: Measured,
+    routes: Option<Routes>,
     program: &'static str,
     /// Runs of one measurement.
     packets: u32,
@@ -228,8 +276,9 @@ impl Ready {
         let role = if relay { ROLE_RELAY } else { ROLE_GATEWAY };
         let mut measured = Measured::load(Shape { slots: sessions + 1, rows, writes, drop: live }, role, first)?;
         fill(&mut measured, sessions, (rows == 1).then_some(HOT + 1), u32::from(relay))?;
+        let routes = if case.asks { Some(Routes::lay()?) } else { None };
         if relay {
-            other_side(&mut measured)?;
+            other_side(&mut measured, routes.as_ref())?;
         }
         let mut map = measured.rows()?;
         for (at, frame) in (0..rows).zip(frames.iter().cycle()) {
@@ -237,7 +286,7 @@ impl Ready {
         }
         let reset_every = if verdict == Verdict::Echoed { rows } else { u32::MAX };
         let program = if relay { RELAY } else { STEER };
-        Ok(Self { measured, program, packets: packets.max(rows), reset_every, verdict, live })
+        Ok(Self { measured, routes, program, packets: packets.max(rows), reset_every, verdict, live })
     }
 
     /// Nanoseconds a packet took in `program`.
@@ -251,7 +300,12 @@ impl Ready {
                 let fresh = PathCounters::default().to_words();
                 self.measured.array::<[u64; 4]>(map::PATHS)?.set(HOT * 4, fresh, 0)?;
             }
-            sum += self.measured.run(program, now, self.live)? * f64::from(now);
+            let run = || self.measured.run(program, now, self.live);
+            let took = match &self.routes {
+                Some(routes) => routes.ground.topology.gateway().enter(run)?,
+                None => run()?,
+            };
+            sum += took * f64::from(now);
             left -= now;
         }
         let steered = if program == EMPTY { 0 } else { u64::from(self.packets) };
