@@ -3,7 +3,7 @@
 //!
 //! `tunnel` is one bench; `underlay` is the link it runs over, `rig` two bare workers, `gotatun` a rival, `traffic`
 //! the load, `stats` and `document` what becomes of figures. `steer` and `jump` run the kernel program alone: `program`
-//! loads it, `chart` draws.
+//! loads it, `chart` draws. `relay` forwards over three namespaces.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ pub mod gotatun;
 pub mod jump;
 pub mod machine;
 pub mod program;
+pub mod relay;
 pub mod rig;
 pub mod stats;
 pub mod steer;
@@ -26,7 +27,7 @@ pub mod underlay;
 use document::Document;
 
 /// Benches there are.
-pub const NAMES: [&str; 3] = ["tunnel", "steer", "jump"];
+pub const NAMES: [&str; 4] = ["tunnel", "steer", "jump", "relay"];
 
 /// What the command line asked for.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +57,7 @@ pub fn run(name: &str, options: &Options) -> Result<Document> {
         "tunnel" => tunnel::run(options)?,
         "steer" => steer::run(options)?,
         "jump" => jump::run(options)?,
+        "relay" => relay::run(options)?,
         other => bail!("no bench {other:?}; there are: {}", NAMES.join(", ")),
     };
     options.keep("document.json", &serde_json::to_string_pretty(&document)?)?;

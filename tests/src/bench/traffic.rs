@@ -14,7 +14,7 @@ use super::underlay::Underlay;
 use crate::lab::netns::Netns;
 
 /// Ticks a second in /proc/stat: fixed by the ABI on every Linux of this architecture.
-const USER_HZ: f64 = 100.0;
+pub const USER_HZ: f64 = 100.0;
 /// Echo requests, one after the other's answer or this far apart; long enough for both ends to fall asleep.
 const PINGS: &str = "400";
 const PING_EVERY: &str = "0.002";

@@ -82,7 +82,7 @@ enum Verb {
     },
     /// Measure ours and rivals in interleaved rounds
     Bench {
-        /// Which bench: tunnel, steer or jump
+        /// Which bench: tunnel, steer, jump or relay
         #[arg(default_value = "tunnel")]
         name: String,
         /// Few, short rounds: shows that it works, decides nothing
