@@ -9,11 +9,16 @@ pub mod clock;
 pub mod entropy;
 pub mod firewall;
 pub mod gateway;
+mod interfaces;
+mod node;
+mod reconcile;
 pub mod relay;
 pub mod stop;
 mod stream;
 mod sys;
 mod trailers;
+
+pub use node::wanted;
 
 use crate::tunnel::Counters;
 use std::collections::BTreeMap;
