@@ -21,7 +21,11 @@ mod trailers;
 pub use node::wanted;
 
 use crate::tunnel::Counters;
+use jvpn_common::time::Duration;
 use std::collections::BTreeMap;
+
+/// How long an operator waits for a jump.
+const JUMP_MAX: Duration = Duration::from_secs(5);
 
 /// What a worker dropped so far, by name; never is left out.
 fn drops(counters: &Counters) -> BTreeMap<String, u64> {

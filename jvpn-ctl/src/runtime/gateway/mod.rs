@@ -11,6 +11,7 @@
 mod api;
 mod commit;
 mod compute;
+mod jump;
 mod keeper;
 mod relays;
 mod restore;
@@ -35,6 +36,7 @@ use crate::tunnel::{Counters, FromWorker, Inbox, WorkerHandle};
 use anyhow::{Context, Result};
 use commit::Executor;
 use compute::Compute;
+use jump::PendingJump;
 use jvpn_common::gateway::Engine;
 use jvpn_common::gateway::command::{Command, Input, Order};
 use jvpn_common::ids::{Incarnation, OwnerEpoch};
@@ -70,6 +72,7 @@ struct Gateway {
     counters: Arc<Counters>,
     watch: Watch,
     reconcile: Reconcile,
+    jumps: Vec<PendingJump>,
     /// Detaches at the end, if that was asked for.
     #[expect(dead_code, reason = "held for its drop")]
     detach: Option<Detach>,
@@ -102,6 +105,7 @@ impl Gateway {
         let mut stop = Stop::new()?;
         loop {
             self.carry_out();
+            self.answer_jumps();
             alarm.set(self.wakeup())?;
             tokio::select! {
                 biased;

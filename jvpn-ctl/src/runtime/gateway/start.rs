@@ -98,6 +98,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         counters,
         watch: Watch::default(),
         reconcile: Reconcile::every(LOOK_EVERY),
+        jumps: Vec::new(),
     };
     tracing::info!(name = gateway.config.name, port = gateway.config.listen, incarnation = incarnation.0, "serving");
     let result = gateway.run(inbox, asked, ended).await;
