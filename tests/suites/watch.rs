@@ -6,11 +6,14 @@ use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, HashMap, Map, MapData};
-use jvpn_common::ids::{Generation, Slot};
+use aya::maps::{Array, Map, MapData};
+use jvpn_common::abi::LocatorEntry;
+use jvpn_common::ids::{Generation, Locator, Slot};
+use jvpn_common::locators::Writer;
 use jvpn_common::mapop::MapOp;
 use jvpn_ctl::dataplane::DataPlane;
 use jvpn_ctl::dataplane::kernel::Kernel;
+use jvpn_ctl::dataplane::locators::{self, Mapped};
 use jvpn_ctl::dataplane::pins::Pins;
 use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
@@ -134,8 +137,14 @@ fn map(pins: &Pins, name: &str) -> MapData {
     MapData::from_pin(pins.map(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-fn locators(pins: &Pins) -> HashMap<MapData, u64, [u32; 3]> {
-    HashMap::try_from(Map::HashMap(map(pins, "LOCATORS"))).expect("LOCATORS")
+fn locators(pins: &Pins) -> Writer<Mapped> {
+    locators::writer(pins).expect("LOCATORS")
+}
+
+/// One of the locators that are there.
+fn one_locator(pins: &Pins) -> (Locator, LocatorEntry) {
+    let (locator, entry) = locators(pins).table().all().pop_first().expect("one");
+    (Locator(locator), entry)
 }
 
 fn array<const N: usize>(pins: &Pins, name: &str) -> Array<MapData, [u64; N]> {
@@ -143,7 +152,7 @@ fn array<const N: usize>(pins: &Pins, name: &str) -> Array<MapData, [u64; N]> {
 }
 
 /// What must be as before once everything is put back.
-type Contents = (BTreeMap<u64, [u32; 3]>, Vec<[u64; 4]>, Vec<[u64; 16]>, Vec<u64>);
+type Contents = (BTreeMap<u64, LocatorEntry>, Vec<[u64; 4]>, Vec<[u64; 16]>, Vec<u64>);
 
 fn contents(pins: &Pins) -> Contents {
     let config = array::<32>(pins, "CONFIG").get(&0, 0).expect("CONFIG");
@@ -152,7 +161,7 @@ fn contents(pins: &Pins) -> Contents {
     let all = |item: Result<_, aya::maps::MapError>| item.expect("an entry");
     let sessions = array(pins, "SESSIONS").iter().map(all).collect();
     let keys = array(pins, "KEYS").iter().map(|item| item.expect("keys")).collect();
-    (locators(pins).iter().map(|item| item.expect("a locator")).collect(), keys, sessions, steady)
+    (locators(pins).table().all(), keys, sessions, steady)
 }
 
 /// The link that holds a program on the gateway's interface, and that program; none when there is none.
@@ -174,20 +183,23 @@ type Does = fn(&Stage, &Pins, Slot);
 /// What somebody with root does, and the words the record says it in. `true`: it is about the session.
 const CHANGES: &[(&str, bool, Does)] = &[
     ("a locator nobody issued", true, |_, pins, slot| {
-        let (_, [_, generation, _]) = locators(pins).iter().next().expect("one").expect("readable");
-        locators(pins).insert(0xdead, [slot.0, generation, 1], 0).expect("inserted");
+        let (_, entry) = one_locator(pins);
+        let foreign = LocatorEntry { slot: slot.0, k: 1, ..entry };
+        locators(pins).insert(Locator(0xdead), foreign).expect("inserted");
     }),
     ("a locator was missing", true, |_, pins, _| {
-        let (locator, _) = locators(pins).iter().next().expect("one").expect("readable");
-        locators(pins).remove(&locator).expect("removed");
+        assert!(locators(pins).remove(one_locator(pins).0));
     }),
     ("a locator led elsewhere", true, |_, pins, _| {
-        let (locator, [slot, generation, k]) = locators(pins).iter().next().expect("one").expect("readable");
-        locators(pins).insert(locator, [slot + 1, generation, k], 0).expect("changed");
+        let (locator, entry) = one_locator(pins);
+        let mut table = locators(pins);
+        assert!(table.remove(locator));
+        table.insert(locator, LocatorEntry { slot: entry.slot + 1, ..entry }).expect("changed");
     }),
     ("keys", true, |_, pins, slot| array(pins, "KEYS").set(slot.0, [7u64; 4], 0).expect("written")),
     ("a locator nobody issued", false, |_, pins, _| {
-        locators(pins).insert(0xbeef, [4_000, 1, 0], 0).expect("inserted");
+        let foreign = LocatorEntry { slot: 4_000, generation: 1, k: 0 };
+        locators(pins).insert(Locator(0xbeef), foreign).expect("inserted");
     }),
     ("keys of an unused slot", false, |_, pins, _| array(pins, "KEYS").set(4_000, [7u64; 4], 0).expect("written")),
     ("an unused slot", false, |_, pins, _| {
