@@ -18,6 +18,11 @@ use jvpn_tests::lab::record::{Session, live_session};
 use jvpn_tests::lab::setup::{Endpoint, Setup};
 use jvpn_tests::lab::topology::{CONTROL_PORT, INNER_GATEWAY_V4, INNER_GATEWAY_V6, LAN_V4, Path};
 
+#[path = "relay/owners.rs"]
+mod owners;
+#[path = "relay/slow.rs"]
+mod slow;
+
 /// How long something that happens by itself within seconds is waited for on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
 

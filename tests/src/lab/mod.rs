@@ -38,6 +38,7 @@ pub mod report;
 pub mod setup;
 mod stage;
 mod sys;
+pub mod tap;
 pub mod topology;
 
 pub use sys::{CountingAllocator, allocations};
