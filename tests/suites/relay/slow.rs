@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use jvpn_common::abi::{HOP_RESOLVED, HOPS_MAX, Hop};
+use jvpn_common::abi::HOPS_MAX;
 use jvpn_common::ids::{Generation, Slot};
 use jvpn_common::wire::Kind;
 use jvpn_tests::lab::tap::{Seen, Tap, station};
@@ -79,16 +79,15 @@ impl Sides {
 }
 
 impl Stage {
-    /// Says of every way of the relay that it is not resolved, as it is while a neighbour is looked for.
-    fn unresolve(&self) {
-        let maps = self.maps(0);
-        for number in 0..u16::try_from(HOPS_MAX).expect("few") {
-            if let Some(hop) = maps.shared().hop(number).filter(Hop::resolved) {
-                let nobody = [0; 6];
-                let flags = hop.flags & !HOP_RESOLVED;
-                maps.shared().set_hop(number, &Hop { flags, destination_mac: nobody, source_mac: nobody, ..hop });
-            }
-        }
+    /// Sends what is for the client by another station than what is for the owner. Both go one way in `HOPS`, which
+    /// from then on is not resolved: only the kernel's tables know which station is meant.
+    fn split(&self, v6: bool) {
+        let (other, clients) =
+            if v6 { ("2001:db8:71::2", "2001:db8:a::/64") } else { ("198.51.101.2", "192.0.2.0/24") };
+        let whole = if v6 { "64 dev r1 nodad" } else { "24 dev r1" };
+        self.lab.topology.space("core").ip(&format!("address add {other}/{whole}\n")).expect("a second address");
+        self.lab.topology.relay(0).ip(&format!("route add {clients} via {other}\n")).expect("another route");
+        self.until("the way is split", |stage| !stage.any_resolved());
     }
 
     fn any_resolved(&self) -> bool {
@@ -104,14 +103,13 @@ impl Stage {
         used.map(|slot| maps.traffic(slot).slow_path).sum()
     }
 
-    /// Sends pings without a resolved way until enough of them were seen on both sides of the relay.
-    fn pass_unresolved(&self, sides: &mut Sides) -> [Vec<Pair>; 2] {
+    /// Sends pings until enough of them were seen on both sides of the relay.
+    fn pass(&self, sides: &mut Sides) -> [Vec<Pair>; 2] {
         let _ = sides.pairs();
         let mut all = [Vec::new(), Vec::new()];
         let target: IpAddr = INNER_GATEWAY_V4.parse().expect("an address");
         let mut sizes = [1, 56, 700, 1_200].into_iter().cycle();
         self.until("enough datagrams through the relay", |stage| {
-            stage.unresolve();
             let size = sizes.next().expect("a cycle");
             if let Err(error) = ping(&stage.lab.topology.client(), target, size, PATIENCE) {
                 panic!("{error:#}\n{}", stage.tails());
@@ -130,10 +128,18 @@ fn a_way_that_is_not_resolved_is_asked_of_the_kernels_tables_and_frames_leave_wh
     for v6 in [false, true] {
         let stage = Stage::set(&on_one_path(v6));
         stage.reaches(INNER_GATEWAY_V4);
+        stage.split(v6);
+        // The first packet to the other station finds it.
+        let passed = || stage.counted(0, Verdict::NoNeighbour);
+        stage.until("every neighbour is known", |stage| {
+            let before = passed();
+            stage.reaches(INNER_GATEWAY_V4);
+            passed() == before
+        });
         let mut sides = Sides::of(&stage, v6);
         let forwarded = || [Verdict::ForwardedUp, Verdict::ForwardedDown].map(|verdict| stage.counted(0, verdict));
-        let (slow, before, passed) = (stage.slow(), forwarded(), stage.counted(0, Verdict::NoNeighbour));
-        let pairs = stage.pass_unresolved(&mut sides);
+        let (slow, before, left_over) = (stage.slow(), forwarded(), passed());
+        let pairs = stage.pass(&mut sides);
         sides.check(&pairs);
         let rewritten = |(came, left): &&Pair| left.hops_left + 2 == came.hops_left;
         for way in &pairs {
@@ -148,7 +154,7 @@ fn a_way_that_is_not_resolved_is_asked_of_the_kernels_tables_and_frames_leave_wh
         assert!(stage.slow() >= slow + seen, "the kernel's tables were asked for each");
         let after = forwarded();
         assert!(after[0] >= before[0] + ENOUGH as u64 && after[1] >= before[1] + ENOUGH as u64, "{before:?} {after:?}");
-        assert_eq!(stage.counted(0, Verdict::NoNeighbour), passed, "none was left to the process");
+        assert_eq!(passed(), left_over, "none was left to the process");
         stage.end();
     }
 }
@@ -170,11 +176,12 @@ fn where_the_host_does_not_forward_the_process_takes_the_slow_way_and_load_says_
         let said = dry();
         assert!(said.contains(&format!("sysctl -w net/{family}/conf/wan/forwarding=1")), "{said}");
 
+        stage.split(v6);
         let mut maps = stage.maps(0);
         let _ = maps.events();
         let mut sides = Sides::of(&stage, v6);
         let (slow, passed) = (stage.slow(), stage.counted(0, Verdict::NoNeighbour));
-        let pairs = stage.pass_unresolved(&mut sides);
+        let pairs = stage.pass(&mut sides);
         sides.check(&pairs);
         for way in &pairs {
             let sent = way.iter().filter(|(_, left)| left.hops_left == FRESH).count();
