@@ -19,7 +19,7 @@ const ENOUGH: usize = 20;
 fn on_one_path(outside_v6: bool) -> Setup {
     let mut setup = Setup { uplinks: vec![Path::A], outside_v6, ..through_one(Xdp::Switched) };
     // Events of single packets are for those who ask.
-    setup.environment.push(("JVPN_LOG".into(), "debug".into()));
+    setup.environment.push(("JVPN_LOG".into(), "info,jvpn_ctl::runtime::events=debug".into()));
     setup
 }
 
