@@ -21,6 +21,7 @@ use jvpn_common::abi::LocatorEntry;
 use jvpn_ctl::dataplane::locators;
 use jvpn_ctl::dataplane::pins::Pins;
 use jvpn_tests::lab::clock::now_ns;
+use jvpn_tests::lab::mode::{self, Xdp};
 use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role, find_binary};
@@ -389,8 +390,9 @@ impl Second {
             &directory.join("gateway.toml"),
             &format!(
                 "[gateway]\nname = \"gw-second\"\nprivate_key_file = \"{at}/gateway.key\"\nlisten = {port}\n\
-                 interfaces = [\"lan\"]\nxdp = \"native\"\ntun = \"jvpn1\"\naddresses = [\"{}/24\"]\nmasquerade = false\n\n\
+                 interfaces = [\"lan\"]\nxdp = \"{}\"\ntun = \"jvpn1\"\naddresses = [\"{}/24\"]\nmasquerade = false\n\n\
                  [[peer]]\nname = \"second\"\npublic_key = \"{client}\"\naddresses = [\"10.78.0.17/32\"]\n",
+                Xdp::Switched.key().expect("a mode"),
                 Self::INNER
             ),
         );
@@ -442,6 +444,7 @@ impl Second {
                 logs.concat()
             );
         }
+        mode::confirm(Xdp::Switched, &stage.lab.topology.gateway(), "lan").expect("the second gateway's program");
     }
 
     fn live(&self, stage: &Stage) -> Option<String> {

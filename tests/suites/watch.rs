@@ -15,6 +15,7 @@ use jvpn_ctl::dataplane::DataPlane;
 use jvpn_ctl::dataplane::kernel::Kernel;
 use jvpn_ctl::dataplane::locators::{self, Mapped};
 use jvpn_ctl::dataplane::pins::Pins;
+use jvpn_tests::lab::mode::{self, Xdp};
 use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role};
@@ -37,9 +38,9 @@ struct Stage {
 }
 
 impl Stage {
-    fn set(xdp: &str) -> Self {
+    fn set(xdp: Xdp) -> Self {
         let lab = Lab::up().expect("a lab");
-        let setup = Setup { xdp: xdp.into(), ..Setup::default() };
+        let setup = Setup { xdp, ..Setup::default() };
         let mut product = Product::start(&lab, &setup).expect("both sides start");
         product.wait_healthy().expect("both sides are healthy");
         let sessions = product.json(Role::Gateway, &["sessions"]).expect("sessions");
@@ -106,7 +107,7 @@ impl Stage {
 
 #[test]
 fn a_map_that_somebody_changed_is_put_back_and_recorded_with_and_without_xdp() {
-    for xdp in ["native", "off"] {
+    for xdp in mode::and_detached() {
         let stage = Stage::set(xdp);
         let version = stage.settle();
         let pins = Pins::below(stage.lab.pin_root().join("gateway"));
@@ -119,7 +120,7 @@ fn a_map_that_somebody_changed_is_put_back_and_recorded_with_and_without_xdp() {
         assert_eq!(stage.security_events(), [], "nobody changed anything yet");
         maps.apply(&MapOp::Activate { slot: *slot, word: committed.successor(0, 0) }).expect("a map can be written");
         let events = stage.raised("SEC_MAP_TAMPERED");
-        assert_eq!((events.len(), maps.word(*slot)), (1, committed), "{xdp}");
+        assert_eq!((events.len(), maps.word(*slot)), (1, committed), "{xdp:?}");
         stage.answers();
         assert_eq!(stage.state_version(), version, "the session never moved");
         stage.end();
@@ -244,7 +245,7 @@ impl Stage {
 
 #[test]
 fn whatever_somebody_with_root_changes_is_seen_within_five_seconds_recorded_and_put_back() {
-    let stage = Stage::set("native");
+    let stage = Stage::set(Xdp::Switched);
     let pins = Pins::below(stage.lab.pin_root().join("gateway"));
     let program = attached(&stage);
     let mut moved = true;
@@ -276,12 +277,14 @@ fn whatever_somebody_with_root_changes_is_seen_within_five_seconds_recorded_and_
     // It was detached once, last, and is another link since; nothing else may have moved it.
     assert_ne!(attached(&stage), program);
     assert!(pins.link("wan").exists());
-    let off = stage.lab.topology.gateway().run(&["ip", "link", "set", "dev", "wan", "xdp", "off"], None);
+    // Plain `xdp` means the driver where there is one with XDP.
+    let place = if mode::switched() == Xdp::Generic { "xdpgeneric" } else { "xdp" };
+    let off = stage.lab.topology.gateway().run(&["ip", "link", "set", "dev", "wan", place, "off"], None);
     assert!(off.is_err(), "what a link holds cannot be taken off this way");
     let status = stage.product.json(Role::Gateway, &["status"]).expect("a status");
     assert_eq!(
         (&status["healthy"], &status["xdp"]["mode"]),
-        (&Value::Bool(true), &Value::from("native")),
+        (&Value::Bool(true), &Value::from(mode::switched().key().expect("a mode"))),
         "{status:#}"
     );
     stage.end();
@@ -289,7 +292,7 @@ fn whatever_somebody_with_root_changes_is_seen_within_five_seconds_recorded_and_
 
 #[test]
 fn a_program_that_cannot_come_back_is_a_problem_in_the_status_and_the_worker_carries_on() {
-    let stage = Stage::set("native");
+    let stage = Stage::set(Xdp::Switched);
     let version = stage.settle();
     let (gateway, foreign) = (stage.lab.topology.gateway(), pass::load().expect("another program"));
     let taken = (0..10).any(|_| {
@@ -318,7 +321,7 @@ fn a_program_that_cannot_come_back_is_a_problem_in_the_status_and_the_worker_car
 
 #[test]
 fn what_an_operator_unloads_by_force_stays_off_until_it_is_loaded_again_and_is_no_tampering() {
-    let stage = Stage::set("native");
+    let stage = Stage::set(Xdp::Switched);
     let verb = |words: &[&str]| stage.product.verb(Role::Gateway, words).expect("runs");
     let (code, _, said) = verb(&["unload", "wan"]);
     assert!(code == 5 && said.contains("--force"), "{said}");
@@ -349,7 +352,7 @@ fn what_an_operator_unloads_by_force_stays_off_until_it_is_loaded_again_and_is_n
 
 #[test]
 fn inner_packets_from_a_foreign_source_are_dropped_and_recorded_once_with_their_number() {
-    let stage = Stage::set("native");
+    let stage = Stage::set(Xdp::Switched);
     let client = stage.lab.topology.client();
     let tun = client.run(&["ip", "-o", "address", "show", "to", INNER_CLIENT_V4], None).expect("an inner address");
     let tun = tun.split_whitespace().nth(1).expect("an interface").to_owned();
