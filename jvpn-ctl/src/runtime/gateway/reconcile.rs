@@ -176,7 +176,7 @@ impl Gateway {
         let mut record = Record::plain(&context, Event::SecurityEvent).with("count", count.into());
         record = record.with("what", what.into());
         record.reason = Some(Reason::SecMapTampered);
-        if let Err(error) = self.executor.record(record) {
+        if let Err(error) = self.executor.record(vec![record]) {
             self.executor.complain(&error, "a record could not be written");
         }
     }
