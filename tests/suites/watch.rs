@@ -7,18 +7,22 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use aya::EbpfLoader;
-use aya::maps::{Array, HashMap, Map, MapData};
-use aya::programs::Xdp;
+use aya::maps::{Array, Map, MapData};
+use aya::programs::Xdp as Program;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use jvpn_common::abi::{
-    ActiveWord, HOP_WORDS, HOPS_MAX, OWNER_WORDS, OWNERS_MAX, WORD_OWNER, WORD_OWNER_ALIVE, binding_place, map,
+    ActiveWord, HOP_WORDS, HOPS_MAX, LocatorEntry, OWNER_WORDS, OWNERS_MAX, WORD_OWNER, WORD_OWNER_ALIVE,
+    binding_place, map,
 };
-use jvpn_common::ids::{Generation, Slot};
+use jvpn_common::ids::{Generation, Locator, Slot};
+use jvpn_common::locators::Writer;
 use jvpn_common::mapop::MapOp;
 use jvpn_ctl::dataplane::kernel::Kernel;
+use jvpn_ctl::dataplane::locators::{self, Mapped};
 use jvpn_ctl::dataplane::pins::Pins;
 use jvpn_ctl::dataplane::{DataPlane, object};
+use jvpn_tests::lab::mode::{self, Xdp};
 use jvpn_tests::lab::netns::{Netns, run};
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role};
@@ -43,15 +47,15 @@ struct Stage {
 }
 
 impl Stage {
-    fn set(xdp: &str) -> Self {
+    fn set(xdp: Xdp) -> Self {
         Self::with(xdp, Role::Gateway)
     }
 
-    fn with(xdp: &str, watched: Role) -> Self {
+    fn with(xdp: Xdp, watched: Role) -> Self {
         let relays = usize::from(watched != Role::Gateway);
-        let lab = Lab::with_relays(relays).expect("a lab");
+        let lab = Lab::with(relays, 1).expect("a lab");
         let endpoints = if relays == 0 { Vec::new() } else { vec![Endpoint::Relay(0)] };
-        let setup = Setup { xdp: xdp.into(), relays, endpoints, ..Setup::default() };
+        let setup = Setup { xdp, relays, endpoints, ..Setup::default() };
         let mut product = Product::start(&lab, &setup).expect("all sides start");
         product.wait_healthy().expect("all sides are healthy");
         let sessions = product.json(Role::Gateway, &["sessions"]).expect("sessions");
@@ -139,7 +143,7 @@ impl Stage {
 
 #[test]
 fn a_map_that_somebody_changed_is_put_back_and_recorded_with_and_without_xdp() {
-    for xdp in ["native", "off"] {
+    for xdp in mode::and_detached() {
         let stage = Stage::set(xdp);
         let version = stage.settle();
         let pins = stage.pins();
@@ -152,7 +156,7 @@ fn a_map_that_somebody_changed_is_put_back_and_recorded_with_and_without_xdp() {
         assert_eq!(stage.security_events(), [], "nobody changed anything yet");
         maps.apply(&MapOp::Activate { slot: *slot, word: committed.successor(0, 0) }).expect("a map can be written");
         let events = stage.raised("SEC_MAP_TAMPERED");
-        assert_eq!((events.len(), maps.word(*slot)), (1, committed), "{xdp}");
+        assert_eq!((events.len(), maps.word(*slot)), (1, committed), "{xdp:?}");
         stage.answers();
         assert_eq!(stage.state_version(), version, "the session never moved");
         stage.end();
@@ -170,8 +174,14 @@ fn opened(pins: &Pins, name: &str) -> MapData {
     MapData::from_pin(pins.map(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-fn locators(pins: &Pins) -> HashMap<MapData, u64, [u32; 3]> {
-    HashMap::try_from(Map::HashMap(opened(pins, "LOCATORS"))).expect("LOCATORS")
+fn locators(pins: &Pins) -> Writer<Mapped> {
+    locators::writer(pins).expect("LOCATORS")
+}
+
+/// One of the locators that are there.
+fn one_locator(pins: &Pins) -> (Locator, LocatorEntry) {
+    let (locator, entry) = locators(pins).table().all().pop_first().expect("one");
+    (Locator(locator), entry)
 }
 
 fn array<const N: usize>(pins: &Pins, name: &str) -> Array<MapData, [u64; N]> {
@@ -184,7 +194,7 @@ fn place(number: u8) -> usize {
 }
 
 /// What must be as before once everything is put back: locators, keys, sessions, configuration, owners and ways out.
-type Contents = (BTreeMap<u64, [u32; 3]>, Vec<[u64; 4]>, Vec<[u64; 16]>, Vec<u64>, Vec<Vec<u64>>);
+type Contents = (BTreeMap<u64, LocatorEntry>, Vec<[u64; 4]>, Vec<[u64; 16]>, Vec<u64>, Vec<Vec<u64>>);
 
 type Owners = Array<MapData, [u64; OWNER_WORDS]>;
 type Hops = Array<MapData, [u64; HOP_WORDS]>;
@@ -209,7 +219,7 @@ fn contents(pins: &Pins) -> Contents {
     // Sequences grow with every write, and leases with every word of the owner.
     let owners = owners.iter().map(|words| words.expect("an owner")[WORD_OWNER_ALIVE + 1..].to_vec());
     let ways = owners.chain(hops.iter().map(|words| words.expect("a way out")[1..].to_vec())).collect();
-    (locators(pins).iter().map(|item| item.expect("a locator")).collect(), keys, sessions, steady, ways)
+    (locators(pins).table().all(), keys, sessions, steady, ways)
 }
 
 /// The link that holds a program on the node's interface, and that program; none when there is none.
@@ -230,20 +240,23 @@ type Does = fn(&Stage, &Pins, Slot);
 /// What somebody with root does, and the words the record says it in. `true`: it is about the session.
 const CHANGES: &[(&str, bool, Does)] = &[
     ("a locator nobody issued", true, |_, pins, slot| {
-        let (_, [_, generation, _]) = locators(pins).iter().next().expect("one").expect("readable");
-        locators(pins).insert(0xdead, [slot.0, generation, 1], 0).expect("inserted");
+        let (_, entry) = one_locator(pins);
+        let foreign = LocatorEntry { slot: slot.0, k: 1, ..entry };
+        locators(pins).insert(Locator(0xdead), foreign).expect("inserted");
     }),
     ("a locator was missing", true, |_, pins, _| {
-        let (locator, _) = locators(pins).iter().next().expect("one").expect("readable");
-        locators(pins).remove(&locator).expect("removed");
+        assert!(locators(pins).remove(one_locator(pins).0));
     }),
     ("a locator led elsewhere", true, |_, pins, _| {
-        let (locator, [slot, generation, k]) = locators(pins).iter().next().expect("one").expect("readable");
-        locators(pins).insert(locator, [slot + 1, generation, k], 0).expect("changed");
+        let (locator, entry) = one_locator(pins);
+        let mut table = locators(pins);
+        assert!(table.remove(locator));
+        table.insert(locator, LocatorEntry { slot: entry.slot + 1, ..entry }).expect("changed");
     }),
     ("keys", true, |_, pins, slot| array(pins, "KEYS").set(slot.0, [7u64; 4], 0).expect("written")),
     ("a locator nobody issued", false, |_, pins, _| {
-        locators(pins).insert(0xbeef, [4_000, 1, 0], 0).expect("inserted");
+        let foreign = LocatorEntry { slot: 4_000, generation: 1, k: 0 };
+        locators(pins).insert(Locator(0xbeef), foreign).expect("inserted");
     }),
     ("keys of an unused slot", false, |_, pins, _| array(pins, "KEYS").set(4_000, [7u64; 4], 0).expect("written")),
     ("an unused slot", false, |_, pins, _| {
@@ -324,7 +337,7 @@ const CHANGES_OF_A_RELAY: &[(&str, bool, Does)] = &[
             loader.map_max_entries(name, 1);
         }
         let mut theirs = loader.load(object().expect("built with the kernel program")).expect("it loads");
-        let program: &mut Xdp = theirs.program_mut("jvpn_wan").expect("a program").try_into().expect("of XDP");
+        let program: &mut Program = theirs.program_mut("jvpn_wan").expect("a program").try_into().expect("of XDP");
         program.load().expect("the verifier agrees");
         let link = FdLink::from(PinnedLink::from_pin(pins.link("wan")).expect("the link"));
         program.attach_to_link(XdpLink::try_from(link).expect("of XDP")).expect("replaced");
@@ -381,18 +394,20 @@ fn all_is_put_back(stage: &Stage, changes: &[(&str, bool, Does)]) {
 
 #[test]
 fn whatever_somebody_with_root_changes_is_seen_within_five_seconds_recorded_and_put_back() {
-    let stage = Stage::set("native");
+    let stage = Stage::set(Xdp::Switched);
     let program = attached(&stage);
     all_is_put_back(&stage, CHANGES);
     // It was detached once, last, and is another link since; nothing else may have moved it.
     assert_ne!(attached(&stage), program);
     assert!(stage.pins().link("wan").exists());
-    let off = stage.space().run(&["ip", "link", "set", "dev", "wan", "xdp", "off"], None);
+    // Plain `xdp` means the driver where there is one with XDP.
+    let place = if mode::switched() == Xdp::Generic { "xdpgeneric" } else { "xdp" };
+    let off = stage.space().run(&["ip", "link", "set", "dev", "wan", place, "off"], None);
     assert!(off.is_err(), "what a link holds cannot be taken off this way");
     let status = stage.status();
     assert_eq!(
         (&status["healthy"], &status["xdp"]["mode"]),
-        (&Value::Bool(true), &Value::from("native")),
+        (&Value::Bool(true), &Value::from(mode::switched().key().expect("a mode"))),
         "{status:#}"
     );
     stage.end();
@@ -401,12 +416,12 @@ fn whatever_somebody_with_root_changes_is_seen_within_five_seconds_recorded_and_
 #[test]
 fn whatever_somebody_with_root_changes_on_a_relay_is_seen_recorded_and_put_back_and_the_session_goes_on() {
     for changes in [CHANGES, CHANGES_OF_A_RELAY] {
-        let stage = Stage::with("native", Role::Relay(0));
+        let stage = Stage::with(Xdp::Switched, Role::Relay(0));
         all_is_put_back(&stage, changes);
         let status = stage.status();
         assert_eq!(
             (&status["healthy"], &status["xdp"]["mode"]),
-            (&Value::Bool(true), &Value::from("native")),
+            (&Value::Bool(true), &Value::from(mode::switched().key().expect("a mode"))),
             "{status:#}"
         );
         let sessions = stage.product.json(Role::Gateway, &["sessions"]).expect("sessions");
@@ -418,7 +433,7 @@ fn whatever_somebody_with_root_changes_on_a_relay_is_seen_recorded_and_put_back_
 #[test]
 fn a_program_that_cannot_come_back_is_a_problem_in_the_status_and_the_process_carries_on() {
     for watched in [Role::Gateway, Role::Relay(0)] {
-        let stage = Stage::with("native", watched);
+        let stage = Stage::with(Xdp::Switched, watched);
         let version = stage.settle();
         let (space, foreign) = (stage.space(), pass::load().expect("another program"));
         let taken = (0..10).any(|_| {
@@ -451,7 +466,7 @@ fn a_program_that_cannot_come_back_is_a_problem_in_the_status_and_the_process_ca
 
 #[test]
 fn what_an_operator_unloads_by_force_stays_off_until_it_is_loaded_again_and_is_no_tampering() {
-    let stage = Stage::set("native");
+    let stage = Stage::set(Xdp::Switched);
     let verb = |words: &[&str]| stage.product.verb(Role::Gateway, words).expect("runs");
     let (code, _, said) = verb(&["unload", "wan"]);
     assert!(code == 5 && said.contains("--force"), "{said}");
@@ -482,7 +497,7 @@ fn what_an_operator_unloads_by_force_stays_off_until_it_is_loaded_again_and_is_n
 
 #[test]
 fn inner_packets_from_a_foreign_source_are_dropped_and_recorded_once_with_their_number() {
-    let stage = Stage::set("native");
+    let stage = Stage::set(Xdp::Switched);
     let client = stage.lab.topology.client();
     let tun = client.run(&["ip", "-o", "address", "show", "to", INNER_CLIENT_V4], None).expect("an inner address");
     let tun = tun.split_whitespace().nth(1).expect("an interface").to_owned();

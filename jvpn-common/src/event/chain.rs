@@ -12,6 +12,14 @@ use super::{Record, hex};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Hash(pub [u8; 32]);
 
+impl Hash {
+    /// The hash of its 64 digits, lower case only.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        unhex(text.as_bytes()).map(Self)
+    }
+}
+
 impl core::fmt::Display for Hash {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(&hex(&self.0))
@@ -60,7 +68,7 @@ const PREV: &str = ",\"prev\":\"";
 const HASH: &str = ",\"hash\":\"";
 
 /// SHA-256 over the head ‖ the line's bytes up to `,"hash"`.
-fn digest(head: Hash, line: &str) -> Hash {
+fn digest(head: Hash, line: &[u8]) -> Hash {
     Hash(Sha256::new().chain_update(head.0).chain_update(line).finalize().into())
 }
 
@@ -69,20 +77,20 @@ fn digest(head: Hash, line: &str) -> Hash {
 pub fn seal(line: &str, prev: Hash) -> Sealed {
     let body = line.strip_suffix('}').unwrap_or(line);
     let mut line = format!("{body}{PREV}{prev}\"");
-    let hash = digest(prev, &line);
+    let hash = digest(prev, line.as_bytes());
     line.push_str(&format!("{HASH}{hash}\"}}"));
     Sealed { line, hash }
 }
 
 /// 32 bytes from their hexadecimal form, lower case only.
-pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
+pub(super) fn unhex(digits: &[u8]) -> Option<[u8; 32]> {
     let value = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'a'..=b'f' => Some(digit - b'a' + 10),
         _ => None,
     };
     let mut bytes = [0; 32];
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+    let (pairs, []) = digits.as_chunks::<2>() else {
         return None;
     };
     if pairs.len() != bytes.len() {
@@ -95,25 +103,55 @@ pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
 }
 
 /// Splits `… label 64-hex "` off the end of a text.
-fn field<'a>(text: &'a str, label: &str) -> Option<(&'a str, Hash)> {
-    let text = text.strip_suffix('"')?;
+fn field<'a>(text: &'a [u8], label: &str) -> Option<(&'a [u8], Hash)> {
+    let text = text.strip_suffix(b"\"")?;
     let (rest, digits) = text.split_at_checked(text.len().checked_sub(64)?)?;
-    Some((rest.strip_suffix(label)?, Hash(unhex(digits)?)))
+    Some((rest.strip_suffix(label.as_bytes())?, Hash(unhex(digits)?)))
 }
 
-/// Reads a sealed line that must follow `head`.
-pub fn open(line: &str, head: Hash) -> Result<Unsealed, LineError> {
-    let whole = |what: &str| LineError::NotARecord(what.into());
-    let text = line.strip_suffix('}').ok_or_else(|| whole("it does not end"))?;
-    let (hashed, hash) = field(text, HASH).ok_or_else(|| whole("it has no hash"))?;
-    let (body, named) = field(hashed, PREV).ok_or_else(|| whole("it names no line before it"))?;
+/// A sealed line, taken apart at its end; nothing is decoded but the two hashes.
+struct Parts<'a> {
+    /// Its own fields.
+    body: &'a [u8],
+    /// The bytes that are hashed.
+    hashed: &'a [u8],
+    named: Hash,
+    hash: Hash,
+}
+
+impl<'a> Parts<'a> {
+    fn of(line: &'a [u8]) -> Result<Self, LineError> {
+        let whole = |what: &str| LineError::NotARecord(what.into());
+        let text = line.strip_suffix(b"}").ok_or_else(|| whole("it does not end"))?;
+        let (hashed, hash) = field(text, HASH).ok_or_else(|| whole("it has no hash"))?;
+        let (body, named) = field(hashed, PREV).ok_or_else(|| whole("it names no line before it"))?;
+        Ok(Self { body, hashed, named, hash })
+    }
+}
+
+/// Checks that a sealed line follows `head`; gives its hash and the bytes before `prev`. Nothing is allocated and
+/// nothing else of the line is read: who wants to know what it says reads on.
+pub fn follow(line: &[u8], head: Hash) -> Result<(Hash, &[u8]), LineError> {
+    let Parts { body, hashed, named, hash } = Parts::of(line)?;
     if named != head {
         return Err(LineError::NotNext { named, head });
     }
     if digest(named, hashed) != hash {
         return Err(LineError::Changed);
     }
-    let record =
-        serde_json::from_str(&format!("{body}}}")).map_err(|error| LineError::NotARecord(error.to_string()))?;
+    Ok((hash, body))
+}
+
+/// What a sealed line says it follows.
+pub fn named(line: &[u8]) -> Result<Hash, LineError> {
+    Parts::of(line).map(|parts| parts.named)
+}
+
+/// Reads a sealed line that must follow `head`.
+pub fn open(line: &str, head: Hash) -> Result<Unsealed, LineError> {
+    let (hash, body) = follow(line.as_bytes(), head)?;
+    let not = |error: &dyn core::fmt::Display| LineError::NotARecord(error.to_string());
+    let body = core::str::from_utf8(body).map_err(|error| not(&error))?;
+    let record = serde_json::from_str(&format!("{body}}}")).map_err(|error| not(&error))?;
     Ok(Unsealed { record, hash })
 }

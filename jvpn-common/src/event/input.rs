@@ -154,7 +154,7 @@ impl Written {
                 Input::Reattach(Switch::recorded(request, transport.into()))
             }
             Self::Resume { peer, transport, last_version, reject_after } => Input::Resume(Resume {
-                peer: super::chain::unhex(peer)?,
+                peer: super::chain::unhex(peer.as_bytes())?,
                 confirmed: Confirmed::recorded(transport.into()),
                 last_version: *last_version,
                 reject_after: *reject_after,

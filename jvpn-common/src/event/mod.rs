@@ -4,10 +4,12 @@
 //! clock: the caller says what time it is.
 
 mod chain;
+mod checkpoint;
 mod input;
 mod replay;
 
-pub use chain::{Hash, LineError, Sealed, Unsealed, open, seal};
+pub use chain::{Hash, LineError, Sealed, Unsealed, follow, named, open, seal};
+pub use checkpoint::{Checkpoint, Signed};
 pub use input::Written;
 pub use replay::{Mismatch, replay};
 

@@ -173,7 +173,7 @@ impl Hold {
             Some(local) => local.slot,
             None => self.unused()?,
         };
-        let generation = Generation(self.generation.checked_add(1)?);
+        let generation = Generation(self.generation).successor();
         ops.push(MapOp::Install {
             slot,
             generation,

@@ -101,6 +101,14 @@ pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
     Ok(segments)
 }
 
+/// How many tails were set aside in a directory.
+pub(super) fn torn(dir: &Path) -> Result<usize, AuditError> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let entries = std::fs::read_dir(dir).map_err(|cause| AuditError::io(dir, cause))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter(|name| name.starts_with("record-") && name.contains(".torn")).count())
+}
+
 /// Where the record ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {

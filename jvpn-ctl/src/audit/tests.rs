@@ -1,13 +1,13 @@
 //! What the record keeps: order, chain, and what happens when the disk or the process ends in the middle.
 
 use super::*;
-use jvpn_common::event::open;
+use jvpn_common::event::{Checkpoint, Event, Hash, open};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
 use jvpn_common::time::Instant as Boot;
 use std::ops::ControlFlow;
 
-fn record(peer: &str) -> Record {
+pub(super) fn record(peer: &str) -> Record {
     let ts = "2026-01-02T03:04:05.000000006Z";
     let context = Context { ts, at: Boot(7), node: "gw", seq: 0, peer };
     let mut record = Record::plain(&context, Event::SecurityEvent);
@@ -36,6 +36,11 @@ fn chained(state: &Path) -> Vec<u64> {
         numbers.push(unsealed.record.seq);
     }
     numbers
+}
+
+/// Segments of a few lines.
+pub(super) fn small() -> Options {
+    Options { segment_max: 1_500, ..Options::default() }
 }
 
 fn newest(state: &Path) -> PathBuf {
@@ -161,14 +166,14 @@ fn after_a_full_disk_the_record_goes_on_even_when_nothing_happens() {
 #[test]
 fn segments_change_at_their_size_and_the_chain_runs_through() {
     let state = tempfile::tempdir().expect("a directory");
-    let (audit, _) = Audit::open_with(state.path(), 1_500).expect("opens");
+    let (audit, _) = Audit::open_with(state.path(), small()).expect("opens");
     for _ in 0..10 {
         audit.append(record("a")).expect("written");
     }
     drop(audit);
     assert!(segment::list(&dir_of(state.path())).expect("lists").len() > 2);
     assert_eq!(chained(state.path()), (1..=10).collect::<Vec<_>>());
-    let (_audit, found) = Audit::open_with(state.path(), 1_500).expect("opens");
+    let (_audit, found) = Audit::open_with(state.path(), small()).expect("opens");
     assert_eq!(found.next_seq, 11);
 }
 
@@ -208,4 +213,122 @@ fn a_reader_of_the_stream_sees_each_line_once_and_the_files_are_private() {
     assert!(stream.try_recv().is_err());
     let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!((mode(&dir_of(state.path())), mode(&newest(state.path()))), (0o700, 0o600));
+}
+
+/// Every checkpoint of a record, signature verified.
+fn checkpoints(state: &Path) -> Vec<Checkpoint> {
+    let key = public_key(state).expect("a key");
+    let lines = sealer::lines_of(&segment::list(&dir_of(state)).expect("lists")).expect("reads");
+    let read = |(_, line): &(PathBuf, String)| {
+        let signed = Checkpoint::read(line).expect("a checkpoint");
+        assert!(key.verifies(&signed), "{line}");
+        signed.checkpoint
+    };
+    lines.iter().map(read).collect()
+}
+
+/// Hash of the record of each number.
+fn heads(state: &Path) -> std::collections::BTreeMap<u64, Hash> {
+    let mut head = Hash::default();
+    let each = |line: &String| {
+        let unsealed = open(line, head).expect("chained");
+        head = unsealed.hash;
+        (unsealed.record.seq, unsealed.hash)
+    };
+    lines(state).iter().map(each).collect()
+}
+
+#[test]
+fn the_end_is_signed_when_the_record_is_closed_and_only_if_it_grew() {
+    let state = tempfile::tempdir().expect("a directory");
+    for _ in 0..2 {
+        let (audit, _) = Audit::open(state.path()).expect("opens");
+        audit.append(record("a")).expect("written");
+    }
+    drop(Audit::open(state.path()).expect("opens"));
+    let made = checkpoints(state.path());
+    let heads = heads(state.path());
+    assert_eq!(made.last().map(|last| (last.seq, last.head, last.node.as_str())), Some((2, heads[&2], "gw")));
+    assert!(made.iter().all(|checkpoint| heads[&checkpoint.seq] == checkpoint.head));
+    assert!(made.windows(2).all(|pair| pair[0].seq < pair[1].seq), "{made:?}");
+    let newest = newest_checkpoint(&dir_of(state.path())).expect("reads").expect("one");
+    assert_eq!(Checkpoint::read(&newest).map(|signed| signed.checkpoint).as_ref(), made.last());
+}
+
+#[test]
+fn every_segment_that_is_left_behind_ends_with_a_checkpoint() {
+    let state = tempfile::tempdir().expect("a directory");
+    let (audit, _) = Audit::open_with(state.path(), small()).expect("opens");
+    for _ in 0..10 {
+        audit.append(record("a")).expect("written");
+    }
+    let segments = segment::list(&dir_of(state.path())).expect("lists");
+    assert!(segments.len() > 3);
+    let numbers = |segment: &PathBuf| {
+        let text = std::fs::read_to_string(segment).expect("reads");
+        let number = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["seq"].clone();
+        text.lines().map(number).collect::<Vec<_>>()
+    };
+    let (_, left) = segments.split_last().expect("some");
+    for segment in left {
+        let made = sealer::lines_of(std::slice::from_ref(segment)).expect("reads");
+        let last = made.last().and_then(|(_, line)| Checkpoint::read(line)).expect("a checkpoint");
+        assert_eq!(numbers(segment).last(), Some(&last.checkpoint.seq.to_string().into()));
+    }
+    drop(audit);
+    assert_eq!(checkpoints(state.path()).last().map(|last| last.seq), Some(10));
+}
+
+#[tokio::test]
+async fn a_record_that_grows_is_signed_while_it_does_and_what_is_signed_is_on_the_disk() {
+    let state = tempfile::tempdir().expect("a directory");
+    let options = Options { checkpoint_every: Duration::from_millis(1), ..Options::default() };
+    let (audit, _) = Audit::open_with(state.path(), options).expect("opens");
+    let file = dir_of(state.path()).join("checkpoint-00000000000000000001.jsonl");
+    let mut seen = 0;
+    while seen < 3 {
+        let seq = audit.append(record("a")).expect("written");
+        audit.wait_synced(seq).await.expect("synced");
+        let newest = newest_checkpoint(&dir_of(state.path())).expect("reads");
+        let signed = newest.as_deref().and_then(Checkpoint::read).map_or(0, |signed| signed.checkpoint.seq);
+        assert!(signed <= seq);
+        seen = std::fs::read_to_string(&file).map_or(0, |text| text.lines().count());
+    }
+    let heads = heads(state.path());
+    assert!(checkpoints(state.path()).iter().all(|checkpoint| heads[&checkpoint.seq] == checkpoint.head));
+}
+
+#[test]
+fn a_checkpoint_that_was_cut_off_is_taken_away_before_the_next_is_written() {
+    let state = tempfile::tempdir().expect("a directory");
+    let file = dir_of(state.path()).join("checkpoint-00000000000000000001.jsonl");
+    for tail in ["{\"schema\":", "\0\0\0", "junk\n\0"] {
+        let (audit, _) = Audit::open(state.path()).expect("opens");
+        audit.append(record("a")).expect("written");
+        drop(audit);
+        let text = std::fs::read_to_string(&file).expect("reads");
+        std::fs::write(&file, format!("{text}{tail}")).expect("torn");
+    }
+    let (audit, _) = Audit::open(state.path()).expect("opens");
+    audit.append(record("a")).expect("written");
+    drop(audit);
+    assert_eq!(checkpoints(state.path()).last().map(|last| last.seq), Some(4));
+}
+
+#[test]
+fn the_records_of_one_commit_are_written_together_or_not_at_all() {
+    let state = tempfile::tempdir().expect("a directory");
+    let (audit, _) = Audit::open(state.path()).expect("opens");
+    assert_eq!(audit.append_all(vec![record("a"), record("b")]).expect("written"), 2);
+    let before = lines(state.path());
+    let room = before.iter().map(|line| line.len() as u64 + 1).sum::<u64>();
+    // Room for the first of the two only.
+    audit.shared.lock().segment.room = room + room * 2 / 3;
+    assert!(audit.append_all(vec![record("a"), record("b")]).expect_err("full").is_full());
+    assert_eq!(lines(state.path()), before);
+    audit.shared.lock().segment.room = u64::MAX;
+    assert_eq!(audit.append(record("c")).expect("room again"), 6);
+    assert_eq!(chained(state.path()), [1, 2, 5, 6]);
+    let gap = &lines(state.path())[2];
+    assert!(gap.contains("\"first_seq\":\"3\"") && gap.contains("\"last_seq\":\"4\""), "{gap}");
 }

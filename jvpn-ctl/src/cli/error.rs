@@ -110,6 +110,16 @@ impl From<Report> for CliError {
     }
 }
 
+impl From<AuditError> for CliError {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Io { path, cause } => Self::io(&path.display().to_string(), &cause),
+            AuditError::Key { cause } => (*cause).into(),
+            AuditError::NotSynced => Self::failed(error.to_string()),
+        }
+    }
+}
+
 impl From<KeyError> for CliError {
     fn from(error: KeyError) -> Self {
         let kind = if matches!(error, KeyError::Denied(_)) { Kind::Privilege } else { Kind::Usage };
@@ -198,6 +208,12 @@ impl From<anyhow::Error> for CliError {
         };
         let error = match error.downcast::<AttachError>() {
             Ok(attach) => return attach.into(),
+            Err(error) => error,
+        };
+        // A key that signs the record is refused with what to do about it, as other keys are.
+        let error = match error.downcast::<AuditError>() {
+            Ok(AuditError::Key { cause }) => return (*cause).into(),
+            Ok(audit) => audit.into(),
             Err(error) => error,
         };
         let denied = |cause: &(dyn std::error::Error + 'static)| {

@@ -2,6 +2,7 @@
 //!
 //! Owns parsing, dispatch, and the way an outcome becomes text and an exit code. Must never do a verb's work.
 
+mod audit;
 mod check;
 mod cleanup;
 mod completions;
@@ -105,6 +106,8 @@ enum Verb {
     Terminate(terminate::Args),
     Events(events::Args),
     Explain(explain::Args),
+    #[command(subcommand)]
+    Audit(audit::Audit),
     Maps(maps::Args),
     Trace(trace::Args),
     Completions(completions::Args),
@@ -178,6 +181,7 @@ fn run(verb: Verb, context: &Context) -> Result<(), CliError> {
         Verb::Terminate(args) => terminate::run(args, context),
         Verb::Events(args) => events::run(args, context),
         Verb::Explain(args) => explain::run(args, context),
+        Verb::Audit(verb) => audit::run(verb, context),
         Verb::Maps(args) => maps::run(args, context),
         Verb::Trace(args) => trace::run(args, context),
         Verb::Completions(args) => completions::run(args),

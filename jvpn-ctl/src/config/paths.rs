@@ -77,6 +77,12 @@ impl Places {
         self.run_dir.clone().unwrap_or_else(|| "/run/jvpn".into())
     }
 
+    /// Where a gateway's state is, without a configuration file at hand.
+    #[must_use]
+    pub fn state_dir_or_default(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| "/var/lib/jvpn".into())
+    }
+
     /// Every place of an instance called `name`.
     #[must_use]
     pub fn resolve(&self, role: Role, name: &str, file: &FilePaths) -> Paths {

@@ -13,7 +13,7 @@ use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
 use jvpn_common::verdict::{Class, Verdict};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Gateway {
@@ -186,6 +186,10 @@ impl Gateway {
         let keys = config.keys().map_err(|error| failed(error.to_string()))?;
         let engine = super::setup::engine(&config, keys, self.incarnation, self.owner_epoch);
         let engine = engine.map_err(|error| failed(format!("{error:#}")))?;
+        // On the record before anything is decided under them.
+        let known: BTreeSet<_> = self.executor.keeper.policies().values().map(|policy| policy.version).collect();
+        let records = super::setup::policy_records(&engine, |version| !known.contains(&version));
+        self.audit().append_all(records).map_err(|error| failed(format!("the record cannot be written: {error}")))?;
         let names = |config: &crate::config::GatewayConfig| -> Vec<String> {
             config.peers.iter().map(|peer| peer.name.clone()).collect()
         };

@@ -52,11 +52,7 @@ impl Executor {
                 undo.push(self.plane.apply(op).with_context(|| format!("map operation {op:?}"))?);
             }
             self.keeper.apply(store)?;
-            let mut last = 0;
-            for record in records {
-                last = self.record(record)?;
-            }
-            Ok(last)
+            self.record(records)
         })();
         let last = match done {
             Ok(last) => last,
@@ -76,19 +72,25 @@ impl Executor {
         true
     }
 
-    /// Writes one record; its number.
+    /// Writes records, all or none; the number of the last one, 0 when there are none.
     ///
     /// # Errors
     /// When the disk is full or broken.
-    pub(super) fn record(&self, mut record: Record) -> Result<u64> {
-        record.ts =
-            jiff::Timestamp::from_nanosecond(i128::from(clock::wall())).map(|ts| ts.to_string()).unwrap_or_default();
-        if record.input.is_some() {
-            let micros = clock::boot().since(record.at).as_micros();
-            record = record.with("commit_us", u64::try_from(micros).unwrap_or(u64::MAX).into());
+    pub(super) fn record(&self, mut records: Vec<Record>) -> Result<u64> {
+        if records.is_empty() {
+            return Ok(0);
         }
-        log(&record);
-        Ok(self.audit.append(record)?)
+        let ts =
+            jiff::Timestamp::from_nanosecond(i128::from(clock::wall())).map(|ts| ts.to_string()).unwrap_or_default();
+        for record in &mut records {
+            record.ts.clone_from(&ts);
+            if record.input.is_some() {
+                let micros = clock::boot().since(record.at).as_micros();
+                record.details.insert("commit_us".into(), u64::try_from(micros).unwrap_or(u64::MAX).into());
+            }
+            log(record);
+        }
+        Ok(self.audit.append_all(records)?)
     }
 
     /// Tells a failure, as an error now and then.

@@ -175,7 +175,7 @@ impl Gateway {
                 Command::Send(datagram) => self.executor.sockets.send(&datagram),
                 Command::Compute { op, job } => self.compute.submit(op, job),
                 Command::Record(record) => {
-                    if let Err(error) = self.executor.record(*record) {
+                    if let Err(error) = self.executor.record(vec![*record]) {
                         self.executor.complain(&error, "a record could not be written");
                     }
                 }

@@ -9,9 +9,9 @@ use crate::runtime::clock;
 use crate::store::StoredSession;
 use jvpn_common::event::{Record, replay};
 use jvpn_common::gateway::Restored;
-use jvpn_common::ids::{OwnerEpoch, SessionId};
+use jvpn_common::ids::{OwnerEpoch, SessionId, Version};
 use jvpn_common::secret::PublicKey;
-use jvpn_common::session::version::continued;
+use jvpn_common::session::version::{Gap, continued};
 use jvpn_common::session::{Elapsed, Policy, Session};
 use jvpn_common::time::{Duration, Instant};
 use std::collections::BTreeMap;
@@ -57,7 +57,8 @@ impl Known<'_> {
         let (core, then) = self.newest(stored)?;
         let same_boot = stored.boot_id == self.boot_id;
         let whole = same_boot && self.recovered.torn.is_none();
-        let (version, gap) = continued(core.version(), stored.ceiling, whole);
+        let (version, _) = continued(core.version(), stored.ceiling, whole);
+        let gap = self.unrecorded(stored.id, core.version(), version);
         let now = clock::boot();
         let elapsed = if same_boot {
             Elapsed { then: now, now, between: Duration::ZERO }
@@ -69,6 +70,12 @@ impl Known<'_> {
         let slots = self.adopted.iter().filter(|slot| slot.session == stored.id);
         let slots = slots.map(|slot| (slot.slot, slot.generation)).collect();
         Some(Restored { core, peer, ceiling: stored.ceiling.max(version), gap, slots })
+    }
+
+    /// The versions that are in no record: the store may be ahead of it by what a crash or a power cut cost.
+    fn unrecorded(&self, id: SessionId, known: Version, version: Version) -> Option<Gap> {
+        let recorded = self.transitions.get(&id).map_or(known, |record| record.state_version);
+        (version > recorded).then(|| Gap { first: recorded.next(), last: version })
     }
 
     /// The newer picture of store and record, and the boot time it belongs to.
@@ -83,5 +90,35 @@ impl Known<'_> {
             Some((after, at)) if after.version() > core.version() => Some((after, at)),
             _ => Some((core, stored.at)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jvpn_common::event::{Context, Event};
+
+    #[test]
+    fn versions_the_store_knows_and_the_record_lost_are_named_by_the_gap() {
+        let (id, policies) = (SessionId([7; 16]), BTreeMap::new());
+        let context = Context { ts: "", at: Instant(1), node: "gw", seq: 0, peer: "" };
+        let mut record = Record::plain(&context, Event::StateChange);
+        record.state_version = Version(5);
+        let recovered = Recovered::default();
+        let known = Known {
+            stored: Vec::new(),
+            transitions: BTreeMap::from([(id, record)]),
+            recovered: &recovered,
+            adopted: Vec::new(),
+            policies: &policies,
+            boot_id: "",
+            owner_epoch: OwnerEpoch(1),
+        };
+        let gap = |known_version, version| known.unrecorded(id, Version(known_version), Version(version));
+        assert_eq!(gap(5, 5), None, "the record is whole");
+        assert_eq!(gap(6, 6), Some(Gap { first: Version(6), last: Version(6) }), "a crash between store and record");
+        assert_eq!(gap(6, 1_024), Some(Gap { first: Version(6), last: Version(1_024) }));
+        let other = known.unrecorded(SessionId([8; 16]), Version(6), Version(6));
+        assert_eq!(other, None, "a session whose records are kept elsewhere");
     }
 }

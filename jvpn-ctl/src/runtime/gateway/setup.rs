@@ -3,8 +3,10 @@
 //! Owns the conversion of keys, peers and policies. Must never print a key.
 
 use crate::config::gateway::{GatewayConfig, GatewayKeys};
+use crate::runtime::clock;
 use anyhow::{Context, Result};
 use jvpn_common::crypto::Suite;
+use jvpn_common::event::{self, Record};
 use jvpn_common::gateway::{Config, Peer};
 use jvpn_common::ids::{Incarnation, OwnerEpoch, PolicyVersion};
 use jvpn_common::limits::OVERHEAD_V6;
@@ -74,4 +76,14 @@ pub fn engine(
         owner_epoch,
         load_threshold: LOAD_THRESHOLD,
     })
+}
+
+/// The records of the policies of an engine's peers that are `wanted`, with their full text: who reads the record
+/// replays what was decided under them.
+pub fn policy_records(config: &Config, wanted: impl Fn(PolicyVersion) -> bool) -> Vec<Record> {
+    let policies: BTreeMap<_, _> = config.peers.values().map(|peer| (peer.policy.version, &peer.policy)).collect();
+    let ts = crate::audit::wall_clock();
+    let context = event::Context { ts: &ts, at: clock::boot(), node: &config.node, seq: 0, peer: "" };
+    let wanted = policies.iter().filter(|(version, _)| wanted(**version));
+    wanted.map(|(_, policy)| Record::policy(&context, policy)).collect()
 }

@@ -28,7 +28,6 @@ use crate::tunnel::{
     Counters, ToController, Tun, TunOptions, TunnelAddresses, Worker, WorkerHandle, WorkerOptions, to_controller,
 };
 use anyhow::{Context, Result};
-use jvpn_common::event::Record;
 use jvpn_common::gateway::Engine;
 use jvpn_common::mapop::MapOp;
 use std::collections::BTreeMap;
@@ -44,7 +43,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let (incarnation, owner_epoch) = (store.next_incarnation()?, store.owner_epoch()?);
     let engine_config = setup::engine(&config, keys, incarnation, owner_epoch)?;
     let policies = engine_config.peers.iter().map(|(key, peer)| (*key.as_bytes(), peer.policy.clone())).collect();
-    record_policies(&audit, &engine_config)?;
+    audit.append_all(setup::policy_records(&engine_config, |_| true))?;
     let key = Arc::clone(&engine_config.private_key);
     let (name, mtu, addresses) = (config.tun.clone(), setup::inner_mtu(&config), config.addresses.clone());
     let tun = Tun::open(&TunOptions { name, mtu, addresses }).await?;
@@ -121,17 +120,6 @@ fn keeper(
     let boot_id = clock::boot_id().context("/proc is needed")?;
     let keeper = Keeper::start(Arc::clone(store), boot_id.clone(), policies)?;
     Ok((boot_id, keeper))
-}
-
-/// Every policy in force, with its full text, once a start.
-fn record_policies(audit: &Audit, config: &jvpn_common::gateway::Config) -> Result<()> {
-    let policies: BTreeMap<_, _> = config.peers.values().map(|peer| (peer.policy.version, &peer.policy)).collect();
-    for policy in policies.values() {
-        let ts = jiff::Timestamp::now().to_string();
-        let context = jvpn_common::event::Context { ts: &ts, at: clock::boot(), node: &config.node, seq: 0, peer: "" };
-        audit.append(Record::policy(&context, policy))?;
-    }
-    Ok(())
 }
 
 fn worker(

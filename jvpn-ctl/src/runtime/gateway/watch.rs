@@ -6,8 +6,8 @@
 use super::Gateway;
 use super::sessions::Entry;
 use crate::dataplane::{DataPlane, Tampered};
-use crate::runtime::clock;
 use crate::runtime::reconcile::{Found, compare};
+use crate::runtime::{clock, events};
 use crate::store::has_room;
 use jvpn_common::event::Record;
 use jvpn_common::gateway::command::{Input, Order};
@@ -76,6 +76,7 @@ impl Gateway {
     /// Tells the engine what worker and kernel program saw of every slot.
     pub(super) fn look(&mut self) {
         let now = clock::boot();
+        events::drain(&mut *self.executor.plane);
         let (mut seen, mut causes, mut forged) = (Vec::new(), Vec::new(), Vec::new());
         for (slot, entry) in self.executor.sessions.iter() {
             seen.extend(self.watch.seen(slot, entry, now));
@@ -159,14 +160,12 @@ impl Gateway {
     /// Something that was done to this gateway and not to one session.
     fn found(&mut self, what: String) {
         let record = self.reconcile.found(&self.config.name, (None, what), 1, clock::boot());
-        self.record_all(record);
+        self.record_all(record.into_iter().collect());
     }
 
-    fn record_all(&mut self, records: impl IntoIterator<Item = Record>) {
-        for record in records {
-            if let Err(error) = self.executor.record(record) {
-                self.executor.complain(&error, "a record could not be written");
-            }
+    fn record_all(&mut self, records: Vec<Record>) {
+        if let Err(error) = self.executor.record(records) {
+            self.executor.complain(&error, "a record could not be written");
         }
     }
 

@@ -21,6 +21,7 @@ use crate::config::{Paths, RelayConfig};
 use crate::dataplane::attach::Program;
 use crate::dataplane::{DataPlane, Tampered, WorkerTables};
 use crate::runtime::clock;
+use crate::runtime::events;
 use crate::runtime::interfaces::Interfaces;
 use crate::runtime::node::{Detach, Node};
 use crate::runtime::reconcile::{Found, Reconcile, compare};
@@ -286,6 +287,7 @@ impl Relay {
     }
 
     fn look(&mut self) {
+        events::drain(&mut *self.plane);
         for change in self.hold.expired(clock::boot()) {
             self.apply(change);
         }
@@ -319,10 +321,10 @@ impl Relay {
         }
         let mut records = self.reconcile.rest(node, now);
         records.extend(found.into_iter().filter_map(|kind| self.reconcile.found(node, kind, 1, now)));
-        for record in records {
-            if let Err(error) = self.audit.append(record) {
-                tracing::error!(%error, "a record could not be written");
-            }
+        if !records.is_empty()
+            && let Err(error) = self.audit.append_all(records)
+        {
+            tracing::error!(%error, "a record could not be written");
         }
     }
 }

@@ -1,0 +1,137 @@
+//! The writing end of the record: numbers, chain, segments.
+//!
+//! Owns what "all or none" means: the records of one commit are written together or not at all, so that a version that
+//! was taken back is in no record. Must never leave half a line behind, nor lose a number without naming it.
+
+use super::sealer::{End, Sealer};
+use super::segment::{self, Segment};
+use super::{AuditError, Recovered};
+use jvpn_common::event::{Context, Event, Hash, Record, seal};
+use std::path::PathBuf;
+
+/// Records that could not be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Missed {
+    first: u64,
+    last: u64,
+}
+
+/// The file that grows and where in the chain it is.
+#[derive(Debug)]
+pub(super) struct Writer {
+    dir: PathBuf,
+    pub(super) segment: Segment,
+    segment_max: u64,
+    next: u64,
+    head: Hash,
+    /// Who wrote the last record.
+    node: String,
+    /// Number of the last record that was written.
+    pub(super) written: u64,
+    missed: Option<Missed>,
+    pub(super) sealer: Sealer,
+    pub(super) closing: bool,
+}
+
+/// What was written: the number of the last record, and the lines.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) last: u64,
+    pub(super) lines: Vec<String>,
+}
+
+impl Writer {
+    pub(super) fn new(dir: PathBuf, found: &Recovered, segment_max: u64, sealer: Sealer) -> Result<Self, AuditError> {
+        let newest = segment::list(&dir)?.pop();
+        let path = newest.unwrap_or_else(|| dir.join(segment::name(found.next_seq)));
+        Ok(Self {
+            segment: Segment::open(&dir, path)?,
+            dir,
+            segment_max,
+            next: found.next_seq,
+            head: found.head,
+            node: String::new(),
+            written: found.next_seq.saturating_sub(1),
+            missed: None,
+            sealer,
+            closing: false,
+        })
+    }
+
+    /// Numbers and writes records together, after a GAP record if some before them were lost.
+    pub(super) fn append(&mut self, records: Vec<Record>) -> Result<Written, AuditError> {
+        let first = self.next;
+        let count = records.len() as u64;
+        let written = self.try_append(records);
+        if written.is_err() && count > 0 {
+            // Their numbers are gone: what was to have them may be told of elsewhere.
+            self.next = first + count;
+            let first = self.missed.map_or(first, |missed| missed.first);
+            self.missed = Some(Missed { first, last: self.next - 1 });
+        }
+        written
+    }
+
+    fn try_append(&mut self, mut records: Vec<Record>) -> Result<Written, AuditError> {
+        if let (Some(missed), Some(record)) = (self.missed, records.first()) {
+            let context = Context { ts: &record.ts, at: record.at, node: &record.node, seq: 0, peer: "" };
+            let gap = gap_record(&context, missed);
+            records.insert(0, gap);
+        }
+        self.write(records)
+    }
+
+    /// Writes the GAP record alone; none when nothing was lost.
+    pub(super) fn resume(&mut self, context: &Context<'_>) -> Result<Option<Written>, AuditError> {
+        let Some(missed) = self.missed else { return Ok(None) };
+        self.write(vec![gap_record(context, missed)]).map(Some)
+    }
+
+    /// Whether the last append failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.missed.is_some()
+    }
+
+    /// The last record that was written.
+    pub(super) fn end(&self) -> End {
+        let (node, segment) = (self.node.clone(), self.segment.path.clone());
+        End { seq: self.written, head: self.head, node, segment }
+    }
+
+    fn write(&mut self, records: Vec<Record>) -> Result<Written, AuditError> {
+        let (mut head, mut bytes, mut lines) = (self.head, Vec::new(), Vec::with_capacity(records.len()));
+        let (first, mut last, mut node) = (self.next, self.written, None);
+        for (mut record, seq) in records.into_iter().zip(first..) {
+            (record.seq, last) = (seq, seq);
+            let sealed = seal(&record.line(), head);
+            bytes.extend_from_slice(sealed.line.as_bytes());
+            bytes.push(b'\n');
+            lines.push(sealed.line);
+            head = sealed.hash;
+            node = Some(record.node);
+        }
+        let Some(node) = node else { return Ok(Written { last, lines }) };
+        self.rotate_for(bytes.len() as u64, first)?;
+        self.segment.append(&bytes)?;
+        (self.head, self.node, self.written, self.next, self.missed) = (head, node, last, last + 1, None);
+        Ok(Written { last, lines })
+    }
+
+    fn rotate_for(&mut self, more: u64, seq: u64) -> Result<(), AuditError> {
+        if self.segment.len == 0 || self.segment.len + more <= self.segment_max {
+            return Ok(());
+        }
+        self.segment.file.sync_data().map_err(|cause| AuditError::io(&self.segment.path, cause))?;
+        let end = self.end();
+        self.sealer.seal(&end);
+        self.segment = Segment::open(&self.dir, self.dir.join(segment::name(seq)))?;
+        Ok(())
+    }
+}
+
+fn gap_record(context: &Context<'_>, missed: Missed) -> Record {
+    Record::plain(context, Event::Gap)
+        .with("first_seq", missed.first.to_string().into())
+        .with("last_seq", missed.last.to_string().into())
+        .with("count", (missed.last - missed.first + 1).into())
+}
