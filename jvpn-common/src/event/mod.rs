@@ -11,7 +11,7 @@ mod replay;
 pub use chain::{Hash, LineError, Sealed, Unsealed, follow, named, open, seal};
 pub use checkpoint::{Checkpoint, Signed};
 pub use input::Written;
-pub use replay::{Mismatch, replay};
+pub use replay::{Mismatch, replay, replayed};
 
 use std::collections::BTreeMap;
 

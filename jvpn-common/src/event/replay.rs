@@ -5,7 +5,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Record, fingerprint};
+use super::Record;
 use crate::session::{Policy, Session, Transition};
 
 /// Where a record and the machine part.
@@ -33,19 +33,8 @@ pub enum Mismatch {
 
 /// Replays the record of one transition under the policy it names; gives the transition it stands for.
 pub fn replay(record: &Record, policy: &Policy) -> Result<Transition, Mismatch> {
-    let (Some(before), Some(input)) = (&record.before, &record.input) else {
-        return Err(Mismatch::NotATransition);
-    };
-    if record.policy_version != policy.version {
-        return Err(Mismatch::Policy);
-    }
-    let before = STANDARD.decode(before).ok().and_then(|bytes| Session::decode(&bytes)).ok_or(Mismatch::Before)?;
-    let input = input.replayed().ok_or(Mismatch::Input)?;
-    let step = before.step(&input, policy, record.at).map_err(|_| Mismatch::Refused)?;
-    let [transition] = step.transitions.as_slice() else {
-        return Err(Mismatch::Refused);
-    };
-    let again = Record::transition(&record.context(), transition);
+    let transition = again(record, policy)?;
+    let again = Record::transition(&record.context(), &transition);
     for (same, name) in [
         (again.session_id == record.session_id, "session_id"),
         (again.from == record.from, "from"),
@@ -55,11 +44,32 @@ pub fn replay(record: &Record, policy: &Policy) -> Result<Transition, Mismatch> 
         (again.transport == record.transport, "transport"),
         (again.event == record.event, "event"),
         (again.details.get("reasons") == record.details.get("reasons"), "reasons"),
-        (Some(fingerprint(&transition.after)) == record.after, "after"),
+        (again.after == record.after, "after"),
     ] {
         if !same {
             return Err(Mismatch::Field(name));
         }
     }
-    Ok(transition.clone())
+    Ok(transition)
+}
+
+/// The record the machine would write, for saying how it differs from the one that was found; none where the machine
+/// does not come to one.
+#[must_use]
+pub fn replayed(record: &Record, policy: &Policy) -> Option<Record> {
+    again(record, policy).ok().map(|transition| Record::transition(&record.context(), &transition))
+}
+
+/// What the machine does with what the record holds.
+fn again(record: &Record, policy: &Policy) -> Result<Transition, Mismatch> {
+    let (Some(before), Some(input)) = (&record.before, &record.input) else {
+        return Err(Mismatch::NotATransition);
+    };
+    if record.policy_version != policy.version {
+        return Err(Mismatch::Policy);
+    }
+    let before = STANDARD.decode(before).ok().and_then(|bytes| Session::decode(&bytes)).ok_or(Mismatch::Before)?;
+    let input = input.replayed().ok_or(Mismatch::Input)?;
+    let step = before.step(&input, policy, record.at).map_err(|_| Mismatch::Refused)?;
+    <[Transition; 1]>::try_from(step.transitions).map(|[transition]| transition).map_err(|_| Mismatch::Refused)
 }

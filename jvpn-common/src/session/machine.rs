@@ -142,7 +142,7 @@ impl Session {
     }
 
     /// The session with what the input says, before the table is asked.
-    fn seen(&self, input: &Input, policy: &Policy, now: Instant) -> Self {
+    pub(super) fn seen(&self, input: &Input, policy: &Policy, now: Instant) -> Self {
         let mut seen = self.clone();
         match input {
             Input::Quality(report) if self.is_bound() => seen.quality = self.quality.with(*report, policy, now),

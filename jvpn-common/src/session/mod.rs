@@ -8,6 +8,7 @@
 //!                                   └────────────── Refusal ◄──┘
 //! ```
 
+pub mod account;
 pub mod encode;
 pub mod flap;
 mod guard;

@@ -12,10 +12,11 @@ mod syncer;
 #[cfg(test)]
 mod tests;
 pub mod verify;
+pub mod why;
 mod writer;
 
 pub use key::{RecordPublicKey, key_file, public_key};
-pub use reader::{Filter, Step, history, last_transitions, read};
+pub use reader::{Filter, Remembered, Step, history, read, remembered};
 pub use sealer::{CHECKPOINT_EVERY, newest as newest_checkpoint};
 pub use segment::Recovered;
 

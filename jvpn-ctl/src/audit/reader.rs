@@ -5,9 +5,10 @@
 
 use super::{AuditError, segment};
 use jiff::Timestamp;
-use jvpn_common::event::Record;
-use jvpn_common::ids::SessionId;
+use jvpn_common::event::{Event, Record};
+use jvpn_common::ids::{PolicyVersion, SessionId};
 use jvpn_common::reason::Reason;
+use jvpn_common::session::Policy;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -79,25 +80,41 @@ pub fn read(
     Ok(())
 }
 
-/// The last record of every session that carries a transition: what a start after a crash replays.
+/// What a start after a crash needs of the record.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    /// The last record of every session that carries a transition.
+    pub transitions: BTreeMap<SessionId, Record>,
+    /// Every policy the record has the text of: a transition is replayed under its own, not under today's.
+    pub policies: BTreeMap<PolicyVersion, Policy>,
+}
+
+/// Reads what a start after a crash needs.
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn last_transitions(dir: &Path) -> Result<BTreeMap<SessionId, Record>, AuditError> {
-    let mut last = BTreeMap::new();
+pub fn remembered(dir: &Path) -> Result<Remembered, AuditError> {
+    let mut remembered = Remembered::default();
     read(dir, &Filter::default(), |_, mut value| {
         if let Some(fields) = value.as_object_mut() {
             fields.remove("prev");
             fields.remove("hash");
         }
-        if let Ok(record) = serde_json::from_value::<Record>(value)
-            && let (Some(id), true) = (record.session_id, record.after.is_some())
-        {
-            last.insert(id, record);
+        let Ok(record) = serde_json::from_value::<Record>(value) else { return ControlFlow::Continue(()) };
+        if let Some(policy) = policy(&record) {
+            remembered.policies.insert(policy.version, policy);
+        } else if let (Some(id), true) = (record.session_id, record.after.is_some()) {
+            remembered.transitions.insert(id, record);
         }
         ControlFlow::Continue(())
     })?;
-    Ok(last)
+    Ok(remembered)
+}
+
+/// The policy whose text a record holds.
+pub(super) fn policy(record: &Record) -> Option<Policy> {
+    let text = record.details.get("text").filter(|_| record.event == Event::PolicyEvent && record.session_id.is_none());
+    text.and_then(Value::as_str).and_then(Policy::from_text)
 }
 
 /// One line of a session's timeline.

@@ -30,6 +30,7 @@ mod terminate;
 mod tests;
 mod trace;
 mod unload;
+mod why;
 
 pub use error::{CliError, Kind};
 
@@ -106,6 +107,7 @@ enum Verb {
     Terminate(terminate::Args),
     Events(events::Args),
     Explain(explain::Args),
+    Why(why::Args),
     #[command(subcommand)]
     Audit(audit::Audit),
     Maps(maps::Args),
@@ -181,6 +183,7 @@ fn run(verb: Verb, context: &Context) -> Result<(), CliError> {
         Verb::Terminate(args) => terminate::run(args, context),
         Verb::Events(args) => events::run(args, context),
         Verb::Explain(args) => explain::run(args, context),
+        Verb::Why(args) => why::run(args, context),
         Verb::Audit(verb) => audit::run(verb, context),
         Verb::Maps(args) => maps::run(args, context),
         Verb::Trace(args) => trace::run(args, context),

@@ -59,10 +59,9 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let (boot_id, keeper) = keeper(&store, policies)?;
     let known = Known {
         stored: store.load_all()?,
-        transitions: audit::last_transitions(&audit::dir_of(&paths.state_dir))?,
+        remembered: audit::remembered(&audit::dir_of(&paths.state_dir))?,
         recovered: &recovered,
         adopted,
-        policies: keeper.policies(),
         boot_id: &boot_id,
         owner_epoch,
     };
