@@ -108,6 +108,12 @@ impl Hold {
         self.locals.is_empty()
     }
 
+    /// Whether no slot is left.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.unused().is_none()
+    }
+
     /// Slots in use of one owner.
     #[must_use]
     pub fn of_owner(&self, owner: u16) -> usize {

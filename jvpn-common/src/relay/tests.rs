@@ -437,7 +437,9 @@ fn held(n: u8) -> Held {
 fn a_relay_that_is_full_says_so_and_keeps_what_it_has() {
     let mut hold = Hold::new(1, 0);
     let change = hold.bind((0, Slot(1)), held(1), |_| None).unwrap();
+    assert!(!hold.is_full());
     hold.keep(change);
+    assert!(hold.is_full());
     assert!(hold.bind((1, Slot(1)), held(2), |_| None).is_none(), "another owner's slot of the same number");
     assert_eq!((hold.len(), hold.of_owner(0), hold.of_owner(1)), (1, 1, 0));
 }

@@ -267,8 +267,12 @@ impl Relay {
         let number = |way: &jvpn_common::relay::Way| hops.number(Trip { source: way.local.ip(), to: way.client.ip() });
         match self.hold.bind((owner, slot), held, number) {
             Some(change) => self.apply(change),
-            None => {
+            None if self.hold.is_full() => {
                 tracing::warn!(slots = self.hold.len(), "no room for a session of an owner: raise max_sessions");
+                false
+            }
+            None => {
+                tracing::warn!("no number is left for another way to a client");
                 false
             }
         }
