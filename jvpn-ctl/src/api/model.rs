@@ -225,7 +225,7 @@ pub struct Paths {
     pub paths: Vec<PathView>,
 }
 
-/// A jump that was made, asked for, or would be.
+/// A jump that was made, or would be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Jumped {
     /// Which session.
@@ -234,7 +234,7 @@ pub struct Jumped {
     pub from: Option<String>,
     /// Where it is.
     pub to: String,
-    /// Number of the transition; none for a dry run, or when the client was only asked.
+    /// Number of the transition; none for a dry run, or when it is there already.
     pub state_version: Option<u64>,
     /// From the request to the answer, ms.
     pub took_ms: Option<f64>,
