@@ -32,9 +32,17 @@ number!(
     Slot(u32)
 );
 number!(
-    /// How often a slot has been given out; zero means "never", so that a zeroed map is empty.
+    /// Which use of a slot, 1 to 65,535 and then 1 again; zero means "none", so that a zeroed map is empty.
     Generation(u32)
 );
+impl Generation {
+    /// The next one: sixteen bits are what a locator's cell has room for. Locators of a generation are taken out before
+    /// its slot is given out again, so that only one that somebody put back could ever meet its number a second time.
+    #[must_use]
+    pub const fn successor(self) -> Self {
+        Self(self.0 % 0xffff + 1)
+    }
+}
 number!(
     /// Transport index *k*: number of a locator under one key set, growing by one, never used twice.
     TransportIndex(u16)

@@ -27,6 +27,8 @@ pub mod gateway;
 pub mod ids;
 pub mod limits;
 #[cfg(feature = "engine")]
+pub mod locators;
+#[cfg(feature = "engine")]
 pub mod mapop;
 #[cfg(feature = "engine")]
 pub mod message;

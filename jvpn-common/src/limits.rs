@@ -5,7 +5,7 @@
 use crate::time::Duration;
 
 /// Locators a session has at once: in use, draining and spare. Six let a device meet three new networks
-/// while two are still draining; each costs 80 bytes of kernel memory.
+/// while two are still draining; there are 256 bytes of kernel memory a session for them.
 pub const LOCATORS_MAX: usize = 6;
 
 /// Pending handshakes of one peer. Two: the newest and one that crossed it on the way.

@@ -7,19 +7,19 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::Global;
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerfEventArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, PerCpuArray, PerfEventArray, RingBuf};
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_redirect};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
 use core::ptr;
 use jvpn_common::abi::{
-    BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, Event, HOPS_MAX, Hop, LocatorEntry, OWNERS_MAX,
-    Owner, PATHS_PER_SLOT, PathCounters, SESSION_WORDS, SessionEntry, SessionInfo, SteeringKeys, Traffic, TrafficField,
-    WORD_ACTIVE, WORD_GENERATION, WORD_OWNER, binding_place, sequence,
+    BUCKET_LANES, BUCKET_SOURCES, BUCKET_WORDS, BUCKETS_PER_SESSION, Binding, Bucket, BucketField, Config, Event,
+    HOPS_MAX, Hop, LocatorBucket, LocatorEntry, OWNERS_MAX, Owner, PATHS_PER_SLOT, PathCounters, SESSION_WORDS,
+    SessionEntry, SessionInfo, SteeringKeys, Traffic, TrafficField, WORD_ACTIVE, WORD_GENERATION, WORD_OWNER,
+    binding_place, buckets, sequence,
 };
-use jvpn_common::limits::LOCATORS_MAX;
-use jvpn_common::steer::{Session, Tables};
+use jvpn_common::steer::{Cells, Session, Tables, find};
 use jvpn_common::verdict::{VERDICTS_MAX, Verdict};
 
 /// Slots when nobody sets a size: `max_sessions` does at load.
@@ -30,7 +30,7 @@ const MMAPABLE: usize = 1 << 10;
 const RING_BYTES: usize = 64 * 1_024;
 
 #[btf_map]
-static LOCATORS: HashMap<u64, LocatorEntry, { SLOTS * LOCATORS_MAX }> = HashMap::new();
+static LOCATORS: Array<LocatorBucket, { SLOTS * BUCKETS_PER_SESSION as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static SESSIONS: Array<SessionEntry, SLOTS, MMAPABLE> = Array::new();
 #[btf_map]
@@ -190,6 +190,23 @@ fn set_words<T, const N: usize>(value: Option<*mut T>, words: [u64; N]) {
     }
 }
 
+/// One bucket of `LOCATORS`.
+struct Line(*const LocatorBucket);
+
+impl Cells for Line {
+    #[inline(always)]
+    fn word(&self, at: usize) -> u64 {
+        if at >= BUCKET_WORDS {
+            return 0;
+        }
+        let word = self.0.cast::<u64>().wrapping_add(at);
+        // SAFETY: `self.0` came from a successful look-up in `LOCATORS`, whose values are BUCKET_WORDS aligned
+        // words that live as long as the program; `at` is below that. The controller writes the word at the same
+        // time, hence volatile: one aligned 64-bit load, which x86-64 never tears.
+        unsafe { ptr::read_volatile(word) }
+    }
+}
+
 impl Tables for Maps {
     type Session = Slot;
 
@@ -200,11 +217,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn locator(&self, locator: u64) -> Option<LocatorEntry> {
-        let entry = LOCATORS.get_ptr(locator)?;
-        // SAFETY: a looked-up value stays readable while the program runs. If the controller removes it now
-        // and the place is given out again, what is read is another locator's: its generation or its
-        // steering key then refuses the packet.
-        Some(unsafe { ptr::read_volatile(entry) })
+        find(locator, buckets(self.config()?.max_sessions), |at| Some(Line(LOCATORS.get_ptr(at)?)))
     }
 
     #[inline(always)]

@@ -4,11 +4,10 @@
 //! Owns a private pin directory and removes it. Must never attach to an interface and never skip: without
 //! privileges or object it says which command is missing.
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use jvpn_common::abi::{Config, Event, LAYOUT_HASH, PATHS_PER_SLOT, map};
-use jvpn_common::limits::LOCATORS_MAX;
+use jvpn_common::abi::{BUCKETS_PER_SESSION, Config, Event, LAYOUT_HASH, PATHS_PER_SLOT, map};
 use jvpn_common::verdict::VERDICTS_MAX;
 use jvpn_ctl::dataplane::attach::Program;
 use jvpn_ctl::dataplane::object;
@@ -79,7 +78,7 @@ impl Laboratory {
         loader.override_global("FIXED_TICK", &tick, true).override_global("FIXED_NOW", &now, true);
         for name in map::SIZED {
             let each = match name {
-                map::LOCATORS => LOCATORS_MAX as u32,
+                map::LOCATORS => BUCKETS_PER_SESSION,
                 map::PATHS => PATHS_PER_SLOT,
                 _ => 1,
             };
@@ -162,12 +161,6 @@ impl Laboratory {
     #[must_use]
     pub fn array<T: aya::Pod>(&mut self, name: &str) -> Array<MapData, T> {
         Array::try_from(Map::Array(self.data(name))).expect("an array of this value size")
-    }
-
-    /// The locators.
-    #[must_use]
-    pub fn locators(&mut self) -> HashMap<MapData, u64, [u32; 3]> {
-        HashMap::try_from(Map::HashMap(self.data(map::LOCATORS))).expect("LOCATORS")
     }
 
     /// The events.

@@ -5,7 +5,7 @@
 
 use crate::packet::{self, KEYS};
 use crate::packet_kernel::{Laboratory, SLOTS};
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, MapData};
 use jvpn_common::abi::{
     ActiveWord, BUCKET_LANES, BUCKET_SOURCES, Binding, Bucket, BucketField, Config, Hop, LAYOUT_HASH, LocatorEntry,
     OWNERS_MAX, Owner, PENDING, PathCounters, ROLE_GATEWAY, SessionEntry, SteeringKeys, TrafficField, map, mapped,
@@ -70,7 +70,7 @@ pub mod slot {
 /// The locator of a slot and transport index; `dead` is that of a worker that does not answer.
 #[must_use]
 pub const fn locator(slot: u32, k: u16, dead: bool) -> u64 {
-    0x5a00_0000_0000_0000 | (slot as u64) << 32 | (k as u64) << 8 | dead as u64
+    0x0a00_0000_0000_0000 | (slot as u64) << 61 | (k as u64) << 8 | dead as u64
 }
 
 fn binding(client: SocketAddr, port: u16, k: u16, drain_until: u64) -> Binding {
@@ -100,7 +100,7 @@ impl State {
         for at in 1..SLOTS {
             for k in 0..3 {
                 for dead in [false, true] {
-                    locators.insert(locator(at, k, dead), LocatorEntry { slot: at, generation: 9, k, reserved: 0 });
+                    locators.insert(locator(at, k, dead), LocatorEntry { slot: at, generation: 9, k });
                 }
             }
         }
@@ -257,7 +257,7 @@ impl Tables for HostMaps {
 /// The kernel's maps, opened once.
 pub struct KernelMaps {
     config: Array<MapData, [u64; 32]>,
-    locators: HashMap<MapData, u64, [u32; 3]>,
+    locators: Array<MapData, [u64; 8]>,
     sessions: Array<MapData, [u64; 16]>,
     keys: Array<MapData, [u64; 4]>,
     paths: Array<MapData, [u64; 4]>,
@@ -271,6 +271,21 @@ impl std::fmt::Debug for KernelMaps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("KernelMaps")
     }
+}
+
+/// All of `LOCATORS` as docs/maps.md has it: four buckets a slot, of four cells each; a locator in the first free cell
+/// from the bucket on that its upper half is a fraction of.
+fn lines(locators: &BTreeMap<u64, LocatorEntry>) -> Vec<[u64; 8]> {
+    let count = SLOTS as usize * 4;
+    let mut lines = vec![[0; 8]; count];
+    for (locator, entry) in locators {
+        let home = (u128::from(locator >> 32) * count as u128 / (1 << 32)) as usize;
+        let cells = (home..home + 8).flat_map(|at| (0..4).map(move |cell| (at % count, cell * 2)));
+        let (line, cell) = cells.clone().find(|(line, cell)| lines[*line][*cell] == 0).expect("a free cell");
+        lines[line][cell] = *locator;
+        lines[line][cell + 1] = u64::from(entry.slot) | u64::from(entry.generation) << 32 | u64::from(entry.k) << 48;
+    }
+    lines
 }
 
 /// An entry as its words in memory.
@@ -292,7 +307,7 @@ impl KernelMaps {
     pub fn of(laboratory: &mut Laboratory) -> Self {
         Self {
             config: laboratory.array(map::CONFIG),
-            locators: laboratory.locators(),
+            locators: laboratory.array(map::LOCATORS),
             sessions: laboratory.array(map::SESSIONS),
             keys: laboratory.array(map::KEYS),
             paths: laboratory.array(map::PATHS),
@@ -306,12 +321,8 @@ impl KernelMaps {
     /// Writes a whole state.
     pub fn fill(&mut self, state: &State) {
         self.config.set(0, state.config.to_words(), 0).expect("CONFIG");
-        let old: Vec<u64> = self.locators.keys().collect::<Result<_, _>>().expect("LOCATORS");
-        old.iter().for_each(|locator| self.locators.remove(locator).expect("LOCATORS"));
-        for (locator, entry) in &state.locators {
-            let value = [entry.slot, entry.generation, u32::from(entry.k)];
-            self.locators.insert(locator, value, 0).expect("LOCATORS");
-        }
+        let lines = lines(&state.locators);
+        (0..).zip(&lines).for_each(|(at, line)| self.locators.set(at, line, 0).expect("LOCATORS"));
         for (at, (entry, keys)) in (0..).zip(state.sessions.iter().zip(&state.keys)) {
             self.sessions.set(at, session_words(entry), 0).expect("SESSIONS");
             self.keys.set(at, keys.to_words(), 0).expect("KEYS");
@@ -370,11 +381,7 @@ impl KernelMaps {
                 .zip(&state.sessions)
                 .all(|(at, entry)| self.sessions.get(&at, 0).expect("SESSIONS") == session_words(entry))
             && (0..).zip(&state.keys).all(|(at, keys)| self.keys.get(&at, 0).expect("KEYS") == keys.to_words())
-            && state.locators.iter().all(|(locator, entry)| {
-                let value = [entry.slot, entry.generation, u32::from(entry.k)];
-                self.locators.get(locator, 0).expect("LOCATORS") == value
-            })
-            && self.locators.keys().count() == state.locators.len()
+            && (0..).zip(lines(&state.locators)).all(|(at, line)| self.locators.get(&at, 0).expect("LOCATORS") == line)
             && (0..OWNERS_MAX).all(|at| {
                 let owner = state.owners.get(&at).copied().unwrap_or_default();
                 self.owners.get(&at, 0).expect("OWNERS") == owner.to_words()

@@ -86,7 +86,7 @@ pub fn check_answer(question: &[u8], answer: &[u8], verdict: Verdict, before: &S
 /// What stands in an echo or notice.
 fn check_body(q: &[u8], a: &[u8], verdict: Verdict, before: &State) {
     assert_eq!((a[1], &a[2..4], &a[8..24]), (q[1], &[1_u8, 0][..], &q[8..24]), "epoch, direction, locator, counter");
-    let (slot, k) = ((word(q, 8) >> 32) as u32 & 0xff, (word(q, 8) >> 8) as u16);
+    let (slot, k) = ((word(q, 8) >> 61) as u32, (word(q, 8) >> 8) as u16);
     assert_eq!(a[4..8], packet::tag(KEYS.down, a, k).to_le_bytes(), "tag");
     assert_eq!((word(a, 32), word(a, 40), word(a, 64)), (NOW, INCARNATION, 0), "time, incarnation, reserved");
     let alive = match before.config.role {
@@ -109,7 +109,7 @@ fn check_body(q: &[u8], a: &[u8], verdict: Verdict, before: &State) {
 /// Where the maps say that data of a session goes on: way, address, port.
 #[must_use]
 pub fn way_of(payload: &[u8], v6: bool, verdict: Verdict, state: &State) -> (Hop, [u8; 16], u16) {
-    let session = &state.sessions[(word(payload, 8) >> 32) as usize & 0xff];
+    let session = &state.sessions[(word(payload, 8) >> 61) as usize];
     if verdict == Verdict::ForwardedUp {
         let owner = state.owners[&(session.owner - 1)];
         let end = if v6 { owner.v6 } else { owner.v4 };

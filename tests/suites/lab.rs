@@ -14,11 +14,13 @@ use jvpn_tests::lab::delay::trial;
 use jvpn_tests::lab::fault::Way;
 use jvpn_tests::lab::flow::{Account, Direction, Flows};
 use jvpn_tests::lab::http::{Download, Server};
+use jvpn_tests::lab::mode::{self, Xdp};
 use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::topology::{GATEWAY_V4, GATEWAY_V6, Path};
-use jvpn_tests::lab::{Lab, require_root};
+use jvpn_tests::lab::{Lab, pass, require_root};
 use jvpn_tests::size;
+use serde_json::json;
 
 const LAB: &str = env!("CARGO_BIN_EXE_jvpn-lab");
 
@@ -152,6 +154,31 @@ fn clean_removes_what_a_killed_run_left_and_spares_a_lab_in_use() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(left_of(&left), Vec::<String>::new());
     lab.canary.prove_both_paths().expect("the lab in use still works");
+}
+
+#[test]
+fn the_mode_of_a_program_is_read_back_from_the_kernel_and_another_than_asked_for_is_an_error() {
+    let lab = up();
+    let (space, program) = (lab.topology.lan(), pass::load().expect("a program"));
+    let modes = [Xdp::Detached, Xdp::Native, Xdp::Generic];
+    for is in modes {
+        match is {
+            Xdp::Native => pass::attach(&space, "lan", &program).expect("attached"),
+            Xdp::Generic => pass::attach_generic(&space, "lan", &program).expect("attached"),
+            _ => {}
+        }
+        assert_eq!(mode::attached(&space, "lan").expect("asked"), is);
+        let key = is.key().expect("a mode");
+        let says = |key: &str| json!({ "interfaces": [{ "iface": "lan", "mode": key }] });
+        let status = if is == Xdp::Detached { json!({ "interfaces": [] }) } else { says(key) };
+        for asked in modes {
+            let proven = mode::prove(asked, &space, "lan", &status);
+            assert_eq!(proven.is_ok(), asked == is, "asked for {asked:?}, is {is:?}: {proven:?}");
+        }
+        assert_eq!(mode::prove(Xdp::Auto, &space, "lan", &status).is_ok(), is != Xdp::Detached);
+        mode::prove(is, &space, "lan", &says("missing")).expect_err("a status that says something else");
+        space.run(&["ip", "link", "set", "dev", "lan", "xdp", "off"], None).expect("off");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use jvpn_tests::lab::clock::now_ns;
 use jvpn_tests::lab::flow::{Direction, Flows};
+use jvpn_tests::lab::mode::{self, Xdp};
 use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role, find_binary};
@@ -106,8 +107,8 @@ fn text(path: &FilePath) -> &str {
 
 #[test]
 fn hostile_datagrams_of_every_type_are_counted_and_a_live_session_goes_on() {
-    for xdp in ["native", "off"] {
-        let stage = Stage::with(&Setup { xdp: xdp.into(), ..Setup::default() });
+    for xdp in mode::and_detached() {
+        let stage = Stage::with(&Setup { xdp, ..Setup::default() });
         let (client, lan) = (stage.lab.topology.client(), stage.lab.topology.lan());
         let inner = INNER_CLIENT_V4.parse().expect("an address");
         let flows = Flows::start((&client, inner), (&lan, LAN_V4.parse().expect("an address"))).expect("flows");
@@ -149,8 +150,8 @@ fn hostile_datagrams_of_every_type_are_counted_and_a_live_session_goes_on() {
             "drop_replay",
         ] {
             // A socket gets whole datagrams: who reassembles fragments before it is the kernel.
-            let reachable = xdp == "native" || name != "FRAGMENT";
-            assert!(!reachable || dropped(&status, name) > 0, "{xdp}: {name} in {:#}", status["drops"]);
+            let reachable = xdp != Xdp::Detached || name != "FRAGMENT";
+            assert!(!reachable || dropped(&status, name) > 0, "{xdp:?}: {name} in {:#}", status["drops"]);
         }
         stage.logs_are_quiet();
         let grown = stage.log(Role::Gateway).lines().count() - lines;
@@ -334,7 +335,9 @@ fn an_interface_that_vanishes_under_a_running_gateway_is_named_and_taken_up_agai
     stage.lab.topology.route("gw").expect("routes");
     until("healthy again", &stage, || stage.status(Role::Gateway)["healthy"] == Value::Bool(true));
     let xdp = &stage.status(Role::Gateway)["interfaces"][0];
-    assert_eq!((xdp["iface"].as_str(), xdp["mode"].as_str()), (Some("wan"), Some("native")), "{xdp}");
+    let mode = mode::switched().key().expect("a mode");
+    assert_eq!((xdp["iface"].as_str(), xdp["mode"].as_str()), (Some("wan"), Some(mode)), "{xdp}");
+    assert_eq!(mode::attached(&gateway, "wan").expect("asked"), mode::switched(), "put back in the mode it had");
     stage.reaches(LAN_V4);
     assert_eq!(stage.session().0, id, "the session outlived the interface");
     stage.logs_are_quiet();

@@ -11,11 +11,17 @@ use jvpn_ctl::dataplane::kernel::Kernel;
 use jvpn_ctl::dataplane::pins::Pins;
 use jvpn_tests::lab::Lab;
 use jvpn_tests::lab::http::{Download, Server};
+use jvpn_tests::lab::mode::Xdp;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role};
 use jvpn_tests::lab::record::{Session, live_session};
 use jvpn_tests::lab::setup::{Endpoint, Setup};
 use jvpn_tests::lab::topology::{CONTROL_PORT, INNER_GATEWAY_V4, INNER_GATEWAY_V6, LAN_V4, Path};
+
+#[path = "relay/owners.rs"]
+mod owners;
+#[path = "relay/slow.rs"]
+mod slow;
 
 /// How long something that happens by itself within seconds is waited for on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -27,7 +33,7 @@ struct Stage {
 
 impl Stage {
     fn set(setup: &Setup) -> Self {
-        let lab = Lab::with_relays(setup.relays).expect("a lab with relays");
+        let lab = Lab::with(setup.relays, setup.owners).expect("a lab with relays");
         let mut product = Product::start(&lab, setup).expect("all sides start");
         if let Err(error) = product.wait_healthy() {
             let relays: Vec<String> = (0..setup.relays).map(|number| product.log_tail(Role::Relay(number))).collect();
@@ -118,13 +124,13 @@ impl Stage {
     }
 }
 
-fn through_one(xdp: &str) -> Setup {
-    Setup { xdp: xdp.into(), relays: 1, endpoints: vec![Endpoint::Relay(0)], ..Setup::default() }
+fn through_one(xdp: Xdp) -> Setup {
+    Setup { xdp, relays: 1, endpoints: vec![Endpoint::Relay(0)], ..Setup::default() }
 }
 
 #[test]
 fn a_session_is_born_and_moves_through_a_relay_in_every_mode() {
-    for xdp in ["native", "generic", "off"] {
+    for xdp in [Xdp::Native, Xdp::Generic, Xdp::Detached] {
         let stage = Stage::set(&through_one(xdp));
         stage.reaches(INNER_GATEWAY_V4);
         stage.reaches(INNER_GATEWAY_V6);
@@ -133,11 +139,11 @@ fn a_session_is_born_and_moves_through_a_relay_in_every_mode() {
         let to = Path::of_transport(&from).expect("a path of the lab").other();
         stage.jump(to.transport());
         let after = stage.session();
-        assert_eq!(after.id, before.id, "{xdp}");
-        assert!(after.state_version > before.state_version, "{xdp}");
-        if xdp != "off" {
+        assert_eq!(after.id, before.id, "{xdp:?}");
+        assert!(after.state_version > before.state_version, "{xdp:?}");
+        if xdp != Xdp::Detached {
             let passed = [Verdict::ForwardedUp, Verdict::ForwardedDown].map(|verdict| stage.counted(0, verdict));
-            assert!(passed.iter().all(|count| *count > 0), "{xdp}: the kernel program forwards: {passed:?}");
+            assert!(passed.iter().all(|count| *count > 0), "{xdp:?}: the kernel program forwards: {passed:?}");
         }
         stage.end();
     }
@@ -145,7 +151,7 @@ fn a_session_is_born_and_moves_through_a_relay_in_every_mode() {
 
 #[test]
 fn a_session_over_ipv6_goes_through_a_relay() {
-    let stage = Stage::set(&Setup { outside_v6: true, ..through_one("native") });
+    let stage = Stage::set(&Setup { outside_v6: true, ..through_one(Xdp::Switched) });
     stage.reaches(INNER_GATEWAY_V4);
     assert!(stage.counted(0, Verdict::ForwardedUp) > 0);
     stage.end();
@@ -211,7 +217,7 @@ fn a_relay_whose_stream_is_cut_says_so_and_its_client_goes_where_the_owner_still
 
 #[test]
 fn a_client_with_nothing_but_a_relay_waits_for_its_owner_and_keeps_the_session() {
-    let stage = Stage::set(&through_one("native"));
+    let stage = Stage::set(&through_one(Xdp::Switched));
     stage.reaches(INNER_GATEWAY_V4);
     let before = stage.session();
     stage.streams(0, true);
@@ -229,7 +235,7 @@ fn a_client_with_nothing_but_a_relay_waits_for_its_owner_and_keeps_the_session()
 
 #[test]
 fn relay_and_owner_are_killed_in_turn_and_the_session_comes_back() {
-    let mut stage = Stage::set(&through_one("native"));
+    let mut stage = Stage::set(&through_one(Xdp::Switched));
     stage.reaches(INNER_GATEWAY_V4);
     let id = stage.session().id;
     for role in [Role::Relay(0), Role::Gateway] {

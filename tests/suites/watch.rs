@@ -6,12 +6,16 @@ use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, HashMap, Map, MapData};
-use jvpn_common::ids::{Generation, Slot};
+use aya::maps::{Array, Map, MapData};
+use jvpn_common::abi::LocatorEntry;
+use jvpn_common::ids::{Generation, Locator, Slot};
+use jvpn_common::locators::Writer;
 use jvpn_common::mapop::MapOp;
 use jvpn_ctl::dataplane::DataPlane;
 use jvpn_ctl::dataplane::kernel::Kernel;
+use jvpn_ctl::dataplane::locators::{self, Mapped};
 use jvpn_ctl::dataplane::pins::Pins;
+use jvpn_tests::lab::mode::{self, Xdp};
 use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role};
@@ -34,9 +38,9 @@ struct Stage {
 }
 
 impl Stage {
-    fn set(xdp: &str) -> Self {
+    fn set(xdp: Xdp) -> Self {
         let lab = Lab::up().expect("a lab");
-        let setup = Setup { xdp: xdp.into(), ..Setup::default() };
+        let setup = Setup { xdp, ..Setup::default() };
         let mut product = Product::start(&lab, &setup).expect("both sides start");
         product.wait_healthy().expect("both sides are healthy");
         let sessions = product.json(Role::Gateway, &["sessions"]).expect("sessions");
@@ -103,7 +107,7 @@ impl Stage {
 
 #[test]
 fn a_map_that_somebody_changed_is_put_back_and_recorded_with_and_without_xdp() {
-    for xdp in ["native", "off"] {
+    for xdp in mode::and_detached() {
         let stage = Stage::set(xdp);
         let version = stage.settle();
         let pins = Pins::below(stage.lab.pin_root().join("gateway"));
@@ -116,7 +120,7 @@ fn a_map_that_somebody_changed_is_put_back_and_recorded_with_and_without_xdp() {
         assert_eq!(stage.security_events(), [], "nobody changed anything yet");
         maps.apply(&MapOp::Activate { slot: *slot, word: committed.successor(0, 0) }).expect("a map can be written");
         let events = stage.raised("SEC_MAP_TAMPERED");
-        assert_eq!((events.len(), maps.word(*slot)), (1, committed), "{xdp}");
+        assert_eq!((events.len(), maps.word(*slot)), (1, committed), "{xdp:?}");
         stage.answers();
         assert_eq!(stage.state_version(), version, "the session never moved");
         stage.end();
@@ -134,8 +138,14 @@ fn map(pins: &Pins, name: &str) -> MapData {
     MapData::from_pin(pins.map(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-fn locators(pins: &Pins) -> HashMap<MapData, u64, [u32; 3]> {
-    HashMap::try_from(Map::HashMap(map(pins, "LOCATORS"))).expect("LOCATORS")
+fn locators(pins: &Pins) -> Writer<Mapped> {
+    locators::writer(pins).expect("LOCATORS")
+}
+
+/// One of the locators that are there.
+fn one_locator(pins: &Pins) -> (Locator, LocatorEntry) {
+    let (locator, entry) = locators(pins).table().all().pop_first().expect("one");
+    (Locator(locator), entry)
 }
 
 fn array<const N: usize>(pins: &Pins, name: &str) -> Array<MapData, [u64; N]> {
@@ -143,7 +153,7 @@ fn array<const N: usize>(pins: &Pins, name: &str) -> Array<MapData, [u64; N]> {
 }
 
 /// What must be as before once everything is put back.
-type Contents = (BTreeMap<u64, [u32; 3]>, Vec<[u64; 4]>, Vec<[u64; 16]>, Vec<u64>);
+type Contents = (BTreeMap<u64, LocatorEntry>, Vec<[u64; 4]>, Vec<[u64; 16]>, Vec<u64>);
 
 fn contents(pins: &Pins) -> Contents {
     let config = array::<32>(pins, "CONFIG").get(&0, 0).expect("CONFIG");
@@ -152,7 +162,7 @@ fn contents(pins: &Pins) -> Contents {
     let all = |item: Result<_, aya::maps::MapError>| item.expect("an entry");
     let sessions = array(pins, "SESSIONS").iter().map(all).collect();
     let keys = array(pins, "KEYS").iter().map(|item| item.expect("keys")).collect();
-    (locators(pins).iter().map(|item| item.expect("a locator")).collect(), keys, sessions, steady)
+    (locators(pins).table().all(), keys, sessions, steady)
 }
 
 /// The link that holds a program on the gateway's interface, and that program; none when there is none.
@@ -174,20 +184,23 @@ type Does = fn(&Stage, &Pins, Slot);
 /// What somebody with root does, and the words the record says it in. `true`: it is about the session.
 const CHANGES: &[(&str, bool, Does)] = &[
     ("a locator nobody issued", true, |_, pins, slot| {
-        let (_, [_, generation, _]) = locators(pins).iter().next().expect("one").expect("readable");
-        locators(pins).insert(0xdead, [slot.0, generation, 1], 0).expect("inserted");
+        let (_, entry) = one_locator(pins);
+        let foreign = LocatorEntry { slot: slot.0, k: 1, ..entry };
+        locators(pins).insert(Locator(0xdead), foreign).expect("inserted");
     }),
     ("a locator was missing", true, |_, pins, _| {
-        let (locator, _) = locators(pins).iter().next().expect("one").expect("readable");
-        locators(pins).remove(&locator).expect("removed");
+        assert!(locators(pins).remove(one_locator(pins).0));
     }),
     ("a locator led elsewhere", true, |_, pins, _| {
-        let (locator, [slot, generation, k]) = locators(pins).iter().next().expect("one").expect("readable");
-        locators(pins).insert(locator, [slot + 1, generation, k], 0).expect("changed");
+        let (locator, entry) = one_locator(pins);
+        let mut table = locators(pins);
+        assert!(table.remove(locator));
+        table.insert(locator, LocatorEntry { slot: entry.slot + 1, ..entry }).expect("changed");
     }),
     ("keys", true, |_, pins, slot| array(pins, "KEYS").set(slot.0, [7u64; 4], 0).expect("written")),
     ("a locator nobody issued", false, |_, pins, _| {
-        locators(pins).insert(0xbeef, [4_000, 1, 0], 0).expect("inserted");
+        let foreign = LocatorEntry { slot: 4_000, generation: 1, k: 0 };
+        locators(pins).insert(Locator(0xbeef), foreign).expect("inserted");
     }),
     ("keys of an unused slot", false, |_, pins, _| array(pins, "KEYS").set(4_000, [7u64; 4], 0).expect("written")),
     ("an unused slot", false, |_, pins, _| {
@@ -232,7 +245,7 @@ impl Stage {
 
 #[test]
 fn whatever_somebody_with_root_changes_is_seen_within_five_seconds_recorded_and_put_back() {
-    let stage = Stage::set("native");
+    let stage = Stage::set(Xdp::Switched);
     let pins = Pins::below(stage.lab.pin_root().join("gateway"));
     let program = attached(&stage);
     let mut moved = true;
@@ -264,12 +277,14 @@ fn whatever_somebody_with_root_changes_is_seen_within_five_seconds_recorded_and_
     // It was detached once, last, and is another link since; nothing else may have moved it.
     assert_ne!(attached(&stage), program);
     assert!(pins.link("wan").exists());
-    let off = stage.lab.topology.gateway().run(&["ip", "link", "set", "dev", "wan", "xdp", "off"], None);
+    // Plain `xdp` means the driver where there is one with XDP.
+    let place = if mode::switched() == Xdp::Generic { "xdpgeneric" } else { "xdp" };
+    let off = stage.lab.topology.gateway().run(&["ip", "link", "set", "dev", "wan", place, "off"], None);
     assert!(off.is_err(), "what a link holds cannot be taken off this way");
     let status = stage.product.json(Role::Gateway, &["status"]).expect("a status");
     assert_eq!(
         (&status["healthy"], &status["xdp"]["mode"]),
-        (&Value::Bool(true), &Value::from("native")),
+        (&Value::Bool(true), &Value::from(mode::switched().key().expect("a mode"))),
         "{status:#}"
     );
     stage.end();
@@ -277,7 +292,7 @@ fn whatever_somebody_with_root_changes_is_seen_within_five_seconds_recorded_and_
 
 #[test]
 fn a_program_that_cannot_come_back_is_a_problem_in_the_status_and_the_worker_carries_on() {
-    let stage = Stage::set("native");
+    let stage = Stage::set(Xdp::Switched);
     let version = stage.settle();
     let (gateway, foreign) = (stage.lab.topology.gateway(), pass::load().expect("another program"));
     let taken = (0..10).any(|_| {
@@ -306,7 +321,7 @@ fn a_program_that_cannot_come_back_is_a_problem_in_the_status_and_the_worker_car
 
 #[test]
 fn what_an_operator_unloads_by_force_stays_off_until_it_is_loaded_again_and_is_no_tampering() {
-    let stage = Stage::set("native");
+    let stage = Stage::set(Xdp::Switched);
     let verb = |words: &[&str]| stage.product.verb(Role::Gateway, words).expect("runs");
     let (code, _, said) = verb(&["unload", "wan"]);
     assert!(code == 5 && said.contains("--force"), "{said}");
@@ -337,7 +352,7 @@ fn what_an_operator_unloads_by_force_stays_off_until_it_is_loaded_again_and_is_n
 
 #[test]
 fn inner_packets_from_a_foreign_source_are_dropped_and_recorded_once_with_their_number() {
-    let stage = Stage::set("native");
+    let stage = Stage::set(Xdp::Switched);
     let client = stage.lab.topology.client();
     let tun = client.run(&["ip", "-o", "address", "show", "to", INNER_CLIENT_V4], None).expect("an inner address");
     let tun = tun.split_whitespace().nth(1).expect("an interface").to_owned();

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: owns running the steps of `plan` and the table of seconds at the end.
 //! Must never skip: a step that cannot run is a failure with the reason.
 
+mod generic;
 mod plan;
 
 use std::fs;
@@ -75,7 +76,7 @@ fn perform(job: &Job, size: Size, ready: &mut Option<Ready>) -> anyhow::Result<(
     match job {
         Job::Suite { name, guess_s, elevated } => {
             let words = ["test", "--test", name];
-            progress::run(name, *guess_s, Output::Inherited, || test_command(&words, size, *elevated))
+            progress::run(name, *guess_s, Output::Inherited, || test_command(&words, size, *elevated, &[]))
         }
         Job::Step(step) => match (&step.action, ready) {
             (Action::Build, _) => Ok(()),
@@ -84,27 +85,29 @@ fn perform(job: &Job, size: Size, ready: &mut Option<Ready>) -> anyhow::Result<(
             (Action::Deny, _) => deny(),
             (Action::Rebuild, _) => rebuild(),
             (Action::Vectors, _) => vectors(),
+            (Action::Generic, _) => generic::run(size),
             (Action::BuildLab, Some(ready)) => bpf::build_lab(ready),
             (Action::BuildLab, None) => bpf::build_lab(&build::everything()?),
             (Action::ClippyEbpf, Some(ready)) => bpf::clippy(ready),
             (Action::ClippyEbpf, None) => bpf::clippy(&build::everything()?),
             (Action::Cargo(commands), _) => progress::run(step.name, step.guess_s, Output::Inherited, || {
-                commands.iter().try_for_each(|words| test_command(words, size, false))
+                commands.iter().try_for_each(|words| test_command(words, size, false, &[]))
             }),
         },
     }
 }
 
 /// The runner's own lines pass through: they name each test and end with `test result:`.
-fn test_command(words: &[&str], size: Size, elevated: bool) -> anyhow::Result<()> {
+fn test_command(words: &[&str], size: Size, elevated: bool, more: &[(&'static str, String)]) -> anyhow::Result<()> {
     let mut cargo = run::cargo(words);
-    let environment = [
+    let own = [
         ("JVPN_TEST_SIZE", size.name().to_owned()),
         ("PROPTEST_CASES", size.property_cases().to_string()),
         ("JVPN_CTL", paths::binary("jvpn-ctl").display().to_string()),
         // Those that need root share one machine's two cores with namespaces full of processes: one after another.
         ("RUST_TEST_THREADS", if elevated { "1" } else { "2" }.to_owned()),
     ];
+    let environment: Vec<_> = own.into_iter().chain(more.iter().cloned()).collect();
     cargo.envs(environment.iter().map(|(name, value)| (name, value)));
     if elevated && !run::is_root() {
         let shown = run::shown(&cargo);

@@ -19,7 +19,9 @@ pub use event::Event;
 pub use hop::{HOP_RESOLVED, HOP_WORDS, HOPS_MAX, Hop};
 pub use info::{INFO_WORDS, SessionInfo};
 pub use keys::SteeringKeys;
-pub use locator::LocatorEntry;
+pub use locator::{
+    BUCKET_WORDS, BUCKETS_PER_SESSION, CELLS, LocatorBucket, LocatorCell, LocatorEntry, REACH, behind, buckets, home,
+};
 pub use owner::{OWNER_WORDS, OWNERS_MAX, Owner, OwnerEndpoint, WORD_OWNER_ALIVE};
 pub use session::{
     ACTIVE_NONE, ActiveWord, BINDINGS, Binding, PENDING, SESSION_WORDS, SessionEntry, WORD_ACTIVE, WORD_GENERATION,
@@ -32,7 +34,7 @@ pub use traffic::{
 
 /// Names under which the maps are declared, pinned and documented.
 pub mod map {
-    /// locator → [`super::LocatorEntry`].
+    /// [`super::LocatorBucket`]s in which locators are looked for, mmapable.
     pub const LOCATORS: &str = "LOCATORS";
     /// slot → [`super::SessionEntry`], mmapable.
     pub const SESSIONS: &str = "SESSIONS";
@@ -87,10 +89,10 @@ const fn mix(hash: u64, size: usize) -> u64 {
 /// Hash over the sizes and the revision of all layouts: maps of another build are refused, not misread.
 pub const LAYOUT_HASH: u64 = {
     // Raise the revision when the meaning of a field changes and its size does not.
-    const REVISION: usize = 2;
+    const REVISION: usize = 3;
     let sizes = [
         REVISION,
-        size_of::<LocatorEntry>(),
+        size_of::<LocatorBucket>(),
         size_of::<SessionEntry>(),
         size_of::<SteeringKeys>(),
         size_of::<SessionInfo>(),

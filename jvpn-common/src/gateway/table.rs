@@ -79,8 +79,8 @@ impl Table {
             }
             None => return None,
         };
-        let last = self.generations.get(&slot).map_or(0, |generation| generation.0);
-        Some((slot, Generation(last.wrapping_add(1).max(1))))
+        let last = self.generations.get(&slot).copied().unwrap_or_default();
+        Some((slot, last.successor()))
     }
 
     /// Gives a slot back.

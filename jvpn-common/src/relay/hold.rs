@@ -151,7 +151,7 @@ impl Hold {
             Some(local) => local.slot,
             None => (0..self.capacity).map(Slot).find(|slot| !self.used.contains(slot))?,
         };
-        let generation = Generation(self.generation.checked_add(1)?);
+        let generation = Generation(self.generation).successor();
         ops.push(MapOp::Install {
             slot,
             generation,

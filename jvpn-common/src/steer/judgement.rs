@@ -44,7 +44,7 @@ pub struct Judgement {
 
 impl Judgement {
     pub(super) const fn of(verdict: Verdict) -> Self {
-        let entry = LocatorEntry { slot: NO_SLOT, generation: 0, k: 0, reserved: 0 };
+        let entry = LocatorEntry { slot: NO_SLOT, generation: 0, k: 0 };
         let header = Header { kind: 0, epoch: 0, flags: 0, tag: 0, locator: 0, counter: 0 };
         Self { verdict, entry, header, draining: false }
     }

@@ -50,7 +50,7 @@ impl Tables for World {
         Some(&self.config)
     }
     fn locator(&self, locator: u64) -> Option<LocatorEntry> {
-        (locator == LOCATOR).then_some(LocatorEntry { slot: 0, generation: 1, k: 0, reserved: 0 })
+        (locator == LOCATOR).then_some(LocatorEntry { slot: 0, generation: 1, k: 0 })
     }
     fn session(&self, _: u32) -> Option<Restless> {
         Some(Restless(self.restless, Cell::new(1)))

@@ -6,8 +6,9 @@ use super::error::CliError;
 use super::plane::Node;
 use super::{Context, output, plane};
 use crate::config::XdpMode;
-use crate::dataplane::attach::{self, LoadOptions, Loaded, Mode, Plan};
+use crate::dataplane::attach::{self, LoadOptions, Loaded, Mode, Plan, Program};
 use crate::dataplane::cost;
+use crate::dataplane::link;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::trial::{self, Trial};
 use std::sync::mpsc::{self, Receiver};
@@ -47,7 +48,10 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     if config.xdp == XdpMode::Off {
         return Err(CliError::usage("the file says xdp = \"off\"").hint("set it to \"auto\" or \"native\""));
     }
-    let plan = attach::plan(&args.interface, &pins)?;
+    let mut plan = attach::plan(&args.interface, &pins)?;
+    if config.program == Program::Relay {
+        plan.warnings.extend(link::forwarding_warnings(&args.interface));
+    }
     say(&plan, &config);
     attach::proven_kernel()?;
     plan.free()?;

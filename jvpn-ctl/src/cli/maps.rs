@@ -379,7 +379,7 @@ mod tests {
         (session[0], session[1]) = (ActiveWord::new(2, 1, 2).0, 7);
         session[2..6].copy_from_slice(&binding("2001:db8::7", 1_111, 0, 1_050).to_words());
         session[6..10].copy_from_slice(&binding("192.0.2.7", 2_222, 1, 0).to_words());
-        let locator = |generation, k| LocatorEntry { slot: 3, generation, k, reserved: 0 };
+        let locator = |generation, k| LocatorEntry { slot: 3, generation, k };
         Picture {
             tick: 1_000,
             config: config.to_words(),

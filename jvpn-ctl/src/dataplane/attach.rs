@@ -16,8 +16,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp, loaded_programs};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use jvpn_common::abi::{CONFIG_WORDS, Config, LAYOUT_HASH, PATHS_PER_SLOT, map};
-use jvpn_common::limits::LOCATORS_MAX;
+use jvpn_common::abi::{BUCKETS_PER_SESSION, CONFIG_WORDS, Config, LAYOUT_HASH, PATHS_PER_SLOT, map};
 use std::fs;
 
 const CLOCK: &str = "jvpn_clock";
@@ -258,7 +257,7 @@ fn loader(pins: &Pins, max_sessions: u32) -> EbpfLoader<'_> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(VerifierLogLevel::STATS);
     for (name, per_session) in [
-        (map::LOCATORS, LOCATORS_MAX as u32),
+        (map::LOCATORS, BUCKETS_PER_SESSION),
         (map::SESSIONS, 1),
         (map::KEYS, 1),
         (map::SESSION_INFO, 1),

@@ -6,19 +6,20 @@
 use super::DataPlaneError;
 use super::active::Mapping;
 use super::attach::{AttachError, Clock};
+use super::locators::{self, Mapped};
 use super::pins::Pins;
 use super::plane::{Backing, Plane};
 use super::region::Region;
 use super::shared::{Regions, Shared};
 use super::sweep::Reader;
 use super::ticks::{self, Ticks};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use jvpn_common::abi::{
     CONFIG_WORDS, Config, Event, HOP_WORDS, HOPS_MAX, INFO_WORDS, LAYOUT_HASH, LocatorEntry, OWNER_WORDS, OWNERS_MAX,
     PATHS_PER_SLOT, SESSION_WORDS, SteeringKeys, TRAFFIC_WORDS, map,
 };
 use jvpn_common::ids::{Locator, Slot};
-use jvpn_common::limits::LOCATORS_MAX;
+use jvpn_common::locators::{Refused, Writer};
 use jvpn_common::verdict::VERDICTS_MAX;
 use std::fmt;
 use std::os::fd::AsFd;
@@ -27,15 +28,12 @@ use std::sync::Arc;
 /// A data plane over the kernel's maps.
 pub type Kernel = Plane<Maps>;
 
-/// `BPF_NOEXIST`.
-const ONLY_NEW: u64 = 1;
-
 /// Events taken from the ring in one go.
 const EVENTS_MAX: usize = 1_000;
 
-/// The maps that are used by syscall.
+/// The maps that only the executor writes, and those that are used by syscall.
 pub struct Maps {
-    locators: HashMap<MapData, u64, [u32; 3]>,
+    locators: Writer<Mapped>,
     keys: Array<MapData, [u64; 4]>,
     verdicts: PerCpuArray<MapData, u64>,
     events: RingBuf<MapData>,
@@ -68,14 +66,11 @@ impl Kernel {
             config,
         };
         let opened = |name, error: aya::maps::MapError| AttachError::Map { name, error: error.to_string() };
-        let locators = || {
-            HashMap::try_from(Map::HashMap(data(pins, map::LOCATORS)?)).map_err(|error| opened(map::LOCATORS, error))
-        };
         let keys = || Array::try_from(Map::Array(data(pins, map::KEYS)?)).map_err(|error| opened(map::KEYS, error));
         let maps = Maps {
-            locators: locators()?,
+            locators: locators::writer(pins)?,
             keys: keys()?,
-            reader: Arc::new(Reader { locators: locators()?, keys: keys()?, room: slots * LOCATORS_MAX }),
+            reader: Arc::new(Reader { locators: locators::table(pins)?, keys: keys()? }),
             verdicts: PerCpuArray::try_from(Map::PerCpuArray(data(pins, map::VERDICTS)?))
                 .map_err(|error| opened(map::VERDICTS, error))?,
             events: RingBuf::try_from(Map::RingBuf(data(pins, map::EVENTS)?))
@@ -94,7 +89,7 @@ pub(super) fn data(pins: &Pins, name: &'static str) -> Result<MapData, AttachErr
     MapData::from_pin(pins.map(name)).map_err(|error| AttachError::Map { name, error: error.to_string() })
 }
 
-fn mapping(pins: &Pins, name: &'static str, words: usize) -> Result<Mapping, AttachError> {
+pub(super) fn mapping(pins: &Pins, name: &'static str, words: usize) -> Result<Mapping, AttachError> {
     let data = data(pins, name)?;
     Mapping::of(data.fd().as_fd(), words).map_err(|error| AttachError::Map { name, error: error.to_string() })
 }
@@ -120,40 +115,28 @@ pub(super) fn failed(map: &'static str, what: &'static str) -> impl Fn(aya::maps
     move |error| DataPlaneError::Map { map, what, error: error.to_string() }
 }
 
-pub(super) fn locator_entry([slot, generation, k]: [u32; 3]) -> LocatorEntry {
-    LocatorEntry { slot, generation, k: k as u16, reserved: (k >> 16) as u16 }
-}
-
 impl Backing for Maps {
     fn put_locator(&mut self, locator: Locator, entry: &LocatorEntry) -> Result<(), DataPlaneError> {
-        let value = [entry.slot, entry.generation, u32::from(entry.k)];
-        self.locators.insert(locator.0, value, ONLY_NEW).map_err(failed(map::LOCATORS, "insert"))
+        self.locators.insert(locator, *entry).map_err(|refused| match refused {
+            Refused::Known => DataPlaneError::LocatorInUse(locator),
+            Refused::Full => DataPlaneError::LocatorsFull(locator),
+        })
     }
 
-    fn remove_locator(&mut self, locator: Locator) -> Result<(), DataPlaneError> {
-        match self.locators.remove(&locator.0) {
-            Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-            Err(aya::maps::MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(())
-            }
-            other => other.map_err(failed(map::LOCATORS, "removal")),
-        }
+    fn remove_locator(&mut self, locator: Locator) {
+        self.locators.remove(locator);
     }
 
-    fn locators(&self) -> Result<Vec<(Locator, LocatorEntry)>, DataPlaneError> {
-        self.locators
-            .iter()
-            .map(|item| item.map(|(locator, value)| (Locator(locator), locator_entry(value))))
-            .collect::<Result<_, _>>()
-            .map_err(failed(map::LOCATORS, "reading"))
+    fn locators(&self) -> Vec<(Locator, LocatorEntry)> {
+        self.locators.table().all().into_iter().map(|(locator, entry)| (Locator(locator), entry)).collect()
     }
 
-    fn locator(&self, locator: Locator) -> Result<Option<LocatorEntry>, DataPlaneError> {
-        match self.locators.get(&locator.0, 0) {
-            Ok(value) => Ok(Some(locator_entry(value))),
-            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(failed(map::LOCATORS, "reading")(error)),
-        }
+    fn locator(&self, locator: Locator) -> Option<LocatorEntry> {
+        self.locators.table().find(locator)
+    }
+
+    fn recount_locators(&mut self) {
+        self.locators.recount();
     }
 
     fn put_keys(&mut self, slot: Slot, keys: &SteeringKeys) -> Result<(), DataPlaneError> {

@@ -7,6 +7,7 @@ use super::attach::AttachError;
 use aya::programs::loaded_programs;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
+use std::fs;
 use std::process::Command;
 use std::thread;
 
@@ -41,6 +42,25 @@ pub fn facts(interface: &str) -> Result<Facts, AttachError> {
     let mut facts = read(interface, &message);
     ask_ethtool(&mut facts);
     Ok(facts)
+}
+
+/// What a relay misses on an interface, one sentence for each IP version: the kernel answers a program's question for a
+/// way only where it would itself forward what arrives there.
+#[must_use]
+pub fn forwarding_warnings(interface: &str) -> Vec<String> {
+    let off = |family: &&str| {
+        let switch = fs::read_to_string(format!("/proc/sys/net/{family}/conf/{interface}/forwarding"));
+        switch.is_ok_and(|value| value.trim() == "0")
+    };
+    let families = ["ipv4", "ipv6"].into_iter().filter(off);
+    let warning = |family| {
+        format!(
+            "{family} forwarding is off: a packet whose next station is not in HOPS then goes through the relay's \
+             process instead of the kernel's routes, which is slower; to change it: sysctl -w \
+             net/{family}/conf/{interface}/forwarding=1"
+        )
+    };
+    families.map(warning).collect()
 }
 
 /// Id of the XDP program on an interface, if there is such an interface.

@@ -39,17 +39,17 @@ impl Backing for Nothing {
         Ok(())
     }
 
-    fn remove_locator(&mut self, _: Locator) -> Result<(), DataPlaneError> {
-        Ok(())
+    fn remove_locator(&mut self, _: Locator) {}
+
+    fn locators(&self) -> Vec<(Locator, LocatorEntry)> {
+        Vec::new()
     }
 
-    fn locators(&self) -> Result<Vec<(Locator, LocatorEntry)>, DataPlaneError> {
-        Ok(Vec::new())
+    fn locator(&self, _: Locator) -> Option<LocatorEntry> {
+        None
     }
 
-    fn locator(&self, _: Locator) -> Result<Option<LocatorEntry>, DataPlaneError> {
-        Ok(None)
-    }
+    fn recount_locators(&mut self) {}
 
     fn put_keys(&mut self, _: Slot, _: &SteeringKeys) -> Result<(), DataPlaneError> {
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! engine ── MapOp ──► DataPlane ──► Shared (mmap or heap) ◄── WorkerTables (tunnel worker)
-//!                         └───────► LOCATORS, KEYS by syscall ◄── kernel program
+//!                         └───────► LOCATORS (mmap), KEYS by syscall ◄── kernel program
 //! ```
 //!
 //! [`memory`] serves tests and hosts without the kernel program; [`kernel`] is the product. Both pass one
@@ -16,6 +16,7 @@ mod detach;
 pub mod held;
 pub mod kernel;
 pub mod link;
+pub mod locators;
 pub mod memory;
 pub mod pins;
 mod plane;
@@ -64,6 +65,9 @@ pub enum DataPlaneError {
     /// The locator stands for something already.
     #[error("a locator is in use")]
     LocatorInUse(Locator),
+    /// Every cell in which the locator may lie is taken.
+    #[error("no cell of LOCATORS is free where a locator may lie")]
+    LocatorsFull(Locator),
     /// The binding entry is named by the active word, or is not 1 to 3.
     #[error("binding entry {entry} of slot {slot} may not be written")]
     EntryNamed {

@@ -15,16 +15,18 @@ use jvpn_common::verdict::VERDICTS_MAX;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
-/// The maps that are not arrays in shared memory.
+/// The maps that a worker does not read.
 pub trait Backing: Send {
     /// Adds a locator that is not there.
     fn put_locator(&mut self, locator: Locator, entry: &LocatorEntry) -> Result<(), DataPlaneError>;
     /// Removes a locator; one that is not there is no error.
-    fn remove_locator(&mut self, locator: Locator) -> Result<(), DataPlaneError>;
+    fn remove_locator(&mut self, locator: Locator);
     /// Every locator an earlier process left.
-    fn locators(&self) -> Result<Vec<(Locator, LocatorEntry)>, DataPlaneError>;
+    fn locators(&self) -> Vec<(Locator, LocatorEntry)>;
     /// What a locator stands for.
-    fn locator(&self, locator: Locator) -> Result<Option<LocatorEntry>, DataPlaneError>;
+    fn locator(&self, locator: Locator) -> Option<LocatorEntry>;
+    /// Looks through all of them anew, after somebody else wrote.
+    fn recount_locators(&mut self);
     /// Stores the keys of a slot.
     fn put_keys(&mut self, slot: Slot, keys: &SteeringKeys) -> Result<(), DataPlaneError>;
     /// The keys of a slot an earlier process left.
@@ -92,7 +94,7 @@ impl<B: Backing> Plane<B> {
             };
             if let Err(error) = put {
                 let added: Vec<_> = locators.iter().take(done).map(|(locator, _)| *locator).collect();
-                self.remove_locators(&added)?;
+                self.remove_locators(&added);
                 return Err(error);
             }
             self.mirror_mut().insert(*locator, *entry);
@@ -100,18 +102,15 @@ impl<B: Backing> Plane<B> {
         Ok(())
     }
 
-    pub(super) fn remove_locators(
-        &mut self,
-        locators: &[Locator],
-    ) -> Result<Vec<(Locator, LocatorEntry)>, DataPlaneError> {
+    pub(super) fn remove_locators(&mut self, locators: &[Locator]) -> Vec<(Locator, LocatorEntry)> {
         let mut removed = Vec::new();
         for locator in locators {
-            self.backing.remove_locator(*locator)?;
+            self.backing.remove_locator(*locator);
             if let Some(entry) = self.mirror_mut().remove(*locator) {
                 removed.push((*locator, entry));
             }
         }
-        Ok(removed)
+        removed
     }
 
     fn write_binding(&self, slot: Slot, entry: u8, binding: &Binding) -> Done {
@@ -158,7 +157,7 @@ impl<B: Backing> DataPlane for Plane<B> {
                 session: *session,
             }),
             MapOp::AddLocators { slot, generation, locators } => self.add_locators(*slot, *generation, locators),
-            MapOp::RemoveLocators { locators } => Ok(Undo(Step::Put(self.remove_locators(locators)?))),
+            MapOp::RemoveLocators { locators } => Ok(Undo(Step::Put(self.remove_locators(locators)))),
             MapOp::Binding { slot, entry, binding } => self.write_binding(*slot, *entry, binding),
             MapOp::Drain { slot, entry, within } => self.drain(*slot, *entry, *within),
             MapOp::Activate { slot, word } => self.activate(*slot, *word),
@@ -180,7 +179,10 @@ impl<B: Backing> DataPlane for Plane<B> {
     fn undo(&mut self, undo: Undo) -> Result<(), DataPlaneError> {
         match undo.0 {
             Step::Empty(slot) => self.empty(slot).map(|_| ()),
-            Step::Remove(locators) => self.remove_locators(&locators).map(|_| ()),
+            Step::Remove(locators) => {
+                self.remove_locators(&locators);
+                Ok(())
+            }
             Step::Put(locators) => self.put_locators(&locators),
             Step::Binding(slot, entry, binding) => {
                 self.shared.set_binding(slot, entry, &binding);

@@ -22,9 +22,7 @@ pub(super) struct New<'a> {
 }
 
 fn entries(slot: Slot, generation: Generation, of: &[(TransportIndex, Locator)]) -> Vec<(Locator, LocatorEntry)> {
-    of.iter()
-        .map(|(k, locator)| (*locator, LocatorEntry { slot: slot.0, generation: generation.0, k: k.0, reserved: 0 }))
-        .collect()
+    of.iter().map(|(k, locator)| (*locator, LocatorEntry { slot: slot.0, generation: generation.0, k: k.0 })).collect()
 }
 
 impl<B: Backing> Plane<B> {
@@ -63,7 +61,7 @@ impl<B: Backing> Plane<B> {
         let shared = Arc::clone(&self.shared);
         shared.set_word(slot, ActiveWord::default());
         let named = self.mirror().of_slot(slot);
-        let removed = self.remove_locators(&named)?;
+        let removed = self.remove_locators(&named);
         shared.set_generation(slot, Generation(0), 0);
         self.put_keys(slot, &SteeringKeys::default())?;
         shared.set_info(slot, &SessionInfo::default());
@@ -121,7 +119,7 @@ impl<B: Backing> Plane<B> {
     }
 
     pub(super) fn take_over(&mut self) -> Result<Vec<Adopted>, DataPlaneError> {
-        let found = self.backing.locators()?;
+        let found = self.backing.locators();
         found.iter().for_each(|(locator, entry)| self.mirror_mut().insert(*locator, *entry));
         let mut adopted = Vec::new();
         for slot in (0..self.shared.capacity()).map(Slot) {
@@ -150,7 +148,7 @@ impl<B: Backing> Plane<B> {
             .filter(|(_, entry)| self.shared.generation(Slot(entry.slot)).0.0 != entry.generation)
             .map(|(locator, _)| *locator)
             .collect();
-        self.remove_locators(&stale)?;
+        self.remove_locators(&stale);
         Ok(adopted)
     }
 }

@@ -1,16 +1,18 @@
 //! Finding in the maps what nobody wrote, and taking it out.
 //!
-//! Owns the comparison of LOCATORS, KEYS and unused slots with what this process wrote. Looking through the
-//! kernel's own maps takes a syscall an entry, so a [`Reader`] does it on another thread; each difference is asked
+//! Owns the comparison of LOCATORS, KEYS and unused slots with what this process wrote. Looking through all of
+//! them takes long, KEYS a syscall an entry, so a [`Reader`] does it on another thread; each difference is asked
 //! about again before anything is changed, since the maps went on meanwhile. Must never believe the maps over the
 //! mirror, and never report what a commit in between explains.
 
 use super::DataPlaneError;
-use super::kernel::{failed, locator_entry};
+use super::kernel::failed;
+use super::locators::Mapped;
 use super::plane::{Backing, Plane};
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, MapData};
 use jvpn_common::abi::{LocatorEntry, SessionInfo, SteeringKeys, map};
 use jvpn_common::ids::{Locator, Slot};
+use jvpn_common::locators::Table;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -26,10 +28,8 @@ pub struct Tampered {
 
 /// LOCATORS and KEYS through descriptors of their own, to be read on another thread.
 pub struct Reader {
-    pub(super) locators: HashMap<MapData, u64, [u32; 3]>,
+    pub(super) locators: Table<Mapped>,
     pub(super) keys: Array<MapData, [u64; 4]>,
-    /// Entries LOCATORS has room for.
-    pub(super) room: usize,
 }
 
 /// What LOCATORS and KEYS held while they were read.
@@ -52,18 +52,12 @@ impl fmt::Debug for Picture {
 }
 
 impl Reader {
-    /// Reads both maps, an entry at a time, while they change.
+    /// Reads both maps while they change.
     ///
     /// # Errors
     /// When the kernel refuses to read.
     pub fn read(&self) -> Result<Picture, DataPlaneError> {
-        // An entry removed while it is passed makes the kernel begin anew; more entries than there is room for
-        // are the same ones again.
-        let all = self.locators.iter().take(self.room.saturating_mul(2));
-        let locators = all
-            .map(|item| item.map(|(locator, value)| (locator, locator_entry(value))))
-            .collect::<Result<_, _>>()
-            .map_err(failed(map::LOCATORS, "reading"))?;
+        let locators = self.locators.all();
         let keys = self.keys.iter().map(|words| words.map(SteeringKeys::from_words));
         Ok(Picture { locators, keys: keys.collect::<Result<_, _>>().map_err(failed(map::KEYS, "reading"))? })
     }
@@ -88,6 +82,9 @@ impl<B: Backing> Plane<B> {
             let slots: Vec<_> = pairs.filter(|(pair, _)| differs(*pair)).map(|(_, slot)| Slot(slot)).collect();
             (suspects, slots)
         };
+        if !suspects.is_empty() {
+            self.backing.recount_locators();
+        }
         for locator in suspects {
             match self.mend_locator(Locator(locator)) {
                 Ok(tampered) => found.extend(tampered),
@@ -99,12 +96,12 @@ impl<B: Backing> Plane<B> {
     }
 
     fn mend_locator(&mut self, locator: Locator) -> Result<Option<Tampered>, DataPlaneError> {
-        let there = self.backing.locator(locator)?;
+        let there = self.backing.locator(locator);
         let wanted = self.mirror().locators.get(&locator.0).copied();
         if there == wanted {
             return Ok(None);
         }
-        self.backing.remove_locator(locator)?;
+        self.backing.remove_locator(locator);
         if let Some(entry) = &wanted {
             self.backing.put_locator(locator, entry)?;
         }

@@ -137,7 +137,7 @@ pub fn from_text(text: &str) -> Result<Picture, DumpError> {
         let (Ok(slot), Ok(generation), Ok(k)) = (slot.try_into(), generation.try_into(), k.try_into()) else {
             return Err(refuse("no slot, generation and transport index"));
         };
-        locators.insert(locator, LocatorEntry { slot, generation, k, reserved: 0 });
+        locators.insert(locator, LocatorEntry { slot, generation, k });
     }
     let keys = maps.rows(map::KEYS)?.into_iter().map(|(slot, words)| (slot, SteeringKeys::from_words(words)));
     let picture = Picture {
@@ -214,7 +214,7 @@ mod tests {
             tick: 5_000_000,
             now: u64::MAX,
             config: config.to_words(),
-            locators: [(u64::MAX, LocatorEntry { slot: 1, generation: 1, k: 2, reserved: 0 })].into(),
+            locators: [(u64::MAX, LocatorEntry { slot: 1, generation: 1, k: 2 })].into(),
             sessions: [(1, session)].into(),
             info: [(1, [1, 2, 3, 4, 5])].into(),
             paths: [(4, [1, 2, 3, 4])].into(),

@@ -5,14 +5,14 @@
 
 use super::picture::{Picture, Secrets};
 use crate::dataplane::attach::{self, AttachError};
-use crate::dataplane::kernel;
 use crate::dataplane::pins::Pins;
+use crate::dataplane::{kernel, locators};
 use crate::runtime::clock;
 use aya::Pod;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use jvpn_common::abi::{
-    BUCKET_LANES, BUCKET_SOURCES, HOPS_MAX, LAYOUT_HASH, LocatorEntry, OWNERS_MAX, PATHS_PER_SLOT, SESSION_WORDS,
-    SteeringKeys, WORD_ACTIVE, map, sequence::SEQUENCE,
+    BUCKET_LANES, BUCKET_SOURCES, HOPS_MAX, LAYOUT_HASH, OWNERS_MAX, PATHS_PER_SLOT, SESSION_WORDS, SteeringKeys,
+    WORD_ACTIVE, map, sequence::SEQUENCE,
 };
 use jvpn_common::verdict::VERDICTS_MAX;
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub fn picture(pins: &Pins) -> Result<Picture, AttachError> {
         tick: ticks.now(),
         now: clock::boot().0,
         config: config.to_words(),
-        locators: locators(pins)?,
+        locators: locators::table(pins)?.all(),
         info: rows(pins, map::SESSION_INFO, 0..config.max_sessions)?,
         paths: rows(pins, map::PATHS, places.into_iter())?,
         traffic: rows(pins, map::TRAFFIC, slots.iter().copied())?,
@@ -112,13 +112,6 @@ where
         }
     }
     Ok(rows)
-}
-
-fn locators(pins: &Pins) -> Result<BTreeMap<u64, LocatorEntry>, AttachError> {
-    let name = map::LOCATORS;
-    let map: HashMap<_, u64, [u32; 3]> = HashMap::try_from(Map::HashMap(data(pins, name)?)).map_err(unread(name))?;
-    let entry = |[slot, generation, k]: [u32; 3]| LocatorEntry { slot, generation, k: k as u16, reserved: 0 };
-    map.iter().map(|item| item.map(|(locator, value)| (locator, entry(value))).map_err(unread(name))).collect()
 }
 
 fn verdicts(pins: &Pins) -> Result<BTreeMap<u32, Vec<u64>>, AttachError> {

@@ -300,7 +300,7 @@ pub fn uses(picture: &Picture) -> Vec<MapUse> {
             map::BUCKETS => (some(picture.buckets.len(), u64::from(BUCKET_SOURCES + BUCKET_LANES)), "handshakes left"),
             map::OWNERS => (some(picture.owners.len(), u64::from(OWNERS_MAX)), "owners a relay serves, their leases"),
             map::HOPS => (some(picture.hops.len(), u64::from(HOPS_MAX)), "ways out of a relay"),
-            map::EVENTS => ((None, None), "ring to the gateway; `jvpn-ctl events` shows what it recorded"),
+            map::EVENTS => ((None, None), "ring to the process, which empties it; JVPN_LOG=debug shows each"),
             map::EVENT_TAP => ((None, None), "the same for people: bpftool map event_pipe"),
             _ => ((None, None), ""),
         };

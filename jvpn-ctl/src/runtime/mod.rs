@@ -7,6 +7,7 @@ pub mod alarm;
 pub mod client;
 pub mod clock;
 pub mod entropy;
+mod events;
 pub mod firewall;
 pub mod gateway;
 pub mod relay;

@@ -6,10 +6,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, Map, MapData};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use jvpn_common::abi::{Config, LAYOUT_HASH, PATHS_PER_SLOT, map};
+use jvpn_common::abi::{BUCKETS_PER_SESSION, Config, LAYOUT_HASH, PATHS_PER_SLOT, map};
+use jvpn_common::locators::Writer;
+use jvpn_ctl::dataplane::locators::{self, Mapped};
 
 use crate::packet;
 use crate::packet_kernel::{Private, private_pins, variant};
@@ -90,7 +92,11 @@ impl Measured {
         loader.override_global("BENCH_MASK", &mask, true).override_global("BENCH_DROP", &drop, true);
         loader.override_global("BENCH_WRITES", &writes, true);
         for name in map::SIZED {
-            let each = if name == map::PATHS { PATHS_PER_SLOT } else { 1 };
+            let each = match name {
+                map::PATHS => PATHS_PER_SLOT,
+                map::LOCATORS => BUCKETS_PER_SESSION,
+                _ => 1,
+            };
             loader.map_max_entries(name, shape.slots * each);
         }
         loader.map_max_entries("FRAMES", shape.rows);
@@ -143,8 +149,8 @@ impl Measured {
     }
 
     /// The locators.
-    pub fn locators(&mut self) -> Result<HashMap<MapData, u64, [u32; 3]>> {
-        Ok(HashMap::try_from(Map::HashMap(MapData::from_pin(self.pins.0.map(map::LOCATORS))?))?)
+    pub fn locators(&mut self) -> Result<Writer<Mapped>> {
+        Ok(locators::writer(&self.pins.0)?)
     }
 
     /// What the programs count in their own slot.

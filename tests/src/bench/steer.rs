@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use jvpn_common::abi::{
-    ActiveWord, Binding, HOP_RESOLVED, HOP_WORDS, Hop, OWNER_WORDS, Owner, OwnerEndpoint, PathCounters, ROLE_GATEWAY,
-    ROLE_RELAY, SessionEntry, map, mapped,
+    ActiveWord, Binding, HOP_RESOLVED, HOP_WORDS, Hop, LocatorEntry, OWNER_WORDS, Owner, OwnerEndpoint, PathCounters,
+    ROLE_GATEWAY, ROLE_RELAY, SessionEntry, map, mapped,
 };
+use jvpn_common::ids::Locator;
 use jvpn_common::verdict::Verdict;
 
 use super::document::{Better, Contender, Document, Metric, SCHEMA, Wanted};
@@ -201,7 +202,8 @@ fn fill(measured: &mut Measured, count: u32, v6: Option<u32>, owner: u32) -> Res
         let entry = SessionEntry { active, generation: 1, bindings, owner, ..SessionEntry::default() };
         sessions.set(slot, session_words(&entry), 0)?;
         keys.set(slot, KEYS.to_words(), 0)?;
-        locators.insert(locator(slot), [slot, 1, 0], 0)?;
+        let entry = LocatorEntry { slot, generation: 1, k: 0 };
+        locators.insert(Locator(locator(slot)), entry).map_err(|refused| anyhow!("a locator: {refused:?}"))?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use super::rig::{self, Rig, inner4};
 use super::traffic::{Load, Sample, busy_share, measure};
 use super::underlay::{CLIENT_INTERFACE, Underlay};
 use super::{Options, machine};
+use crate::lab::mode::Xdp;
 use crate::lab::netns::run as tool;
 use crate::lab::pass;
 use crate::lab::ping::ping;
@@ -194,18 +195,18 @@ impl Bench<'_> {
         // What the program answers with XDP_TX arrives over veth only if the other end runs a program as well.
         pass::attach(&underlay.client(), CLIENT_INTERFACE.uplink(), &pass::load()?)?;
         let ground = &underlay.ground;
-        let setup = |xdp: &str| Setup { xdp: xdp.into(), uplinks: vec![CLIENT_INTERFACE], ..Setup::default() };
-        let xdp = if self.xdp == "off" { "off" } else { "native" };
+        let setup = |xdp| Setup { xdp, uplinks: vec![CLIENT_INTERFACE], ..Setup::default() };
+        let xdp = if self.xdp == "off" { Xdp::Detached } else { Xdp::Native };
         let directory = ground.files().join("run");
         std::fs::create_dir(&directory)?;
         let mut product = Product::start_in(&ground.topology, &directory, &ground.pin_root(), &setup(xdp))?;
         if let Err(error) = product.wait_healthy() {
-            ensure!(xdp == "native" && format!("{error:#}").contains("without the kernel program"), error);
+            ensure!(xdp == Xdp::Native && format!("{error:#}").contains("without the kernel program"), error);
             self.xdp = "off".into();
             drop(product);
             let directory = ground.files().join("run-off");
             std::fs::create_dir(&directory)?;
-            product = Product::start_in(&ground.topology, &directory, &ground.pin_root(), &setup("off"))?;
+            product = Product::start_in(&ground.topology, &directory, &ground.pin_root(), &setup(Xdp::Detached))?;
             product.wait_healthy()?;
         }
         let status = product.json(Role::Gateway, &["status"])?;

@@ -14,7 +14,7 @@ use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role};
 use jvpn_tests::lab::setup::Setup;
 use jvpn_tests::lab::topology as at;
-use jvpn_tests::lab::{self, Lab, registry, report};
+use jvpn_tests::lab::{self, Lab, mode, registry, report};
 use jvpn_tests::packet_cases;
 use jvpn_tests::packet_compare::Both;
 use jvpn_tests::packet_relay;
@@ -37,14 +37,14 @@ enum Xdp {
     Off,
 }
 
-impl Xdp {
-    fn key(self) -> &'static str {
-        match self {
-            Xdp::Native => "native",
-            Xdp::Generic => "generic",
-            Xdp::Auto => "auto",
-            Xdp::Off => "off",
-        }
+/// What was asked for, else what `JVPN_LAB_XDP` says.
+fn mode(asked: Option<Xdp>) -> mode::Xdp {
+    match asked {
+        None => mode::Xdp::Switched,
+        Some(Xdp::Native) => mode::Xdp::Native,
+        Some(Xdp::Generic) => mode::Xdp::Generic,
+        Some(Xdp::Auto) => mode::Xdp::Auto,
+        Some(Xdp::Off) => mode::Xdp::Detached,
     }
 }
 
@@ -52,8 +52,9 @@ impl Xdp {
 enum Verb {
     /// Bring up a lab and a session, ping inside the tunnel both ways in IPv4 and IPv6, remove everything
     Ping {
-        #[arg(long, value_enum, default_value = "native")]
-        xdp: Xdp,
+        /// How the kernel program sits; native unless JVPN_LAB_XDP says otherwise
+        #[arg(long, value_enum)]
+        xdp: Option<Xdp>,
         /// Carry the tunnel over IPv6
         #[arg(long)]
         outside_v6: bool,
@@ -77,8 +78,9 @@ enum Verb {
         /// Leave the lab up and print how to enter it
         #[arg(long)]
         keep: bool,
-        #[arg(long, value_enum, default_value = "native")]
-        xdp: Xdp,
+        /// How the kernel program sits; native unless JVPN_LAB_XDP says otherwise
+        #[arg(long, value_enum)]
+        xdp: Option<Xdp>,
     },
     /// Measure ours and rivals in interleaved rounds
     Bench {
@@ -145,7 +147,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Demo { json, out, acts, keep, xdp } => {
             let broken = std::env::var("JVPN_BREAK").ok().filter(|name| !name.is_empty());
-            let options = Options { acts, keep, out, xdp: xdp.key().into(), broken };
+            let options = Options { acts, keep, out, xdp: mode(xdp), broken };
             let document = demo::run(&options)?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&document)?);
@@ -187,9 +189,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
     }
 }
 
-fn ping_all(xdp: Xdp, outside_v6: bool, jump: bool) -> Result<ExitCode> {
+fn ping_all(xdp: Option<Xdp>, outside_v6: bool, jump: bool) -> Result<ExitCode> {
     let lab = Lab::up()?;
-    let setup = Setup { xdp: xdp.key().into(), outside_v6, ..Setup::default() };
+    let setup = Setup { xdp: mode(xdp), outside_v6, ..Setup::default() };
     let mut product = Product::start(&lab, &setup)?;
     product.wait_healthy()?;
     let mut answered = pings(&lab)?;

@@ -13,6 +13,7 @@ use super::clock::{now_ns, sleep_until};
 use super::fault::Fault;
 use super::flow::{Direction, Trace, WINDOW_NS};
 use super::inspect;
+use super::mode::Xdp;
 use super::process::Role;
 use super::report::{self, ActReport, Document, DownloadReport};
 use super::stage::{POLL, Stage};
@@ -41,7 +42,7 @@ pub struct Options {
     pub acts: Vec<String>,
     pub keep: bool,
     pub out: Option<PathBuf>,
-    pub xdp: String,
+    pub xdp: Xdp,
     /// The act in which both paths die and stay dead (`JVPN_BREAK`): its promise must be seen to break.
     pub broken: Option<String>,
 }
@@ -74,7 +75,7 @@ pub fn run(options: &Options) -> Result<Document> {
         downloads.push(download);
         errors.extend(wrong);
     }
-    let document = Document::new(&options.xdp, reports, downloads, errors);
+    let document = Document::new(options.xdp.key()?, reports, downloads, errors);
     if let Some(out) = &options.out {
         fs::write(out.join("demo.json"), serde_json::to_string_pretty(&document)?)?;
     }

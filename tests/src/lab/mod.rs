@@ -27,6 +27,7 @@ pub mod hostile;
 pub mod http;
 pub mod inspect;
 mod link;
+pub mod mode;
 pub mod netns;
 pub mod pass;
 pub mod ping;
@@ -37,6 +38,7 @@ pub mod report;
 pub mod setup;
 mod stage;
 mod sys;
+pub mod tap;
 pub mod topology;
 
 pub use sys::{CountingAllocator, allocations};
@@ -67,18 +69,18 @@ static STEADY: Mutex<()> = Mutex::new(());
 impl Lab {
     /// Builds a lab and proves both of its paths with a canary.
     pub fn up() -> Result<Lab> {
-        Self::with_relays(0)
+        Self::with(0, 1)
     }
 
-    /// The same with so many relays beside the gateway.
-    pub fn with_relays(relays: usize) -> Result<Lab> {
+    /// The same with so many relays beside so many gateways.
+    pub fn with(relays: usize, owners: usize) -> Result<Lab> {
         require_root()?;
         go_ahead();
         mount_bpffs()?;
         let steady = steady();
         let entry = Entry::create()?;
         live().push(entry.clone());
-        let topology = Topology::named(&entry.prefix).with_relays(relays);
+        let topology = Topology::named(&entry.prefix).with_relays(relays).with_owners(owners);
         let wired = topology.build();
         drop(steady);
         let built =

@@ -15,6 +15,8 @@ const PROGRAM: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
 
 /// `XDP_FLAGS_DRV_MODE`: generic mode would not receive redirected frames, and would hide that.
 const DRIVER_MODE: u32 = 1 << 2;
+/// `XDP_FLAGS_SKB_MODE`.
+const GENERIC_MODE: u32 = 1 << 1;
 const IFLA_XDP_NESTED: u16 = 43 | (1 << 15);
 const IFLA_XDP_FD: u16 = 1;
 const IFLA_XDP_FLAGS: u16 = 3;
@@ -28,12 +30,21 @@ pub fn load() -> Result<OwnedFd> {
 
 /// Attaches over rtnetlink, so the program stays when this process ends: a kept lab must go on working.
 pub fn attach(space: &Netns, interface: &str, program: &OwnedFd) -> Result<()> {
+    attach_in(DRIVER_MODE, space, interface, program)
+}
+
+/// The same in the stack.
+pub fn attach_generic(space: &Netns, interface: &str, program: &OwnedFd) -> Result<()> {
+    attach_in(GENERIC_MODE, space, interface, program)
+}
+
+fn attach_in(mode: u32, space: &Netns, interface: &str, program: &OwnedFd) -> Result<()> {
     space
         .enter(|| {
             let socket =
                 Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(Protocol::from(libc::NETLINK_ROUTE)))?;
             let index = name_to_index(&socket, interface)?;
-            socket.send(&request(index, program.as_raw_fd()))?;
+            socket.send(&request(mode, index, program.as_raw_fd()))?;
             let mut reply = [0u8; 256];
             let length = (&socket).read_reply(&mut reply)?;
             match outcome(&reply[..length]) {
@@ -55,7 +66,7 @@ impl ReadReply for &Socket {
     }
 }
 
-fn request(index: u32, program: i32) -> Vec<u8> {
+fn request(mode: u32, index: u32, program: i32) -> Vec<u8> {
     let attribute = |kind: u16, value: [u8; 4]| {
         let mut bytes = Vec::from(8u16.to_ne_bytes());
         bytes.extend(kind.to_ne_bytes());
@@ -63,7 +74,7 @@ fn request(index: u32, program: i32) -> Vec<u8> {
         bytes
     };
     let mut nested = attribute(IFLA_XDP_FD, program.to_ne_bytes());
-    nested.extend(attribute(IFLA_XDP_FLAGS, DRIVER_MODE.to_ne_bytes()));
+    nested.extend(attribute(IFLA_XDP_FLAGS, mode.to_ne_bytes()));
     let mut body = vec![0u8; 16]; // ifinfomsg: family, pad, type, index, flags, change
     body[4..8].copy_from_slice(&index.to_ne_bytes());
     body.extend((4 + nested.len() as u16).to_ne_bytes());
@@ -89,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_request_says_its_own_length_and_carries_interface_and_program() {
-        let message = request(7, 9);
+        let message = request(DRIVER_MODE, 7, 9);
         assert_eq!(message.len(), 52);
         assert_eq!(message[0..4], 52u32.to_ne_bytes());
         assert_eq!(message[20..24], 7u32.to_ne_bytes());

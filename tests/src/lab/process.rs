@@ -12,9 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::mode::{self, Xdp};
 use super::netns::Netns;
-use super::setup::{Setup, write_private};
-use super::topology::Topology;
+use super::setup::{Pair, Setup, write_private};
+use super::topology::{GATEWAY_INTERFACE, Topology};
 use super::{Lab, steady};
 
 /// Start of both processes and the first session; debug builds load a large object.
@@ -34,6 +35,10 @@ pub enum Role {
     Client,
     /// The relay of this number, from 0.
     Relay(usize),
+    /// Where there are two owners: the second.
+    OtherGateway,
+    /// Its client.
+    OtherClient,
 }
 
 #[derive(Debug)]
@@ -47,13 +52,14 @@ struct Side {
     child: Option<Child>,
 }
 
-/// A gateway and a client of the real product, running in a lab. Dropping it kills both.
+/// Gateways, clients and relays of the real product, running in a lab. Dropping it kills all.
 #[derive(Debug)]
 pub struct Product {
     binary: PathBuf,
-    gateway: Side,
-    client: Side,
+    gateways: Vec<Side>,
+    clients: Vec<Side>,
     relays: Vec<Side>,
+    xdp: Xdp,
 }
 
 /// `JVPN_CTL`, or the binary beside this one (or above, for a test in `deps`).
@@ -73,7 +79,7 @@ pub fn find_binary() -> Result<PathBuf> {
 }
 
 impl Product {
-    /// Writes keys and configuration and starts both sides; `wait_healthy` says when they work.
+    /// Writes keys and configuration and starts all sides; `wait_healthy` says when they work.
     pub fn start(lab: &Lab, setup: &Setup) -> Result<Product> {
         Self::start_in(&lab.topology, lab.files(), &lab.pin_root(), setup)
     }
@@ -94,30 +100,42 @@ impl Product {
                 child: None,
             })
         };
+        let numbered = |name: &str, owner| if owner == 0 { name.to_owned() } else { format!("{name}-{}", owner + 1) };
         let mut product = Product {
             binary,
-            gateway: side(topology.gateway(), "gateway", "serve", "gateway.toml")?,
-            client: side(topology.client(), "client", "connect", "client.toml")?,
+            gateways: (0..setup.owners)
+                .map(|owner| side(topology.gateway_of(owner), &numbered("gateway", owner), "serve", "gateway.toml"))
+                .collect::<Result<_>>()?,
+            clients: (0..setup.owners)
+                .map(|owner| side(topology.client_of(owner), &numbered("client", owner), "connect", "client.toml"))
+                .collect::<Result<_>>()?,
             relays: (0..setup.relays)
                 .map(|number| side(topology.relay(number), &format!("relay-{}", number + 1), "serve", "relay.toml"))
                 .collect::<Result<_>>()?,
+            xdp: setup.xdp,
         };
         fs::create_dir_all(pin_root).context("create the pin directory")?;
-        let gateway_public = product.keys(&product.gateway.directory)?;
-        let client_public = product.keys(&product.client.directory)?;
-        let mut relays = Vec::new();
+        let keys = |sides: &[Side]| sides.iter().map(|side| product.keys(&side.directory)).collect::<Result<Vec<_>>>();
+        let (gateways, clients, relays) = (keys(&product.gateways)?, keys(&product.clients)?, keys(&product.relays)?);
         for (number, relay) in product.relays.iter().enumerate() {
-            relays.push(product.keys(&relay.directory)?);
-            setup.write_relay(number, &relay.directory, &gateway_public)?;
+            setup.write_relay(number, &relay.directory, &gateways)?;
         }
-        let gateway = (product.gateway.directory.as_path(), gateway_public.as_str());
-        setup.write(gateway, (&product.client.directory, &client_public), &relays)?;
-        product.start_side(Role::Gateway)?;
-        for number in 0..setup.relays {
-            product.start_side(Role::Relay(number))?;
+        for owner in 0..setup.owners {
+            let gateway = (product.gateways[owner].directory.as_path(), gateways[owner].as_str());
+            let client = (product.clients[owner].directory.as_path(), clients[owner].as_str());
+            setup.write(&Pair { owner, gateway, client }, &relays)?;
         }
-        product.start_side(Role::Client)?;
+        for role in product.roles() {
+            product.start_side(role)?;
+        }
         Ok(product)
+    }
+
+    /// Every side there is, clients last.
+    fn roles(&self) -> Vec<Role> {
+        let gateways = [Role::Gateway, Role::OtherGateway].into_iter().take(self.gateways.len());
+        let clients = [Role::Client, Role::OtherClient].into_iter().take(self.clients.len());
+        gateways.chain((0..self.relays.len()).map(Role::Relay)).chain(clients).collect()
     }
 
     /// Makes a private key file and returns the public key.
@@ -135,17 +153,21 @@ impl Product {
 
     fn side(&self, role: Role) -> &Side {
         match role {
-            Role::Gateway => &self.gateway,
-            Role::Client => &self.client,
+            Role::Gateway => &self.gateways[0],
+            Role::Client => &self.clients[0],
             Role::Relay(number) => &self.relays[number],
+            Role::OtherGateway => &self.gateways[1],
+            Role::OtherClient => &self.clients[1],
         }
     }
 
     fn side_mut(&mut self, role: Role) -> &mut Side {
         match role {
-            Role::Gateway => &mut self.gateway,
-            Role::Client => &mut self.client,
+            Role::Gateway => &mut self.gateways[0],
+            Role::Client => &mut self.clients[0],
             Role::Relay(number) => &mut self.relays[number],
+            Role::OtherGateway => &mut self.gateways[1],
+            Role::OtherClient => &mut self.clients[1],
         }
     }
 
@@ -261,14 +283,16 @@ impl Product {
             .with_context(|| format!("jvpn-ctl {} exited with {code} and no JSON: {}", all.join(" "), err.trim()))
     }
 
-    /// Waits until both sides call themselves healthy.
+    /// Waits until all sides call themselves healthy, and checks that the program sits as was asked for.
     pub fn wait_healthy(&mut self) -> Result<()> {
         let deadline = Instant::now() + HEALTHY_LIMIT;
-        let relays = (0..self.relays.len()).map(Role::Relay);
-        for role in std::iter::once(Role::Gateway).chain(relays).chain([Role::Client]) {
+        for role in self.roles() {
             loop {
                 let status = self.json(role, &["status"]);
-                if status.as_ref().is_ok_and(|s| s["healthy"] == Value::Bool(true)) {
+                if let Some(status) = status.as_ref().ok().filter(|status| status["healthy"] == Value::Bool(true)) {
+                    if self.side(role).verb == "serve" {
+                        mode::prove(self.xdp, &self.side(role).space, GATEWAY_INTERFACE, status)?;
+                    }
                     break;
                 }
                 let ended = self.side_mut(role).child.as_mut().map(Child::try_wait).transpose()?.flatten();
@@ -326,9 +350,8 @@ impl Drop for Side {
 impl Product {
     /// Gives both processes up to whoever removes the lab.
     pub fn leave_running(mut self) {
-        self.gateway.child = None;
-        self.client.child = None;
-        self.relays.iter_mut().for_each(|relay| relay.child = None);
+        let Self { gateways, clients, relays, .. } = &mut self;
+        gateways.iter_mut().chain(clients).chain(relays).for_each(|side| side.child = None);
     }
 }
 

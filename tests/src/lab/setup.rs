@@ -7,25 +7,35 @@ use std::path::Path as FilePath;
 
 use anyhow::{Context, Result};
 
+use super::mode::Xdp;
 use super::topology as at;
 
 /// How the product is set up in the lab.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// `native`, `generic`, `auto` or `off`.
-    pub xdp: String,
+    /// How gateway and relays run the kernel program.
+    pub xdp: Xdp,
     /// The client reaches the gateway over IPv6 first.
     pub outside_v6: bool,
     /// The client's transports.
     pub uplinks: Vec<at::Path>,
     /// Lines added to the peer's policy, `key = value`.
     pub policy: Vec<String>,
-    /// Relays in front of the gateway.
+    /// Relays in front of the gateways.
     pub relays: usize,
-    /// The client's endpoints: the gateway itself, relays by number; empty for the gateway alone.
+    /// Gateways, each with one client; the second's has only path A.
+    pub owners: usize,
+    /// The clients' endpoints: their own gateway, relays by number; empty for the gateway alone.
     pub endpoints: Vec<Endpoint>,
     /// Environment of all processes.
     pub environment: Vec<(String, String)>,
+}
+
+/// Keys of one owner and its client, and the directories that hold them.
+pub(super) struct Pair<'a> {
+    pub owner: usize,
+    pub gateway: (&'a FilePath, &'a str),
+    pub client: (&'a FilePath, &'a str),
 }
 
 /// Where a client sends to.
@@ -38,11 +48,12 @@ pub enum Endpoint {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            xdp: "native".into(),
+            xdp: Xdp::default(),
             outside_v6: false,
             uplinks: at::Path::BOTH.into(),
             policy: Vec::new(),
             relays: 0,
+            owners: 1,
             endpoints: Vec::new(),
             environment: vec![("RUST_BACKTRACE".into(), "1".into())],
         }
@@ -50,58 +61,62 @@ impl Default for Setup {
 }
 
 impl Setup {
-    fn address(&self, at: Endpoint) -> String {
+    fn address(&self, owner: usize, at: Endpoint) -> String {
         match (at, self.outside_v6) {
-            (Endpoint::Gateway, false) => format!("{}:{}", at::GATEWAY_V4, at::GATEWAY_PORT),
-            (Endpoint::Gateway, true) => format!("[{}]:{}", at::GATEWAY_V6, at::GATEWAY_PORT),
+            (Endpoint::Gateway, false) => format!("{}:{}", at::OWNERS_V4[owner], at::GATEWAY_PORT),
+            (Endpoint::Gateway, true) => format!("[{}]:{}", at::OWNERS_V6[owner], at::GATEWAY_PORT),
             (Endpoint::Relay(number), false) => format!("{}:{}", at::RELAYS_V4[number], at::GATEWAY_PORT),
             (Endpoint::Relay(number), true) => format!("[{}]:{}", at::RELAYS_V6[number], at::GATEWAY_PORT),
         }
     }
 
     /// Writes `relay.toml` into the directory that holds its `key`.
-    pub(super) fn write_relay(&self, number: usize, directory: &FilePath, gateway_public: &str) -> Result<()> {
+    pub(super) fn write_relay(&self, number: usize, directory: &FilePath, gateways: &[String]) -> Result<()> {
+        let owners: String = (0..)
+            .zip(gateways)
+            .map(|(owner, key)| {
+                let (address, control) = (self.address(owner, Endpoint::Gateway), at::CONTROL_PORT);
+                let name = gateway_name(owner);
+                format!(
+                    "\n[[owner]]\nname = \"{name}\"\npublic_key = \"{key}\"\naddress = \"{address}\"\ncontrol = {control}\n"
+                )
+            })
+            .collect();
         let text = format!(
-            "[relay]\nname = \"relay-{}\"\nprivate_key_file = \"{}\"\nlisten = {}\ninterfaces = [\"{}\"]\nxdp = \"{}\"\n\n\
-             [[owner]]\nname = \"gw-lab\"\npublic_key = \"{gateway_public}\"\naddress = \"{}\"\ncontrol = {}\n",
+            "[relay]\nname = \"relay-{}\"\nprivate_key_file = \"{}\"\nlisten = {}\ninterfaces = [\"{}\"]\nxdp = \"{}\"\n{owners}",
             number + 1,
             directory.join("key").display(),
             at::GATEWAY_PORT,
             at::GATEWAY_INTERFACE,
-            self.xdp,
-            self.address(Endpoint::Gateway),
-            at::CONTROL_PORT,
+            self.xdp.key()?,
         );
         write_private(&directory.join("relay.toml"), &text)
     }
 
     /// Writes `gateway.toml` and `client.toml` into the directories that hold each side's `key`.
-    pub(super) fn write(
-        &self,
-        (gateway, gateway_public): (&FilePath, &str),
-        (client, client_public): (&FilePath, &str),
-        relays: &[String],
-    ) -> Result<()> {
+    pub(super) fn write(&self, pair: &Pair<'_>, relays: &[String]) -> Result<()> {
+        let Pair { owner, gateway: (gateway, gateway_public), client: (client, client_public) } = *pair;
         let known: String = (0..)
             .zip(relays)
             .map(|(number, key)| {
-                let address = self.address(Endpoint::Relay(number));
+                let address = self.address(owner, Endpoint::Relay(number));
                 format!(
                     "\n[[relay]]\nname = \"relay-{}\"\npublic_key = \"{key}\"\naddress = \"{address}\"\n",
                     number + 1
                 )
             })
             .collect();
-        let Setup { xdp, policy, .. } = self;
+        let (xdp, policy) = (self.xdp.key()?, &self.policy);
         let policy =
             if policy.is_empty() { String::new() } else { format!("\n[policy.field]\n{}\n", policy.join("\n")) };
         write_private(
             &gateway.join("gateway.toml"),
             &format!(
-                "[gateway]\nname = \"gw-lab\"\nprivate_key_file = \"{}\"\nlisten = {}\ninterfaces = [\"{}\"]\n\
+                "[gateway]\nname = \"{}\"\nprivate_key_file = \"{}\"\nlisten = {}\ninterfaces = [\"{}\"]\n\
                  xdp = \"{xdp}\"\ntun = \"jvpn0\"\naddresses = [\"{}/24\", \"{}/64\"]\nmasquerade = false\n\n\
                  [[peer]]\nname = \"till-17\"\npublic_key = \"{client_public}\"\n\
                  addresses = [\"{}/32\", \"{}/128\"]\npolicy = \"field\"\n{known}{policy}",
+                gateway_name(owner),
                 gateway.join("key").display(),
                 at::GATEWAY_PORT,
                 at::GATEWAY_INTERFACE,
@@ -112,11 +127,12 @@ impl Setup {
             ),
         )?;
         let endpoints = if self.endpoints.is_empty() { &[Endpoint::Gateway][..] } else { &self.endpoints };
-        let endpoints: Vec<String> = endpoints.iter().map(|at| format!("\"{}\"", self.address(*at))).collect();
+        let endpoints: Vec<String> = endpoints.iter().map(|at| format!("\"{}\"", self.address(owner, *at))).collect();
         let endpoint = endpoints.join(", ");
         let transports: String = self
             .uplinks
             .iter()
+            .filter(|path| owner == 0 || **path == at::Path::A)
             .map(|path| {
                 let (name, interface) = (path.transport(), path.uplink());
                 format!("\n[[transport]]\nname = \"{name}\"\ninterface = \"{interface}\"\nclass = \"primary\"\n")
@@ -132,6 +148,10 @@ impl Setup {
             ),
         )
     }
+}
+
+fn gateway_name(owner: usize) -> String {
+    if owner == 0 { "gw-lab".into() } else { format!("gw-lab-{}", owner + 1) }
 }
 
 pub(super) fn write_private(path: &FilePath, text: &str) -> Result<()> {

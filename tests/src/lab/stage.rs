@@ -42,10 +42,10 @@ impl<'a> Stage<'a> {
     /// With a relay, both of the client's paths lead to it.
     pub(super) fn set(options: &'a Options, relayed: bool) -> Result<Stage<'a>> {
         let relays = usize::from(relayed);
-        let lab = Lab::with_relays(relays)?;
+        let lab = Lab::with(relays, 1)?;
         eprintln!("lab {} is up", lab.prefix());
         let endpoints = if relayed { vec![Endpoint::Relay(0)] } else { Vec::new() };
-        let setup = Setup { xdp: options.xdp.clone(), relays, endpoints, ..Setup::default() };
+        let setup = Setup { xdp: options.xdp, relays, endpoints, ..Setup::default() };
         let mut product = Product::start(&lab, &setup)?;
         product.wait_healthy()?;
         let (client, lan) = (lab.topology.client(), lab.topology.lan());

@@ -13,6 +13,8 @@
 //!      192.168.20.0/24, 2001:db8:b::/64 (v6 is routed)    └────────┘
 //!
 //!  with relays: r1 (wan 198.51.101.7, 2001:db8:71::7) and r2 (198.51.102.7, 2001:db8:72::7) hang on core like gw.
+//!  with two owners: gw2 (wan 198.51.103.7, 2001:db8:73::7) hangs on core like gw and has a lan2; its client2 (wan-a
+//!  198.18.3.2, 2001:db8:c::2) hangs on ra. What is inside and behind has the same addresses as the first's.
 //!
 //!  inside the tunnel: gateway 10.77.0.1 fd77::1, client 10.77.0.17 fd77::17; the LAN routes both to gw.
 //! ```
@@ -65,6 +67,11 @@ impl Path {
 
 pub const GATEWAY_V4: &str = "198.51.100.7";
 pub const GATEWAY_V6: &str = "2001:db8:7::7";
+/// Gateways a lab can have, each an owner of sessions of its own.
+pub const OWNERS_MAX: usize = 2;
+/// Their outer addresses.
+pub const OWNERS_V4: [&str; OWNERS_MAX] = [GATEWAY_V4, "198.51.103.7"];
+pub const OWNERS_V6: [&str; OWNERS_MAX] = [GATEWAY_V6, "2001:db8:73::7"];
 pub const GATEWAY_PORT: u16 = 51821;
 pub const GATEWAY_INTERFACE: &str = "wan";
 pub const INNER_GATEWAY_V4: &str = "10.77.0.1";
@@ -78,8 +85,12 @@ pub const NAT_PORTS: [&str; 2] = ["20000-29999", "30000-39999"];
 /// Public address of the NAT router.
 pub const NAT_V4: &str = "203.0.113.6";
 
-/// The namespaces, by their short names; those of relays last.
-pub const SPACES: [&str; 8] = ["client", "ra", "rb", "core", "gw", "lan", "r1", "r2"];
+/// The namespaces, by their short names.
+pub const SPACES: [&str; 11] = ["client", "ra", "rb", "core", "gw", "lan", "r1", "r2", "client2", "gw2", "lan2"];
+/// Those of relays.
+const RELAYS: [&str; RELAYS_MAX] = ["r1", "r2"];
+/// Those of an owner's gateway, client and LAN.
+const OWNERS: [[&str; 3]; OWNERS_MAX] = [["gw", "client", "lan"], ["gw2", "client2", "lan2"]];
 /// Relays a lab can have.
 pub const RELAYS_MAX: usize = 2;
 /// Their outer addresses.
@@ -99,7 +110,7 @@ const fn end(space: &'static str, interface: &'static str, v4: &'static str, v6:
     End { space, interface, v4, v6 }
 }
 
-const LINKS: [(End, End); 8] = [
+const LINKS: [(End, End); 11] = [
     (
         end("client", "wan-a", "192.0.2.2/24", "2001:db8:a::2/64"),
         end("ra", "client", "192.0.2.1/24", "2001:db8:a::1/64"),
@@ -123,11 +134,20 @@ const LINKS: [(End, End); 8] = [
         end("r2", "wan", "198.51.102.7/24", "2001:db8:72::7/64"),
         end("core", "r2", "198.51.102.1/24", "2001:db8:72::1/64"),
     ),
+    (
+        end("client2", "wan-a", "198.18.3.2/24", "2001:db8:c::2/64"),
+        end("ra", "client2", "198.18.3.1/24", "2001:db8:c::1/64"),
+    ),
+    (
+        end("gw2", "wan", "198.51.103.7/24", "2001:db8:73::7/64"),
+        end("core", "gw2", "198.51.103.1/24", "2001:db8:73::1/64"),
+    ),
+    (end("gw2", "lan", "192.168.77.1/24", "fd00:77::1/64"), end("lan2", "lan", "192.168.77.10/24", "fd00:77::10/64")),
 ];
 
 /// `ip` lines per namespace. The client has a default route over each uplink, the second one worse: a socket bound
 /// to a device finds its own, everything else takes path A.
-const ROUTES: [(&str, &str); 8] = [
+const ROUTES: [(&str, &str); 11] = [
     (
         "client",
         "route replace default via 192.0.2.1 dev wan-a metric 100\nroute replace default via 192.168.20.1 dev wan-b metric 200\n\
@@ -138,12 +158,16 @@ const ROUTES: [(&str, &str); 8] = [
     (
         "core",
         "route replace 192.0.2.0/24 via 198.18.1.1\nroute replace 2001:db8:a::/64 via 2001:db8:a1::1\n\
-         route replace 2001:db8:b::/64 via 2001:db8:b1::1\n",
+         route replace 2001:db8:b::/64 via 2001:db8:b1::1\n\
+         route replace 198.18.3.0/24 via 198.18.1.1\nroute replace 2001:db8:c::/64 via 2001:db8:a1::1\n",
     ),
     ("gw", "route replace default via 198.51.100.1\nroute replace default via 2001:db8:7::1\n"),
     ("lan", "route replace default via 192.168.77.1\nroute replace default via fd00:77::1\n"),
     ("r1", "route replace default via 198.51.101.1\nroute replace default via 2001:db8:71::1\n"),
     ("r2", "route replace default via 198.51.102.1\nroute replace default via 2001:db8:72::1\n"),
+    ("client2", "route replace default via 198.18.3.1\nroute replace default via 2001:db8:c::1\n"),
+    ("gw2", "route replace default via 198.51.103.1\nroute replace default via 2001:db8:73::1\n"),
+    ("lan2", "route replace default via 192.168.77.1\nroute replace default via fd00:77::1\n"),
 ];
 
 /// The namespaces of one lab, named `PREFIX-client` and so on.
@@ -151,11 +175,12 @@ const ROUTES: [(&str, &str); 8] = [
 pub struct Topology {
     prefix: String,
     relays: usize,
+    owners: usize,
 }
 
 impl Topology {
     pub fn named(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned(), relays: 0 }
+        Self { prefix: prefix.to_owned(), relays: 0, owners: 1 }
     }
 
     /// The same with so many relays.
@@ -164,8 +189,16 @@ impl Topology {
         Self { relays: relays.min(RELAYS_MAX), ..self }
     }
 
+    /// The same with so many owners, each with a client and a LAN.
+    #[must_use]
+    pub fn with_owners(self, owners: usize) -> Self {
+        Self { owners: owners.clamp(1, OWNERS_MAX), ..self }
+    }
+
     fn spaces(&self) -> impl Iterator<Item = &'static str> {
-        SPACES.into_iter().take(SPACES.len() - RELAYS_MAX + self.relays)
+        let absent = RELAYS.iter().skip(self.relays).chain(OWNERS.iter().skip(self.owners).flatten());
+        let absent: Vec<&str> = absent.copied().collect();
+        SPACES.into_iter().filter(move |short| !absent.contains(short))
     }
 
     fn has(&self, end: &End) -> bool {
@@ -185,20 +218,30 @@ impl Topology {
     }
 
     pub fn client(&self) -> Netns {
-        self.space("client")
+        self.client_of(0)
     }
 
     pub fn gateway(&self) -> Netns {
-        self.space("gw")
-    }
-
-    /// The `number`th relay, from 0.
-    pub fn relay(&self, number: usize) -> Netns {
-        self.space(SPACES[SPACES.len() - RELAYS_MAX + number])
+        self.gateway_of(0)
     }
 
     pub fn lan(&self) -> Netns {
         self.space("lan")
+    }
+
+    /// The client of the `owner`th owner, from 0.
+    pub fn client_of(&self, owner: usize) -> Netns {
+        self.space(OWNERS[owner][1])
+    }
+
+    /// The `owner`th owner, from 0.
+    pub fn gateway_of(&self, owner: usize) -> Netns {
+        self.space(OWNERS[owner][0])
+    }
+
+    /// The `number`th relay, from 0.
+    pub fn relay(&self, number: usize) -> Netns {
+        self.space(RELAYS[number])
     }
 
     /// Builds everything. On failure the caller removes what exists: removal asks the kernel, not this value.
@@ -220,7 +263,7 @@ impl Topology {
             }
             // Lets the lab ping without raw sockets, with the kernel's own checksums.
             space.sysctl("ipv4/ping_group_range", "0 0")?;
-            if short != "client" && short != "lan" {
+            if !OWNERS.iter().any(|[_, hosts @ ..]| hosts.contains(&short)) {
                 space.sysctl("ipv4/ip_forward", "1")?;
                 space.sysctl("ipv6/conf/all/forwarding", "1")?;
             }
@@ -235,9 +278,9 @@ impl Topology {
         // What the gateway sends with XDP_TX arrives at the far end of its uplink only if that end runs a program
         // as well; without one the frames vanish uncounted. Everywhere else a program would only cost throughput.
         let program = pass::load()?;
-        pass::attach(&self.space("core"), "gw", &program)?;
-        for relay in 0..self.relays {
-            pass::attach(&self.space("core"), SPACES[SPACES.len() - RELAYS_MAX + relay], &program)?;
+        let gateways = OWNERS.iter().map(|[gateway, ..]| *gateway).take(self.owners);
+        for far in gateways.chain(RELAYS.into_iter().take(self.relays)) {
+            pass::attach(&self.space("core"), far, &program)?;
         }
         Ok(())
     }

@@ -250,7 +250,7 @@ impl Maps {
                 .iter()
                 .find(|(_, old)| old.slot == slot.0 && old.generation == generation && old.k == k.0);
             assert!(twin.is_none(), "two locators for k {} of {slot:?} generation {generation}", k.0);
-            let entry = LocatorEntry { slot: slot.0, generation, k: k.0, reserved: 0 };
+            let entry = LocatorEntry { slot: slot.0, generation, k: k.0 };
             let old = self.locators.insert(locator.0, entry);
             assert!(old.is_none_or(|old| old.slot == slot.0), "a locator was given out twice");
         }

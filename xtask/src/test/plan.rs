@@ -42,6 +42,8 @@ pub(super) enum Action {
     Rebuild,
     /// The committed vectors are those of the second implementation.
     Vectors,
+    /// Suites once more, with the kernel program in the stack.
+    Generic,
 }
 
 pub(super) struct Step {
@@ -107,13 +109,14 @@ const SUITES: &[Suite] = &[
     Suite { name: "watch", guess_s: 80, elevated: true },
     Suite { name: "trust", guess_s: 120, elevated: true },
     Suite { name: "inspect", guess_s: 20, elevated: true },
-    Suite { name: "relay", guess_s: 60, elevated: true },
+    Suite { name: "relay", guess_s: 100, elevated: true },
     Suite { name: "demo", guess_s: 240, elevated: true },
     Suite { name: "kernels", guess_s: 150, elevated: false },
 ];
 
 /// After the suites.
-const LAST: &[Step] = &[step("docs", 60, Action::Docs), step("deny", 200, Action::Deny)];
+const LAST: &[Step] =
+    &[sized("generic", 360, Action::Generic), step("docs", 60, Action::Docs), step("deny", 200, Action::Deny)];
 
 pub(super) enum Job {
     Step(&'static Step),
@@ -203,6 +206,7 @@ mod tests {
                 "unit",
                 "steer",
                 "novel",
+                "generic",
                 "docs",
                 "deny"
             ]
@@ -213,6 +217,6 @@ mod tests {
     fn an_unknown_step_is_refused_with_the_names() {
         let error = chosen(all(&[]), Some("units")).err().expect("no such step");
         assert_eq!(exit::code(&error), exit::USAGE);
-        assert!(error.to_string().contains("unit docs"), "{error}");
+        assert!(error.to_string().contains("unit generic docs"), "{error}");
     }
 }

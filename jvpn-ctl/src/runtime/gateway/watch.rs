@@ -6,7 +6,7 @@
 use super::Gateway;
 use super::sessions::Entry;
 use crate::dataplane::DataPlane;
-use crate::runtime::clock;
+use crate::runtime::{clock, events};
 use crate::store::has_room;
 use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::{Epoch, Generation, SessionId, Slot};
@@ -73,6 +73,7 @@ impl Gateway {
     /// Tells the engine what worker and kernel program saw of every slot.
     pub(super) fn look(&mut self) {
         let now = clock::boot();
+        events::drain(&mut *self.executor.plane);
         let (mut seen, mut causes, mut forged) = (Vec::new(), Vec::new(), Vec::new());
         for (slot, entry) in self.executor.sessions.iter() {
             seen.extend(self.watch.seen(slot, entry, now));

@@ -24,6 +24,7 @@ use crate::dataplane::pins::Pins;
 use crate::dataplane::{self, DataPlane, Settings, WorkerTables};
 use crate::runtime::clock;
 use crate::runtime::entropy::System;
+use crate::runtime::events;
 use crate::runtime::gateway::{Interfaces, InterfacesWay, wanted};
 use crate::runtime::stop::Stop;
 use crate::runtime::sys;
@@ -335,6 +336,7 @@ impl Relay {
     }
 
     fn look(&mut self) {
+        events::drain(&mut *self.plane);
         for change in self.hold.expired(clock::boot()) {
             // Whose it was no longer matters: it is freed.
             self.apply(change, 0);
