@@ -754,6 +754,12 @@ mod interface {
         let error = pair.load(&pair.gateway, "g0", pins).unwrap_err();
         assert!(matches!(error, AttachError::Layout), "something is attached: {error}");
         std::fs::remove_file(pins.link("g0")).unwrap();
+        // The kernel takes the program off in its own time.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while pair.inside(&pair.gateway, || attach::program_on("g0")).is_some() {
+            assert!(std::time::Instant::now() < deadline, "it is still on");
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
         let loaded = pair.load(&pair.gateway, "g0", pins).unwrap();
         assert!(!loaded.kept_maps, "made anew");
         // Killed while the pins were removed: CONFIG is gone already.
