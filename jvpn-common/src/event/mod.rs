@@ -7,11 +7,13 @@ mod chain;
 mod checkpoint;
 mod input;
 mod replay;
+mod severity;
 
 pub use chain::{Hash, LineError, Sealed, Unsealed, follow, named, open, seal};
 pub use checkpoint::{Checkpoint, Signed};
 pub use input::Written;
 pub use replay::{Mismatch, replay, replayed};
+pub use severity::Severity;
 
 use std::collections::BTreeMap;
 

@@ -166,11 +166,28 @@ impl Shared {
                 let text = format!("`{prefix}` is short for {} and {}", one.session_id, other.session_id);
                 Err(Failure::bad(text))
             }
-            // One that ended long ago is only in the record.
-            (None, _) => match prefix.parse() {
-                Ok(id) => Ok((id, None)),
-                Err(_) => Err(Failure::not_found(format!("no session starts with `{prefix}`{guess}"))),
-            },
+            (None, _) => self.ended(prefix, &guess).await.map(|id| (id, None)),
+        }
+    }
+}
+
+impl Shared {
+    /// One that ended is only in the record.
+    async fn ended(&self, prefix: String, guess: &str) -> Result<SessionId, Failure> {
+        let none = || Failure::not_found(format!("no session starts with `{prefix}`{guess}"));
+        if !prefix.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(none());
+        }
+        let (dir, start) = (self.handle.feed.dir().to_path_buf(), prefix.clone());
+        let read = tokio::task::spawn_blocking(move || audit::sessions(&dir, &start, 2)).await;
+        let found = read
+            .map_err(|error| Failure::broken(error.to_string()))?
+            .map_err(|error| Failure::broken(error.to_string()))?;
+        let mut found = found.into_iter();
+        match (found.next(), found.next()) {
+            (Some(id), None) => Ok(id),
+            (Some(one), Some(other)) => Err(Failure::bad(format!("`{prefix}` is short for {one} and {other}"))),
+            (None, _) => Err(none()),
         }
     }
 }

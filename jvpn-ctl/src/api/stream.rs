@@ -22,8 +22,11 @@ pub(super) struct EventsQuery {
     #[serde(default)]
     follow: bool,
     since: Option<String>,
+    until: Option<String>,
     session: Option<String>,
+    peer: Option<String>,
     reason: Option<String>,
+    severity: Option<String>,
     first: Option<usize>,
 }
 
@@ -70,7 +73,11 @@ async fn filter(shared: &Shared, query: &EventsQuery) -> Result<Filter, Failure>
     let reason = query.reason.as_deref().map(str::parse).transpose();
     let reason = reason.map_err(|_| Failure::bad("no such reason code; `jvpn-ctl explain` lists them"))?;
     let since = query.since.as_deref().map(super::parse_since).transpose().map_err(Failure::bad)?;
-    Ok(Filter { session, reason, since })
+    let until = query.until.as_deref().map(super::parse_since).transpose().map_err(Failure::bad)?;
+    let severity = query.severity.as_deref().map(str::parse).transpose();
+    let severity =
+        severity.map_err(|_| Failure::bad("no such severity: informational, low, medium, high, critical"))?;
+    Ok(Filter { session, peer: query.peer.clone(), reason, since, until, severity })
 }
 
 #[derive(Default)]

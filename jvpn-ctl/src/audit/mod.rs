@@ -16,7 +16,7 @@ pub mod why;
 mod writer;
 
 pub use key::{RecordPublicKey, key_file, public_key};
-pub use reader::{Filter, Remembered, Step, history, read, remembered};
+pub use reader::{Filter, Remembered, Step, history, read, remembered, sessions, severity};
 pub use sealer::{CHECKPOINT_EVERY, newest as newest_checkpoint};
 pub use segment::Recovered;
 

@@ -5,12 +5,12 @@
 
 use super::{AuditError, segment};
 use jiff::Timestamp;
-use jvpn_common::event::{Event, Record};
+use jvpn_common::event::{Event, Record, Severity};
 use jvpn_common::ids::{PolicyVersion, SessionId};
 use jvpn_common::reason::Reason;
 use jvpn_common::session::Policy;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::ops::ControlFlow;
@@ -21,10 +21,16 @@ use std::path::Path;
 pub struct Filter {
     /// Of one session.
     pub session: Option<SessionId>,
+    /// Of one peer, by its configured name.
+    pub peer: Option<String>,
     /// With this reason, as primary one or in the details.
     pub reason: Option<Reason>,
     /// Not older than this.
     pub since: Option<Timestamp>,
+    /// Not younger than this.
+    pub until: Option<Timestamp>,
+    /// That matter at least this much.
+    pub severity: Option<Severity>,
 }
 
 impl Filter {
@@ -38,16 +44,45 @@ impl Filter {
         let record: Value = serde_json::from_str(line).ok()?;
         let text = |key: &str| record.get(key).and_then(Value::as_str);
         let session = self.session.is_none_or(|session| text("session_id") == Some(session.to_string().as_str()));
+        let peer = self.peer.as_deref().is_none_or(|peer| text("peer") == Some(peer));
         let reason = self.reason.is_none_or(|reason| {
             let more = record.get("details").and_then(|details| details.get("reasons")).and_then(Value::as_array);
             let mut more = more.into_iter().flatten().filter_map(Value::as_str);
             text("reason") == Some(reason.name()) || more.any(|code| code == reason.name())
         });
-        let since = self
-            .since
-            .is_none_or(|since| text("ts").and_then(|ts| ts.parse::<Timestamp>().ok()).is_some_and(|ts| ts >= since));
-        (session && reason && since).then_some(record)
+        let ts = || text("ts").and_then(|ts| ts.parse::<Timestamp>().ok());
+        let since = self.since.is_none_or(|since| ts().is_some_and(|ts| ts >= since));
+        let until = self.until.is_none_or(|until| ts().is_some_and(|ts| ts <= until));
+        let severity = self.severity.is_none_or(|least| severity(&record).is_none_or(|severity| severity >= least));
+        (session && peer && reason && since && until && severity).then_some(record)
     }
+}
+
+/// How much a record matters; none if its event is of a later version.
+#[must_use]
+pub fn severity(record: &Value) -> Option<Severity> {
+    let text = |key: &str| record.get(key).and_then(Value::as_str);
+    let reason = text("reason").and_then(|reason| reason.parse().ok());
+    Some(Severity::of(text("event")?.parse().ok()?, reason))
+}
+
+/// Sessions of the record whose ids start with a prefix, at most `most` of them; ended ones, too.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn sessions(dir: &Path, prefix: &str, most: usize) -> Result<BTreeSet<SessionId>, AuditError> {
+    let start = "\"session_id\":\"";
+    let wanted = format!("{start}{prefix}");
+    let mut found = BTreeSet::new();
+    each_line(dir, |line| {
+        // What stands in a line as text has its quotes escaped: this is the field.
+        let id = line
+            .find(&wanted)
+            .and_then(|at| line.get(at + start.len()..)?.split('"').next()?.parse::<SessionId>().ok());
+        found.extend(id);
+        if found.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(found)
 }
 
 /// Calls `each` with every wanted line and its record, oldest first, until it breaks.
@@ -59,6 +94,11 @@ pub fn read(
     filter: &Filter,
     mut each: impl FnMut(&str, Value) -> ControlFlow<()>,
 ) -> Result<(), AuditError> {
+    each_line(dir, |line| filter.accepts(line).map_or(ControlFlow::Continue(()), |record| each(line, record)))
+}
+
+/// Calls `each` with every whole line, oldest first, until it breaks.
+fn each_line(dir: &Path, mut each: impl FnMut(&str) -> ControlFlow<()>) -> Result<(), AuditError> {
     for path in segment::list(dir)? {
         let file = File::open(&path).map_err(|cause| AuditError::io(&path, cause))?;
         let mut reader = BufReader::new(file);
@@ -70,9 +110,7 @@ pub fn read(
                 break;
             }
             let Ok(text) = std::str::from_utf8(&line) else { continue };
-            if let Some(record) = filter.accepts(text)
-                && each(text, record).is_break()
-            {
+            if each(text).is_break() {
                 return Ok(());
             }
         }

@@ -1,7 +1,7 @@
 //! What the record keeps: order, chain, and what happens when the disk or the process ends in the middle.
 
 use super::*;
-use jvpn_common::event::{Checkpoint, Event, Hash, open};
+use jvpn_common::event::{Checkpoint, Event, Hash, Severity, open};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
 use jvpn_common::time::Instant as Boot;
@@ -197,6 +197,16 @@ fn a_filter_keeps_what_was_asked_for_and_nothing_else() {
     assert_eq!(count(&Filter { reason: Some(Reason::SecInnerSpoof), ..Filter::default() }), 0);
     let after = "2026-01-02T03:04:06Z".parse().expect("a time");
     assert_eq!(count(&Filter { since: Some(after), ..Filter::default() }), 0);
+    assert_eq!(count(&Filter { until: Some(after), ..Filter::default() }), 2);
+    let before = "2026-01-02T03:04:05Z".parse().expect("a time");
+    assert_eq!(count(&Filter { until: Some(before), ..Filter::default() }), 0);
+    assert_eq!(count(&Filter { since: Some(before), ..Filter::default() }), 2);
+    assert_eq!(count(&Filter { peer: Some("bb".into()), ..Filter::default() }), 1);
+    assert_eq!(count(&Filter { peer: Some("b".into()), ..Filter::default() }), 0);
+    assert_eq!(count(&Filter { severity: Some(Severity::Medium), ..Filter::default() }), 2);
+    assert_eq!(count(&Filter { severity: Some(Severity::High), ..Filter::default() }), 0);
+    let found = |prefix: &str, most| sessions(&dir_of(state.path()), prefix, most).expect("reads").len();
+    assert_eq!((found("0", 9), found("0", 1), found("02", 9), found("03", 9)), (2, 1, 1, 0));
     let steps = history(&dir_of(state.path()), SessionId([1; 16])).expect("reads");
     assert_eq!(steps.len(), 1);
     assert_eq!(steps[0].reason.as_deref(), Some("SEC_FORGED_TAG"));

@@ -53,3 +53,26 @@ fn list(context: &Context) -> Result<(), CliError> {
     let rows = codes.into_iter().map(|code| [code.code.to_owned(), code.class, code.meaning.to_owned()]);
     output::data(&output::table(["code", "class", "meaning"], rows))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_code_is_explained_whole_and_by_a_name_and_number_of_its_own() {
+        let sentence = |text: &str| text.len() > 8 && text.ends_with('.') && text.contains(' ');
+        let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+        for code in Reason::ALL.iter().copied().map(explained) {
+            assert!(sentence(code.meaning), "{}: {}", code.code, code.meaning);
+            assert!(sentence(code.advice) && code.advice != code.meaning, "{}: {}", code.code, code.advice);
+            assert!(names.insert(code.code) && numbers.insert(code.number), "{}", code.code);
+            let context = Context { places: crate::config::Places::default(), socket: None, json: false };
+            let typed = code.code.to_lowercase().replace('_', "-");
+            run(Args { code: Some(typed) }, &context).expect("explained however it is typed");
+        }
+        assert_eq!(names.len(), Reason::ALL.len());
+        // What a stream or a refusal may show beside reasons is not one.
+        assert!("STATE_CHANGE".parse::<Reason>().is_err());
+    }
+}

@@ -5,16 +5,20 @@
 use super::error::CliError;
 use super::{Context, output};
 use crate::api::model::{Envelope, History, OneSession, Session, Sessions};
-use crate::audit::Step;
+use crate::audit::{self, Step};
 use clap::ValueEnum;
+use std::path::PathBuf;
 
 /// List sessions, show one, or the timeline of one
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A session by the start of its id
+    /// A session by the start of its id; its history also when it ended
     id: Option<String>,
     /// `history` shows its timeline
     what: Option<What>,
+    /// Read the history from a record, or a copy of one, instead of asking the daemon
+    #[arg(long, value_name = "DIR", requires = "what")]
+    record: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -22,7 +26,18 @@ enum What {
     History,
 }
 
+/// The timeline of a session out of the files.
+fn offline(id: &str, record: PathBuf, context: &Context) -> Result<(), CliError> {
+    let dir = super::audit::record_dir(Some(record), context);
+    let id = super::events::session_of(&dir, id)?;
+    let history = History { session_id: id.to_string(), history: audit::history(&dir, id)? };
+    if context.json { output::value(&Envelope::from(history)) } else { output::data(&timeline(&history)) }
+}
+
 pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
+    if let (Some(id), Some(record)) = (&args.id, &args.record) {
+        return offline(id, record.clone(), context);
+    }
     context.wait(async {
         let client = context.client()?;
         match (args.id, args.what) {

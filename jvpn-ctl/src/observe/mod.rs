@@ -1,6 +1,8 @@
-//! What a daemon says while it runs: the log on standard error.
+//! What others see of a daemon while it runs: the log on standard error, events in forms of other systems.
 //!
-//! Owns its set-up. Must never carry a secret, and never replaces the audit record.
+//! Owns the set-up of the log. Must never carry a secret, and never replaces the audit record.
+
+pub mod ocsf;
 
 use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
