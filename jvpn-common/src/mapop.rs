@@ -97,4 +97,6 @@ pub struct Committed {
     pub word: ActiveWord,
     /// The binding it names; none when it names none.
     pub active: Option<Binding>,
+    /// Whose session it is: place in `OWNERS` + 1, 0 = this node's own.
+    pub owner: u32,
 }

@@ -198,8 +198,13 @@ fn a_worker_that_is_silent_is_dead(plane: &mut dyn DataPlane) {
 
 fn a_slot_that_somebody_changed_is_noticed_and_put_back(plane: &mut dyn DataPlane) {
     bind(plane);
-    let committed =
-        Committed { generation: GENERATION, pending: false, word: ActiveWord::new(1, 0, 1), active: Some(client()) };
+    let committed = Committed {
+        generation: GENERATION,
+        pending: false,
+        word: ActiveWord::new(1, 0, 1),
+        active: Some(client()),
+        owner: 0,
+    };
     assert!(plane.agrees(SLOT, &committed), "nobody changed anything");
     let elsewhere = Binding { port: 4_242, ..client() };
     let word = |seq, active| MapOp::Activate { slot: SLOT, word: ActiveWord::new(seq, 0, active) };
@@ -754,6 +759,12 @@ mod interface {
         let error = pair.load(&pair.gateway, "g0", pins).unwrap_err();
         assert!(matches!(error, AttachError::Layout), "something is attached: {error}");
         std::fs::remove_file(pins.link("g0")).unwrap();
+        // The kernel lets go of a link when it has time.
+        let began = std::time::Instant::now();
+        while pair.inside(&pair.gateway, || attach::program_on("g0")).is_some() {
+            assert!(began.elapsed() < Duration::from_secs(30), "it is still on");
+            thread::sleep(Duration::from_millis(10));
+        }
         let loaded = pair.load(&pair.gateway, "g0", pins).unwrap();
         assert!(!loaded.kept_maps, "made anew");
         // Killed while the pins were removed: CONFIG is gone already.

@@ -5,6 +5,7 @@
 // A test that unwraps fails at the right line, helpers included.
 #![allow(clippy::unwrap_used)]
 
+use aya::programs::loaded_programs;
 use jvpn_common::abi::{LAYOUT_HASH, PathCounters, map};
 use jvpn_common::verdict::{Class, Verdict};
 use jvpn_ctl::dataplane::attach::Program;
@@ -12,6 +13,8 @@ use jvpn_ctl::dataplane::object;
 use jvpn_ctl::inspect::follow::{FollowError, Log};
 use jvpn_ctl::inspect::{Picture, Secrets, dump};
 use jvpn_tests::lab::process::find_binary;
+use jvpn_tests::lab::topology::{GATEWAY_INTERFACE, GATEWAY_V4};
+use jvpn_tests::lab::{Lab, pass};
 use jvpn_tests::packet;
 use jvpn_tests::packet_cases::{self, Case};
 use jvpn_tests::packet_compare::INGRESS;
@@ -19,6 +22,8 @@ use jvpn_tests::packet_kernel::{Laboratory, counted, variant};
 use jvpn_tests::packet_maps::{KernelMaps, NOW, State, TICK, locator, session_words, slot};
 use jvpn_tests::packet_relay;
 use serde_json::Value;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -406,23 +411,91 @@ fn contains(bytes: &[u8], word: &[u8]) -> bool {
 
 #[test]
 fn the_debug_build_says_of_every_packet_what_became_of_it() {
-    let mut laboratory = Laboratory::with(&variant(), Program::Gateway, TICK, NOW);
-    let mut log = Log::of(laboratory.id()).unwrap();
-    let mut maps = KernelMaps::of(&mut laboratory);
-    let mut lines = 0;
-    for case in packet_cases::all() {
-        maps.fill(&case.state);
-        let _ = laboratory.run(&case.frame);
-        let said = log.said();
-        assert_eq!(said.len(), 1, "{}", case.verdict);
-        assert_eq!(said[0].verdict, case.verdict);
-        if matches!(case.verdict, Verdict::Data | Verdict::ForgedTag) {
-            assert_eq!((said[0].locator >> 56 & 0x1f, said[0].slot.is_some()), (0x0a, true), "{said:?}");
+    for (program, cases) in [(Program::Gateway, packet_cases::all()), (Program::Relay, packet_relay::all())] {
+        let mut laboratory = Laboratory::with(&variant(), program, TICK, NOW);
+        let mut log = Log::of(laboratory.id()).unwrap();
+        let mut maps = KernelMaps::of(&mut laboratory);
+        let mut lines = 0;
+        for case in cases {
+            maps.fill(&case.state);
+            let _ = laboratory.run(&case.frame);
+            let said = log.said();
+            assert_eq!(said.len(), 1, "{program:?} {}", case.verdict);
+            assert_eq!(said[0].verdict, case.verdict, "{program:?}");
+            if matches!(case.verdict, Verdict::Data | Verdict::ForgedTag) {
+                assert!(case.state.locators.contains_key(&said[0].locator) && said[0].slot.is_some(), "{said:?}");
+            }
+            lines += 1;
         }
-        lines += 1;
+        println!("{program:?}: {lines} packets, verifier walked {} instructions", laboratory.verified());
+        assert!(lines > 50, "{program:?}");
     }
-    println!("{lines} packets, verifier walked {} instructions", laboratory.verified());
-    assert!(lines > 100);
+}
+
+/// A descriptor of a running program, as whoever attaches it needs one.
+fn descriptor(program: u32) -> OwnedFd {
+    let all = loaded_programs().map(|info| info.unwrap());
+    let info = all.into_iter().find(|info| info.id() == program).unwrap();
+    info.fd().unwrap().as_fd().try_clone_to_owned().unwrap()
+}
+
+#[test]
+fn trace_live_says_of_frames_on_a_link_what_became_of_each_and_of_a_release_that_it_says_nothing() {
+    let lab = Lab::with(1, 1).unwrap();
+    let (gateway, sender) = (lab.topology.gateway(), lab.topology.relay(0));
+    let binary = find_binary().unwrap();
+    let binary = binary.to_str().unwrap();
+    let live = |more: &[&str]| {
+        let words = [&["timeout", "60", binary, "trace", "--live", GATEWAY_INTERFACE][..], more].concat();
+        gateway.enter(|| Ok(Command::new(words[0]).args(&words[1..]).output()?)).unwrap()
+    };
+    let refused = |what: &str| {
+        let output = live(&["--first", "1"]);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(4), "{complaint}");
+        assert!(complaint.contains(what) && complaint.contains("cargo xtask build --log"), "{complaint}");
+    };
+    refused("no XDP program is attached");
+    let off = || drop(gateway.run(&["ip", "link", "set", "dev", GATEWAY_INTERFACE, "xdp", "off"], None).unwrap());
+    let release = Laboratory::new(0, 0);
+    pass::attach(&gateway, GATEWAY_INTERFACE, &descriptor(release.id())).unwrap();
+    refused("writes no log");
+    off();
+
+    let mut state = State::world();
+    state.config.alive_until[0] = u64::MAX;
+    let mut laboratory = Laboratory::with(&variant(), Program::Gateway, 0, 0);
+    KernelMaps::of(&mut laboratory).fill(&state);
+    pass::attach(&gateway, GATEWAY_INTERFACE, &descriptor(laboratory.id())).unwrap();
+    let known = locator(slot::V4, 0, false);
+    let mut forged = packet::data(known, 0, 7, 60);
+    forged[4] ^= 1;
+    let frames = [vec![0; 60], packet::data(known ^ 0x10_0000, 0, 5, 60), forged];
+    let send = || {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        for frame in &frames {
+            socket.send_to(frame, (GATEWAY_V4, packet::PORT))?;
+        }
+        Ok(())
+    };
+    sender.enter(send).unwrap();
+    let output = live(&["--drops", "--first", "3", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().all(|line| line["schema"] == "jvpn.trace/1" && line["live"]["class"] == "drop"), "{lines:?}");
+    let verdicts: Vec<_> = lines.iter().map(|line| line["live"]["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, ["UNKNOWN_TYPE", "UNKNOWN_LOCATOR", "FORGED_TAG"]);
+    let told = &lines[2]["live"];
+    assert_eq!((&told["slot"], &told["counter"]), (&slot::V4.into(), &7.into()), "{told}");
+    assert_eq!(told["locator"], format!("{known:016x}"));
+    // For people the same in a line each; and what was read is not said again.
+    sender.enter(send).unwrap();
+    let text = String::from_utf8(live(&["--drops", "--first", "3"]).stdout).unwrap();
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(text.contains("FORGED_TAG") && text.contains(Verdict::ForgedTag.meaning()), "{text}");
+    off();
+    lab.down().unwrap();
 }
 
 #[test]

@@ -16,7 +16,7 @@ use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role, find_binary};
 use jvpn_tests::lab::setup::Setup;
-use jvpn_tests::lab::topology::{INNER_CLIENT_V4, INNER_GATEWAY_V4, LAN_V4};
+use jvpn_tests::lab::topology::{GATEWAY_PORT, INNER_CLIENT_V4, INNER_GATEWAY_V4, LAN_V4, Path};
 use jvpn_tests::lab::{Lab, hostile, require_root};
 use serde_json::Value;
 
@@ -522,6 +522,43 @@ fn a_killed_client_leaves_nothing_but_its_socket_and_cleanup_removes_it() {
     assert!(code == 0 && said.contains("nothing was left"), "{said}");
 }
 
+/// Type byte of a control datagram, as nft writes a number.
+const CONTROL: u8 = jvpn_common::wire::Kind::Control as u8;
+
+#[test]
+fn a_gateway_that_ends_says_so_again_until_it_is_acknowledged_or_its_patience_is_over() {
+    let mut stage = Stage::with(&Setup { uplinks: vec![Path::A], ..Setup::default() });
+    stage.reaches(INNER_GATEWAY_V4);
+    let gateway = stage.lab.topology.gateway();
+    // What the client answers does not arrive; what the gateway says does.
+    let rules = format!(
+        "table inet deaf {{\ncounter said {{ }}\n\
+         chain in {{ type filter hook input priority filter; udp dport {GATEWAY_PORT} @th,64,8 {CONTROL} drop\n}}\n\
+         chain out {{ type filter hook output priority filter; \
+         udp sport {GATEWAY_PORT} @th,64,8 {CONTROL} counter name said\n}}\n}}\n"
+    );
+    gateway.nft(&rules).expect("rules");
+    let said = || {
+        let counters = gateway.run(&["nft", "-j", "list", "counter", "inet", "deaf", "said"], None).expect("a counter");
+        let counters: Value = serde_json::from_str(&counters).expect("JSON");
+        let all = counters["nftables"].as_array().expect("objects").iter();
+        all.filter_map(|object| object["counter"]["packets"].as_u64()).sum::<u64>()
+    };
+    let before = said();
+    assert_eq!(stage.product.stop(Role::Gateway).expect("it ends"), Some(0));
+    let copies = said() - before;
+    assert!(copies >= 2, "{copies} copies: it did not wait for an answer\n{}", stage.product.log_tail(Role::Gateway));
+    until("the client has heard it", &stage, || {
+        let (_, out, _) = stage.product.verb(Role::Client, &["events", "--json"]).expect("events");
+        let records = out.lines().map(|line| serde_json::from_str::<Value>(line).expect("a record"));
+        let mut gone = records.filter(|record| record["event"] == "CONDITION");
+        gone.any(|record| record["reason"] == "GATEWAY_UNRESPONSIVE" && record["details"]["acknowledged"] == true)
+    });
+    gateway.nft("delete table inet deaf\n").expect("gone");
+    stage.product.start_side(Role::Gateway).expect("started");
+    stage.reaches(INNER_GATEWAY_V4);
+}
+
 #[test]
 fn every_reading_verb_speaks_json_takes_short_ids_and_refuses_with_its_code() {
     let stage = Stage::new();
@@ -553,10 +590,13 @@ fn every_reading_verb_speaks_json_takes_short_ids_and_refuses_with_its_code() {
         assert!(document["schema"].is_string(), "{words:?}: {document:#}");
     }
     let nothing = if id.starts_with('0') { "f" } else { "0" };
-    let refused: [(Role, &[&str], i32, &str); 6] = [
+    let refused: [(Role, &[&str], i32, &str); 8] = [
         (Role::Gateway, &["sessions", nothing], 4, "no session starts with"),
         (Role::Gateway, &["terminate", nothing, "--yes"], 4, "no session starts with"),
         (Role::Client, &["jump", "--to", "path-x"], 4, "there are: "),
+        // Only the client knows all of its transports: it is asked, and what it does is waited for.
+        (Role::Gateway, &["jump", "--to", "path-x"], 5, "transports it has shown: path-"),
+        (Role::Gateway, &["jump", "--to", "path-x", "--dry-run"], 5, "it has shown: path-"),
         (Role::Client, &["explain", "LOS"], 4, "did you mean `LOSS`?"),
         (Role::Client, &["sessions", "../../x"], 2, "no id"),
         (Role::Client, &["events", "--since", "soon"], 2, "soon"),
@@ -576,6 +616,17 @@ fn every_reading_verb_speaks_json_takes_short_ids_and_refuses_with_its_code() {
     assert_eq!(bound.map(|path| &path["name"]).collect::<Vec<_>>(), [other], "{paths:#}");
     let (code, _, said) = stage.product.verb(Role::Client, &["status", "--check"]).expect("runs");
     assert_eq!(code, 0, "{said}");
+    // From the gateway's side the same: a jump that is there already, and one that is waited for.
+    let (code, out, said) = stage.product.verb(Role::Gateway, &["jump", "--to", other]).expect("runs");
+    assert!(code == 0 && out.contains("already"), "{out}{said}");
+    until("a jump the gateway asks for", &stage, || {
+        let (code, out, _) = stage.product.verb(Role::Gateway, &["jump", "--to", &active]).expect("runs");
+        code == 0 && (out.contains("jumped (version") || out.contains("already"))
+    });
+    let session = stage.product.json(Role::Gateway, &["sessions"]).expect("sessions")["sessions"][0].clone();
+    assert_eq!(session["transport"]["name"], *active, "{session:#}");
+    let shown = session["candidates"].as_array().expect("candidates[]").iter().map(|candidate| &candidate["name"]);
+    assert!(shown.into_iter().any(|name| name == other), "by the client's name: {session:#}");
     let (code, out, _) = stage.product.verb(Role::Gateway, &["terminate", short, "--yes"]).expect("runs");
     assert!(code == 0 && out.contains("OPERATOR_TERMINATION"), "{out}");
 }

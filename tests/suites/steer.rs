@@ -16,6 +16,7 @@ use jvpn_tests::packet_maps::{HostMaps, State, VERDICTS, locator, slot};
 use jvpn_tests::packet_oracle::{check_forwarded, way_of};
 use jvpn_tests::packet_random::{self, Dice};
 use jvpn_tests::packet_relay;
+use jvpn_tests::packet_sabotage;
 use jvpn_tests::size;
 use jvpn_tests::{packet, packet_edges};
 
@@ -183,6 +184,27 @@ fn the_oracle_sees_every_single_changed_byte() {
     }
     std::panic::set_hook(quiet);
     assert_eq!(missed, [0; 0]);
+}
+
+/// The table of edges and the oracle are worth what they catch: each bug in the rewriting is shown by the frames that are
+/// there for it, and without one all of them are right.
+#[test]
+fn every_sabotage_of_the_rewriting_is_seen_by_the_frames_that_are_there_for_it() {
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let sound = packet_sabotage::shown(None);
+    let table = packet_sabotage::ALL.map(|(bug, by)| (bug, by, packet_sabotage::shown(Some(bug))));
+    std::panic::set_hook(quiet);
+    for (bug, by, shown) in &table {
+        println!("{:<18} {shown:?}, must: {by:?}", format!("{bug:?}"));
+    }
+    assert!(sound.iter().all(|(_, frames)| *frames == 0), "without a bug: {sound:?}");
+    for (bug, must, shown) in table {
+        assert!(
+            shown.iter().any(|(by, frames)| *by == must && *frames > 0),
+            "{bug:?} is not seen by {must:?}: {shown:?}"
+        );
+    }
 }
 
 fn three_frames(cases: &[Case], without_frames: &[(Verdict, &str)], one_version: &[(Verdict, bool)]) {

@@ -12,7 +12,7 @@ use crate::ids::{Epoch, Generation, Locator, OwnerEpoch, SessionId, Slot, Transp
 use crate::limits::{LOCATORS_MAX, PATH_MTU_UNPROVEN, TRANSPORT_INDEX_MAX};
 use crate::secret::PublicKey;
 use crate::session::flap::Meter;
-use crate::session::{Path, Session};
+use crate::session::{Label, Path, Session};
 use crate::time::{Duration, Instant};
 use std::collections::BTreeMap;
 
@@ -93,8 +93,8 @@ pub(super) struct Attachment {
     pub(super) locators: BTreeMap<TransportIndex, Issued>,
     next_k: u32,
     pub(super) word: ActiveWord,
-    /// Addresses that answered a challenge, oldest first.
-    pub(super) validated: Vec<Path>,
+    /// Addresses that answered a challenge, oldest first, and what the client calls their transports.
+    pub(super) validated: Vec<(Path, Label)>,
     pub(super) pending: Option<Pending>,
     /// Where REBINDs of its session came from.
     pub(super) roam: Roam,
@@ -152,12 +152,12 @@ impl Attachment {
     }
 
     /// Remembers that this address answered a challenge.
-    pub(super) fn remember(&mut self, path: Path) {
-        self.validated.retain(|known| *known != path);
+    pub(super) fn remember(&mut self, path: Path, label: Label) {
+        self.validated.retain(|(known, _)| *known != path);
         if self.validated.len() == VALIDATED_MAX {
             self.validated.remove(0);
         }
-        self.validated.push(path);
+        self.validated.push((path, label));
     }
 
     /// Transport indexes to retire so that there is room for spare ones: the longest unused first, never

@@ -235,7 +235,7 @@ impl Engine {
         attachment.reject_after = stepped.core.reject_after();
         let peer = attachment.peer;
         if let Some(transport) = stepped.core.transport() {
-            attachment.remember(transport.path);
+            attachment.remember(transport.path, transport.label);
         }
         // An order to end it stands; what else waited went with the old keys.
         let old = self.table.delist(id);

@@ -157,7 +157,7 @@ impl Engine {
         let wrong = Refusal::new(RefusalKind::Invalid, Reason::PathUnvalidated);
         self.challenge.verify(&challenge, &cookie, self.now).map_err(|_| wrong)?;
         if let Some(attachment) = self.table.attachments.get_mut(&asked.came.slot) {
-            attachment.remember(transport.path);
+            attachment.remember(transport.path, transport.label);
         }
         Validated::answered(transport, transport.path)
     }
@@ -171,9 +171,9 @@ impl Engine {
         quoted_echo: u64,
     ) -> Result<Validated, Refusal> {
         let attachment = self.table.attachments.get(&slot);
-        let answered = attachment.and_then(|held| held.validated.iter().find(|known| **known == transport.path));
+        let answered = attachment.and_then(|held| held.validated.iter().find(|(known, _)| *known == transport.path));
         let unknown = Refusal::new(RefusalKind::Invalid, Reason::PathUnvalidated);
-        let answered: Path = *answered.ok_or(unknown)?;
+        let (answered, _) = *answered.ok_or(unknown)?;
         if quoted_echo == 0 {
             return Err(unknown);
         }

@@ -23,7 +23,8 @@ impl Engine {
                 pending => pending.is_some(),
             };
             let active = core.and_then(|core| core.transport()).map(binding);
-            Some((held.session, held.slot, Committed { generation: held.generation, pending, word: held.word, active }))
+            let (generation, word) = (held.generation, held.word);
+            Some((held.session, held.slot, Committed { generation, pending, word, active, owner: 0 }))
         })
     }
 }

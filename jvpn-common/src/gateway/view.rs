@@ -6,7 +6,7 @@ use super::Engine;
 use crate::ids::{SessionId, Slot};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
-use crate::session::{Path, Session, State};
+use crate::session::{Label, Path, Session, State};
 use crate::time::{Duration, Instant};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -74,8 +74,8 @@ pub struct SessionView<'a> {
     pub name: &'a str,
     /// Slot in the maps, if it is attached.
     pub slot: Option<Slot>,
-    /// Addresses that answered a challenge.
-    pub validated: &'a [Path],
+    /// Addresses that answered a challenge, oldest first, and what the client calls their transports.
+    pub validated: &'a [(Path, Label)],
     /// Reason of the last transition.
     pub reason: Option<Reason>,
     /// Inner addresses.

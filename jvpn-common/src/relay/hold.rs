@@ -5,8 +5,8 @@
 
 use super::frame::{Held, Way};
 use crate::abi::{ACTIVE_NONE, ActiveWord, Binding, SessionInfo, mapped};
-use crate::ids::{Generation, Incarnation, Locator, Slot, TransportIndex};
-use crate::mapop::MapOp;
+use crate::ids::{Generation, Incarnation, Locator, SessionId, Slot, TransportIndex};
+use crate::mapop::{Committed, MapOp};
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,14 +22,18 @@ struct Local {
     generation: Generation,
     held: Held,
     word: ActiveWord,
-    entries: [Option<Way>; 3],
+    entries: [Option<(Way, Binding)>; 3],
     /// It belongs to an earlier start of its owner, and is freed then.
     stale: Option<Instant>,
 }
 
 impl Local {
+    fn entry(&self, entry: u8) -> Option<(Way, Binding)> {
+        *self.entries.get(usize::from(entry).checked_sub(1)?)?
+    }
+
     fn named(&self, entry: u8) -> Option<Way> {
-        if entry == ACTIVE_NONE { None } else { *self.entries.get(usize::from(entry) - 1)? }
+        self.entry(entry).map(|(way, _)| way)
     }
 
     fn locators(&self) -> Vec<Locator> {
@@ -59,11 +63,16 @@ pub struct Change {
 }
 
 impl Change {
-    /// Whether something is held afterwards.
+    /// Whose session the slot holds afterwards: place of the owner in `OWNERS` + 1. `None`: it holds none.
     #[must_use]
-    pub const fn holds(&self) -> bool {
-        self.next.is_some()
+    pub fn owner(&self) -> Option<u32> {
+        self.next.as_ref().map(|_| owner_of(self.key))
     }
+}
+
+/// As `SESSIONS` names the owner of a slot.
+fn owner_of((owner, _): Key) -> u32 {
+    u32::from(owner) + 1
 }
 
 /// What every owner wants held.
@@ -71,7 +80,10 @@ impl Change {
 pub struct Hold {
     capacity: u32,
     locals: BTreeMap<Key, Local>,
-    used: BTreeSet<Slot>,
+    /// Slots below `fresh` that hold nothing.
+    free: BTreeSet<Slot>,
+    /// The first slot that never held anything.
+    fresh: u32,
     generation: u32,
     /// Per owner: its start, and the slots named since its stream began.
     owners: BTreeMap<u16, (Incarnation, Incarnation, BTreeSet<Slot>)>,
@@ -81,25 +93,40 @@ impl Hold {
     /// Nothing, with room for `capacity` slots. `generation`: below every one given out from now on.
     #[must_use]
     pub const fn new(capacity: u32, generation: u32) -> Self {
-        Self { capacity, locals: BTreeMap::new(), used: BTreeSet::new(), generation, owners: BTreeMap::new() }
+        Self { capacity, locals: BTreeMap::new(), free: BTreeSet::new(), fresh: 0, generation, owners: BTreeMap::new() }
     }
 
     /// Slots in use.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.used.len()
+        self.locals.len()
     }
 
     /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.used.is_empty()
+        self.locals.is_empty()
+    }
+
+    /// Whether no slot is left.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.unused().is_none()
     }
 
     /// Slots in use of one owner.
     #[must_use]
     pub fn of_owner(&self, owner: u16) -> usize {
         self.locals.range((owner, Slot(0))..=(owner, Slot(u32::MAX))).count()
+    }
+
+    /// What the maps must say of every slot in use, for whoever compares.
+    pub fn committed(&self) -> impl Iterator<Item = (SessionId, Slot, Committed)> + '_ {
+        self.locals.iter().map(|(&key, local)| {
+            let active = local.entry(local.word.active()).map(|(_, binding)| binding);
+            let (generation, pending, word) = (local.generation, local.held.pending, local.word);
+            (local.held.session, local.slot, Committed { generation, pending, word, active, owner: owner_of(key) })
+        })
     }
 
     /// Every transport that data leaves by, for whoever keeps the next hops.
@@ -122,7 +149,8 @@ impl Hold {
         let known = self.locals.get(&key);
         let same = known.filter(|local| {
             let old = &local.held;
-            old.generation == held.generation && old.session == held.session && old.keys == held.keys
+            let confirmed_stays = old.pending || !held.pending;
+            old.generation == held.generation && old.session == held.session && old.keys == held.keys && confirmed_stays
         });
         let (mut local, mut ops) = match same {
             Some(local) => (Local { stale: None, ..local.clone() }, Vec::new()),
@@ -149,7 +177,7 @@ impl Hold {
         let mut ops: Vec<MapOp> = known.map(|local| local.free().to_vec()).unwrap_or_default();
         let slot = match known {
             Some(local) => local.slot,
-            None => (0..self.capacity).map(Slot).find(|slot| !self.used.contains(slot))?,
+            None => self.unused()?,
         };
         let generation = Generation(self.generation).successor();
         ops.push(MapOp::Install {
@@ -169,6 +197,10 @@ impl Hold {
             stale: None,
         };
         Some((local, ops))
+    }
+
+    fn unused(&self) -> Option<Slot> {
+        self.free.first().copied().or_else(|| (self.fresh < self.capacity).then_some(Slot(self.fresh)))
     }
 
     /// What it takes to hold nothing of an owner's slot.
@@ -211,12 +243,14 @@ impl Hold {
         match next {
             Some(local) => {
                 self.generation = self.generation.max(local.generation.0);
-                self.used.insert(slot);
+                if !self.free.remove(&slot) && slot.0 == self.fresh {
+                    self.fresh += 1;
+                }
                 self.locals.insert(key, local);
             }
             None => {
-                self.used.remove(&slot);
                 self.locals.remove(&key);
+                self.free.insert(slot);
             }
         }
     }
@@ -263,7 +297,7 @@ fn steer(
                 drain_until: 0,
             };
             ops.push(MapOp::Binding { slot, entry, binding });
-            *local.entries.get_mut(usize::from(entry).checked_sub(1)?)? = Some(way);
+            *local.entries.get_mut(usize::from(entry).checked_sub(1)?)? = Some((way, binding));
             entry
         }
     };

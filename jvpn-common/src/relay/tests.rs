@@ -78,6 +78,18 @@ impl Maps {
         let word = *self.words.get(&slot)?;
         self.entries.get(&(slot, word.active())).copied()
     }
+
+    /// They are what a relay would compare them with.
+    fn agree(&self, hold: &Hold) {
+        let committed: BTreeMap<Slot, _> = hold.committed().map(|(_, slot, committed)| (slot, committed)).collect();
+        assert!(committed.keys().eq(self.words.keys()), "the slots in use");
+        for (slot, committed) in committed {
+            assert_eq!(
+                (committed.word, committed.active, committed.pending),
+                (self.words[&slot], self.active(slot), self.pending.contains(&slot))
+            );
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -162,6 +174,7 @@ impl Net {
                     for change in relay.hold.complete(0, self.now) {
                         relay.maps.apply(&change.ops);
                         relay.hold.keep(change);
+                        relay.maps.agree(&relay.hold);
                     }
                     continue;
                 }
@@ -170,6 +183,7 @@ impl Net {
             if let Some(change) = change {
                 relay.maps.apply(&change.ops);
                 relay.hold.keep(change);
+                relay.maps.agree(&relay.hold);
             }
             let ack = ToOwner::Ack { op, done: true };
             assert_eq!(ToOwner::from_bytes(&ack.to_bytes()), Some(ack));
@@ -392,6 +406,7 @@ fn what_a_new_stream_does_not_name_is_over_and_what_an_earlier_start_left_only_a
         for change in relay.hold.complete(0, Instant(5)) {
             relay.maps.apply(&change.ops);
             relay.hold.keep(change);
+            relay.maps.agree(&relay.hold);
         }
         assert_eq!(relay.maps.active(Slot(0)), None, "unbound at once");
         assert_eq!(relay.maps.locators.len(), if restarted { 6 } else { 0 });
@@ -404,9 +419,8 @@ fn what_a_new_stream_does_not_name_is_over_and_what_an_earlier_start_left_only_a
     }
 }
 
-#[test]
-fn a_relay_that_is_full_says_so_and_keeps_what_it_has() {
-    let held = |n: u8| Held {
+fn held(n: u8) -> Held {
+    Held {
         generation: Generation(1),
         session: SessionId([n; 16]),
         version: Version(1),
@@ -416,12 +430,61 @@ fn a_relay_that_is_full_says_so_and_keeps_what_it_has() {
         locators: vec![(TransportIndex(0), Locator(u64::from(n)))],
         active: None,
         draining: None,
-    };
+    }
+}
+
+#[test]
+fn a_relay_that_is_full_says_so_and_keeps_what_it_has() {
     let mut hold = Hold::new(1, 0);
     let change = hold.bind((0, Slot(1)), held(1), |_| None).unwrap();
+    assert!(!hold.is_full());
     hold.keep(change);
+    assert!(hold.is_full());
     assert!(hold.bind((1, Slot(1)), held(2), |_| None).is_none(), "another owner's slot of the same number");
     assert_eq!((hold.len(), hold.of_owner(0), hold.of_owner(1)), (1, 1, 0));
+}
+
+#[test]
+fn the_lowest_free_slot_is_taken_and_a_freed_one_before_a_new_one() {
+    let mut hold = Hold::new(3, 0);
+    let bind = |hold: &mut Hold, owner: u16, slot: u32| {
+        let change = hold.bind((owner, Slot(slot)), held(slot as u8), |_| None)?;
+        let at = change.slot;
+        assert_eq!(change.owner(), Some(u32::from(owner) + 1));
+        hold.keep(change);
+        Some(at.0)
+    };
+    let free = |hold: &mut Hold, owner: u16, slot: u32| {
+        let change = hold.unbind((owner, Slot(slot))).unwrap();
+        assert_eq!(change.owner(), None);
+        hold.keep(change);
+    };
+    assert_eq!([bind(&mut hold, 0, 9), bind(&mut hold, 1, 9), bind(&mut hold, 0, 8)], [Some(0), Some(1), Some(2)]);
+    assert_eq!(bind(&mut hold, 0, 7), None, "full");
+    free(&mut hold, 1, 9);
+    free(&mut hold, 0, 9);
+    assert_eq!((hold.len(), bind(&mut hold, 1, 6)), (1, Some(0)));
+    assert_eq!(bind(&mut hold, 1, 6), Some(0), "it has its slot");
+    assert!(hold.bind((1, Slot(5)), held(5), |_| None).is_some(), "what is not kept");
+    assert_eq!((bind(&mut hold, 1, 4), bind(&mut hold, 1, 3)), (Some(1), None), "takes no slot");
+}
+
+#[test]
+fn a_session_that_waits_for_its_confirmation_again_is_another_one_to_the_kernel() {
+    let mut hold = Hold::new(1, 0);
+    let bind = |hold: &mut Hold, pending| {
+        let change = hold.bind((0, Slot(1)), Held { pending, ..held(1) }, |_| None).unwrap();
+        let ops = change.ops.clone();
+        hold.keep(change);
+        let [(_, _, committed)] = hold.committed().collect::<Vec<_>>()[..] else { panic!("one slot") };
+        assert_eq!(committed.pending, pending);
+        (ops, committed.generation)
+    };
+    let (_, first) = bind(&mut hold, true);
+    let (ops, confirmed) = bind(&mut hold, false);
+    assert!(ops.contains(&MapOp::Confirm { slot: Slot(0) }) && confirmed == first);
+    let (ops, again) = bind(&mut hold, true);
+    assert!(ops.iter().any(|op| matches!(op, MapOp::Install { pending: true, .. })) && again != first);
 }
 
 #[test]

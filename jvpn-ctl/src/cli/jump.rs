@@ -38,10 +38,9 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
                 jumped.to
             ));
         }
-        let done = match (jumped.dry_run, jumped.state_version) {
-            (true, _) => "would jump".to_owned(),
-            (false, Some(version)) => format!("jumped (version {version})"),
-            (false, None) => "asked the client to jump".to_owned(),
+        let done = match jumped.state_version.filter(|_| !jumped.dry_run) {
+            None => "would jump".to_owned(),
+            Some(version) => format!("jumped (version {version})"),
         };
         let from = jumped.from.map(|from| format!(" from {from}")).unwrap_or_default();
         let took = jumped.took_ms.map(|took| format!(" in {took:.1} ms")).unwrap_or_default();

@@ -58,7 +58,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
     if args.dry_run {
         return done(context, &plan, &config, None);
     }
-    let wanted = crate::runtime::gateway::wanted(config.xdp);
+    let wanted = crate::runtime::wanted(config.xdp);
     let options = LoadOptions {
         interface: args.interface,
         program: config.program,

@@ -1,6 +1,6 @@
 //! Comparing a slot with what was committed, and making it that again.
 //!
-//! Owns what is compared: generation, active word, the binding it names. Must never leave a state in between
+//! Owns what is compared: generation, active word, the binding it names, whose session it is. Must never leave a state in between
 //! that two bindings could be read from, and never believe the maps over the engine.
 
 use super::plane::{Backing, Plane};
@@ -23,6 +23,7 @@ pub(super) fn differs(plane: &(impl DataPlane + ?Sized), slot: Slot, committed: 
         ("active word", shared.word(slot) != committed.word),
         ("generation", shared.generation(slot) != (committed.generation, flags(committed))),
         ("binding", entry != ACTIVE_NONE && named != wanted),
+        ("owner", shared.session_owner(slot) != committed.owner),
     ];
     differs.into_iter().find_map(|(what, differs)| differs.then_some(what))
 }
@@ -34,6 +35,7 @@ impl<B: Backing> Plane<B> {
         let word = committed.word;
         self.shared.set_word(slot, word.successor(ACTIVE_NONE, ACTIVE_NONE));
         self.shared.set_generation(slot, committed.generation, flags(committed));
+        self.shared.set_session_owner(slot, committed.owner);
         for entry in [word.draining(), word.active()].into_iter().filter(|&entry| entry != ACTIVE_NONE) {
             let before = Binding { drain_until: 0, ..self.shared.binding(slot, entry) };
             let binding = committed.active.filter(|_| entry == word.active()).unwrap_or(before);

@@ -5,6 +5,7 @@
 //! one executor ([`super::plane`]), except for counters and liveness.
 
 use super::region::Region;
+use super::relay::Ways;
 use super::ticks::Ticks;
 use jvpn_common::abi::{
     ActiveWord, BUCKET_LANES, BUCKET_SOURCES, Binding, CONFIG_WORDS, Config, HOP_WORDS, HOPS_MAX, INFO_WORDS,
@@ -138,6 +139,8 @@ pub struct Shared {
     counters: Mutex<Vec<Arc<Counters>>>,
     /// The configuration as it was last filled in.
     configured: Mutex<Option<Config>>,
+    /// `OWNERS` and `HOPS` as they were last written.
+    pub(super) ways: Mutex<Ways>,
 }
 
 impl fmt::Debug for Shared {
@@ -157,6 +160,7 @@ impl Shared {
             ticks,
             counters: Mutex::default(),
             configured: Mutex::default(),
+            ways: Mutex::default(),
         }
     }
 

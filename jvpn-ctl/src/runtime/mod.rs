@@ -10,14 +10,23 @@ pub mod entropy;
 mod events;
 pub mod firewall;
 pub mod gateway;
+mod interfaces;
+mod node;
+mod reconcile;
 pub mod relay;
 pub mod stop;
 mod stream;
 mod sys;
 mod trailers;
 
+pub use node::wanted;
+
 use crate::tunnel::Counters;
+use jvpn_common::time::Duration;
 use std::collections::BTreeMap;
+
+/// How long an operator waits for a jump.
+const JUMP_MAX: Duration = Duration::from_secs(5);
 
 /// What a worker dropped so far, by name; never is left out.
 fn drops(counters: &Counters) -> BTreeMap<String, u64> {

@@ -112,7 +112,7 @@ impl Maps {
     pub(super) fn holds(&self, slot: Slot) -> Committed {
         let Entry { generation, pending, word, .. } = self.slots[&slot];
         let active = self.slots[&slot].bindings.get(&word.active()).copied();
-        Committed { generation, pending, word, active }
+        Committed { generation, pending, word, active, owner: 0 }
     }
 
     /// Where inbound still drains from.

@@ -6,17 +6,14 @@ use super::Client;
 use crate::api::model::{Candidate, Jumped, PathView, Problem, Session, Status, Terminated, Transport};
 use crate::api::{Refused, Reply, Request};
 use crate::config::Role;
-use crate::runtime::clock;
+use crate::runtime::{JUMP_MAX, clock};
 use jvpn_common::client::command::{Input, PathClass};
 use jvpn_common::client::view::{PathState, PathView as Seen, Phase, View};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
 use jvpn_common::session::{Label, Policy, State};
-use jvpn_common::time::{Duration, Instant};
+use jvpn_common::time::Instant;
 use std::sync::atomic::Ordering::Relaxed;
-
-/// How long an operator waits for a jump.
-const JUMP_MAX: Duration = Duration::from_secs(5);
 
 /// A jump somebody waits for.
 pub(super) struct PendingJump {

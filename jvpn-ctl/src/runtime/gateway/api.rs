@@ -3,7 +3,8 @@
 //! Owns the translation into the API's forms. Must never change a session but through the engine.
 
 use super::Gateway;
-use crate::api::model::{Candidate, Jumped, PathView, Problem, Reloaded, Session, Status, Terminated, Transport};
+use super::jump::Wish;
+use crate::api::model::{Candidate, PathView, Problem, Reloaded, Session, Status, Terminated, Transport};
 use crate::api::{Caller, Refused, Request};
 use crate::config::{Role, XdpMode};
 use crate::runtime::clock;
@@ -11,7 +12,6 @@ use jvpn_common::gateway::SessionView;
 use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
-use jvpn_common::session::Label;
 use jvpn_common::verdict::{Class, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,9 +22,7 @@ impl Gateway {
             Request::Status(reply) => drop(reply.send(self.status())),
             Request::Sessions(reply) => drop(reply.send(self.session_list())),
             Request::Paths(reply) => drop(reply.send(self.path_list())),
-            Request::Jump { session, to, dry_run, by, reply } => {
-                drop(reply.send(self.jump(session, &to, dry_run, by)));
-            }
+            Request::Jump { session, to, dry_run, by, reply } => self.jump(Wish { session, to, dry_run, by }, reply),
             Request::Terminate { session, dry_run, by, reply } => {
                 drop(reply.send(self.terminate(session, dry_run, by)));
             }
@@ -115,9 +113,9 @@ impl Gateway {
             since: clock::text(transport.since),
         });
         let active = core.transport().map(|transport| transport.path);
-        let candidates = view.validated.iter().filter(|path| Some(**path) != active);
-        let candidates = candidates.map(|path| Candidate {
-            name: String::new(),
+        let candidates = view.validated.iter().filter(|(path, _)| Some(*path) != active);
+        let candidates = candidates.map(|(path, label)| Candidate {
+            name: label.to_string(),
             remote: path.remote().to_string(),
             validated: true,
         });
@@ -163,39 +161,6 @@ impl Gateway {
             });
         }
         paths
-    }
-
-    fn jump(&mut self, session: Option<SessionId>, to: &str, dry_run: bool, by: Caller) -> Result<Jumped, Refused> {
-        let (first, second) = {
-            let mut all = self.engine.sessions().map(|(id, _)| id);
-            (all.next(), all.next())
-        };
-        let id = match (session, first, second) {
-            (Some(id), ..) | (None, Some(id), None) => id,
-            (None, None, _) => return Err(Refused::NotFound("there is no session".to_owned())),
-            (None, Some(_), Some(_)) => {
-                return Err(Refused::NotFound(
-                    "there are several sessions: name one by the start of its id".to_owned(),
-                ));
-            }
-        };
-        let (from, bound) = {
-            let found = self.engine.sessions().find(|(known, _)| *known == id);
-            let (_, view) = found.ok_or_else(|| Refused::NotFound(format!("no session {id}")))?;
-            (view.core.transport().map(|transport| transport.label.to_string()), view.core.is_bound())
-        };
-        if !bound {
-            return Err(Refused::Denied {
-                reason: Reason::TransportSwitchDenied,
-                detail: Some(Reason::NoValidCandidate),
-                text: "the session has no transport; its client is asked nothing".to_owned(),
-            });
-        }
-        if !dry_run {
-            tracing::info!(session = %id, to, by = %by, "asking the client to jump");
-            self.input(Input::Order(Order::Jump { session: id, label: Label::new(to) }));
-        }
-        Ok(Jumped { session_id: id.to_string(), from, to: to.to_owned(), state_version: None, took_ms: None, dry_run })
     }
 
     fn terminate(&mut self, id: SessionId, dry_run: bool, by: Caller) -> Result<Terminated, Refused> {

@@ -11,9 +11,8 @@
 mod api;
 mod commit;
 mod compute;
-mod interfaces;
+mod jump;
 mod keeper;
-mod reconcile;
 mod relays;
 mod restore;
 mod role;
@@ -23,27 +22,26 @@ mod sockets;
 mod start;
 mod watch;
 
-pub(super) use interfaces::{Interfaces, Way as InterfacesWay};
-pub(super) use start::socket as socket_of;
-pub use start::wanted;
-
 use crate::api::Request;
 use crate::audit::Audit;
 use crate::config::{GatewayConfig, Paths};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
+use crate::runtime::interfaces::Interfaces;
+use crate::runtime::node::Detach;
+use crate::runtime::reconcile::Reconcile;
 use crate::runtime::stop::Stop;
 use crate::runtime::sys;
 use crate::tunnel::{Counters, FromWorker, Inbox, WorkerHandle};
 use anyhow::{Context, Result};
 use commit::Executor;
 use compute::Compute;
+use jump::PendingJump;
 use jvpn_common::gateway::Engine;
 use jvpn_common::gateway::command::{Command, Input, Order};
 use jvpn_common::ids::{Incarnation, OwnerEpoch};
 use jvpn_common::limits::ALIVE_EVERY;
 use jvpn_common::time::Instant;
-use reconcile::Reconcile;
 use relays::Relays;
 use sockets::GoneSockets;
 use std::os::fd::{AsFd, AsRawFd};
@@ -74,9 +72,10 @@ struct Gateway {
     counters: Arc<Counters>,
     watch: Watch,
     reconcile: Reconcile,
+    jumps: Vec<PendingJump>,
     /// Detaches at the end, if that was asked for.
     #[expect(dead_code, reason = "held for its drop")]
-    detach: Option<start::Detach>,
+    detach: Option<Detach>,
     paths: Paths,
     incarnation: Incarnation,
     owner_epoch: OwnerEpoch,
@@ -106,6 +105,7 @@ impl Gateway {
         let mut stop = Stop::new()?;
         loop {
             self.carry_out();
+            self.answer_jumps();
             alarm.set(self.wakeup())?;
             tokio::select! {
                 biased;
@@ -140,12 +140,13 @@ impl Gateway {
                 biased;
                 event = self.relays.event() => self.relay_event(event),
                 _ = lease.tick() => self.lease_to_relays(),
-                () = &mut patience => break,
                 ready = bell.readable() => self.drain_ready(ready?, &inbox),
+                // Before the end of the wait: on a machine that stood still for all of it a second copy leaves yet.
                 fired = alarm.fired() => {
                     fired?;
                     self.fire();
                 }
+                () = &mut patience => break,
             }
         }
         self.executor.plane.shared().set_alive(0, Duration::ZERO);

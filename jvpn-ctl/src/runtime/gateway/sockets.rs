@@ -5,22 +5,20 @@
 
 use super::Gateway;
 use super::role::{SOCKET_V4, SOCKET_V6};
-use super::start::socket;
 use crate::api::model::Problem;
 use crate::runtime::clock;
+use crate::runtime::node::{ANY, socket};
 use crate::runtime::trailers::{Trailers, Vouched};
 use crate::tunnel::{self, UdpPort};
 use jvpn_common::gateway::command::{Datagram, Hop, Origin};
 use jvpn_common::ids::RelayId;
 use jvpn_common::time::{Duration, Instant};
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// How long after a failure opening is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// The wildcard addresses.
-pub(super) const ANY: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 
 /// Sockets of both families, to send control on.
 #[derive(Clone, Debug, Default)]

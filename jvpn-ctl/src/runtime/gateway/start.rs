@@ -5,59 +5,35 @@
 
 use super::commit::Executor;
 use super::compute::Compute;
-use super::interfaces::{Interfaces, Way};
 use super::keeper::Keeper;
-use super::reconcile::Reconcile;
 use super::relays::Relays;
 use super::restore::Known;
 use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
 use super::sessions::Sessions;
-use super::sockets::{ANY, GoneSockets, Sockets};
-use super::watch::Watch;
+use super::sockets::{GoneSockets, Sockets};
+use super::watch::{LOOK_EVERY, Watch};
 use super::{Gateway, setup};
 use crate::api;
 use crate::audit::{self, Audit};
-use crate::config::{GatewayConfig, Paths, XdpMode};
-use crate::dataplane::attach::{self, Program, Wanted};
-use crate::dataplane::kernel::Kernel;
-use crate::dataplane::pins::Pins;
-use crate::dataplane::{self, DataPlane, Settings, WorkerTables};
+use crate::config::{GatewayConfig, Paths};
+use crate::dataplane::WorkerTables;
+use crate::dataplane::attach::Program;
 use crate::runtime::clock;
 use crate::runtime::entropy::System;
 use crate::runtime::firewall::{self, Firewall};
+use crate::runtime::node::Node;
+use crate::runtime::reconcile::Reconcile;
 use crate::store::Store;
 use crate::tunnel::{
-    Counters, ToController, Tun, TunOptions, TunnelAddresses, UdpOptions, UdpPort, Worker, WorkerHandle, WorkerOptions,
-    to_controller,
+    Counters, ToController, Tun, TunOptions, TunnelAddresses, Worker, WorkerHandle, WorkerOptions, to_controller,
 };
 use anyhow::{Context, Result};
-use jvpn_common::abi::ROLE_GATEWAY;
-use jvpn_common::crypto::Entropy;
 use jvpn_common::gateway::Engine;
-use jvpn_common::ids::{Incarnation, OwnerEpoch};
 use jvpn_common::mapop::MapOp;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::oneshot;
-
-/// Message 1 a second the kernel lets through from one bucket of sources, and from all on one processor.
-const HANDSHAKE_RATE: u32 = 100;
-const HANDSHAKE_TOTAL_RATE: u32 = 20_000;
-
-/// Detaches the kernel program when dropped (`--detach-on-exit`).
-#[derive(Debug)]
-pub(super) struct Detach(Vec<String>, Paths);
-
-impl Drop for Detach {
-    fn drop(&mut self) {
-        for interface in &self.0 {
-            if let Err(error) = attach::unload(interface, &Pins::below(&self.1.pin_root)) {
-                tracing::warn!(%error, interface, "could not detach");
-            }
-        }
-    }
-}
 
 /// Starts a gateway and runs it to its end.
 pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: bool) -> Result<()> {
@@ -73,10 +49,12 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let tun = Tun::open(&TunOptions { name, mtu, addresses }).await?;
     firewall::enable_forwarding()?;
     let _firewall = Firewall::apply(&config.tun, &config.addresses, config.masquerade)?;
-    let sockets = sockets(config.listen)?;
+    let node = node(&config, &paths);
+    let (v4, v6) = node.sockets()?;
+    let sockets = Sockets { v4: Some(v4), v6, trailers: Arc::default() };
     // From here on clients are told to resume: what they send waits in the sockets until the worker reads.
-    let (mut plane, interfaces) = plane(&config, &paths)?;
-    plane.configure(&settings(&config, incarnation, owner_epoch));
+    let (mut plane, interfaces) = node.plane()?;
+    plane.configure(&node.settings(incarnation, owner_epoch));
     let adopted = plane.adopt()?;
     let (boot_id, keeper) = keeper(&store, policies)?;
     let known = Known {
@@ -91,8 +69,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     orphans.iter().try_for_each(|orphan| plane.apply(&MapOp::Free { slot: orphan.slot }).map(drop))?;
     let (sender, inbox) = to_controller()?;
     let sessions = Sessions::default();
-    let attached = !interfaces.is_empty();
-    let tables = WorkerTables::new(Arc::clone(plane.shared()), clock::boot, !attached, 0);
+    let tables = WorkerTables::new(Arc::clone(plane.shared()), clock::boot, interfaces.is_empty(), 0);
     let role = GatewayRole::new(tables, sessions.shared(), 0);
     let (worker, counters, ended) = worker(&config, role, tun, sender, &sockets)?;
     let mut engine = Engine::new(engine_config, Box::new(System), clock::boot());
@@ -106,7 +83,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         started: clock::text(clock::boot()),
         worker: worker.clone(),
         gone: GoneSockets::default(),
-        detach: detach_on_exit.then(|| Detach(config.interfaces.clone(), paths.clone())),
+        detach: detach_on_exit.then(|| node.detach()),
         config,
         paths,
         incarnation,
@@ -118,7 +95,8 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         relays,
         counters,
         watch: Watch::default(),
-        reconcile: Reconcile::default(),
+        reconcile: Reconcile::every(LOOK_EVERY),
+        jumps: Vec::new(),
     };
     tracing::info!(name = gateway.config.name, port = gateway.config.listen, incarnation = incarnation.0, "serving");
     let result = gateway.run(inbox, asked, ended).await;
@@ -129,21 +107,9 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     result
 }
 
-/// What the kernel program and the workers are told.
-fn settings(config: &GatewayConfig, incarnation: Incarnation, owner_epoch: OwnerEpoch) -> Settings {
-    let mut seed = [0; 16];
-    System.fill(&mut seed);
-    let seed = u128::from_le_bytes(seed);
-    Settings {
-        role: ROLE_GATEWAY,
-        port: config.listen,
-        incarnation,
-        owner_epoch,
-        workers: 1,
-        bucket_seed: [seed as u64, (seed >> 64) as u64],
-        handshake_rate: HANDSHAKE_RATE,
-        handshake_total_rate: HANDSHAKE_TOTAL_RATE,
-    }
+fn node<'a>(config: &'a GatewayConfig, paths: &'a Paths) -> Node<'a> {
+    let GatewayConfig { listen: port, interfaces, xdp, max_sessions, .. } = config;
+    Node { program: Program::Gateway, port: *port, interfaces, xdp: *xdp, max_sessions: *max_sessions, paths }
 }
 
 fn keeper(
@@ -153,51 +119,6 @@ fn keeper(
     let boot_id = clock::boot_id().context("/proc is needed")?;
     let keeper = Keeper::start(Arc::clone(store), boot_id.clone(), policies)?;
     Ok((boot_id, keeper))
-}
-
-/// The maps, and the kernel program on every configured interface that does not have it yet.
-fn plane(config: &GatewayConfig, paths: &Paths) -> Result<(Box<dyn DataPlane>, Interfaces)> {
-    let pins = Pins::below(&paths.pin_root);
-    let wanted = wanted(config.xdp);
-    let way = Way { program: Program::Gateway, max_sessions: config.max_sessions, pins: pins.clone(), wanted };
-    if config.xdp == XdpMode::Off {
-        if dataplane::object().is_none() {
-            tracing::warn!("built without the kernel program: maps are in this process's memory, bpftool sees none");
-            return Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Interfaces::none(way)));
-        }
-        attach::make_maps(&pins, config.max_sessions)?;
-        return Ok((Box::new(Kernel::open(&pins)?), Interfaces::none(way).hold()?));
-    }
-    let interfaces = Interfaces::attach(&config.interfaces, way)?.hold()?;
-    Ok((Box::new(Kernel::open(&pins)?), interfaces))
-}
-
-/// Which mode a configuration allows.
-#[must_use]
-pub fn wanted(mode: XdpMode) -> Wanted {
-    match mode {
-        XdpMode::Native => Wanted::Native,
-        XdpMode::Generic => Wanted::Generic,
-        XdpMode::Auto | XdpMode::Off => Wanted::Either,
-    }
-}
-
-/// The socket of one family.
-pub(crate) fn socket(any: IpAddr, port: u16) -> std::io::Result<UdpPort> {
-    UdpPort::open(&UdpOptions::new(SocketAddr::new(any, port)))
-}
-
-fn sockets(port: u16) -> Result<Sockets> {
-    let [v4, v6] = ANY;
-    let v4 = socket(v4, port).map(Arc::new).with_context(|| format!("UDP port {port}"))?;
-    let v6 = match socket(v6, port) {
-        Ok(socket) => Some(Arc::new(socket)),
-        Err(error) => {
-            tracing::warn!(%error, port, "no IPv6 socket; clients reach this gateway over IPv4 only");
-            None
-        }
-    };
-    Ok(Sockets { v4: Some(v4), v6, trailers: Arc::default() })
 }
 
 fn worker(

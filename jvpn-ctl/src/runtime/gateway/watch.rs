@@ -1,15 +1,18 @@
-//! What the controller looks at by itself: the worker's counters.
+//! What the controller looks at by itself: the worker's counters, and whether maps and programs are what it made of them.
 //!
-//! Owns the memory of what was counted last, so that the engine hears differences and each cause once. Must never
-//! decide what a difference means.
+//! Owns the memory of what was counted last, so that the engine hears differences and each cause once, and which finding
+//! goes to the engine and which straight into the record. Must never decide what a difference means.
 
 use super::Gateway;
 use super::sessions::Entry;
-use crate::dataplane::DataPlane;
+use crate::dataplane::{DataPlane, Tampered};
+use crate::runtime::reconcile::{Found, compare};
 use crate::runtime::{clock, events};
 use crate::store::has_room;
+use jvpn_common::event::Record;
 use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::{Epoch, Generation, SessionId, Slot};
+use jvpn_common::mapop::Committed;
 use jvpn_common::reason::Reason;
 use jvpn_common::time::Instant;
 use std::collections::BTreeMap;
@@ -114,6 +117,55 @@ impl Gateway {
                 Ok(()) => tracing::info!("the record goes on; a GAP names what was lost"),
                 Err(error) => tracing::debug!(%error, "the record cannot be written yet"),
             }
+        }
+    }
+
+    /// Compares maps, pins and programs with what was made of them; what differed is put back by now.
+    fn reconcile(&mut self, now: Instant) {
+        self.carry_out();
+        let Found { slots, node, due } = self.reconcile.look(&mut *self.executor.plane, &mut self.interfaces, now);
+        self.tampered(&slots);
+        for what in node {
+            self.found(what);
+        }
+        let rest = self.reconcile.rest(&self.config.name, now);
+        self.record_all(rest);
+        if !due {
+            return;
+        }
+        // What waits to be carried out is not committed yet.
+        self.carry_out();
+        let (relays, gateways) = (&self.relays, self.engine.gateways());
+        let local = |binding| relays.local_binding(binding, gateways);
+        let committed = self.engine.committed().map(|(session, slot, committed)| {
+            (session, slot, Committed { active: committed.active.map(local), ..committed })
+        });
+        for (session, what) in compare(&mut *self.executor.plane, committed) {
+            self.suspect(session, Reason::SecMapTampered, 1, what);
+        }
+    }
+
+    /// Records what was changed, each for the session it belongs to, if there is one.
+    fn tampered(&mut self, found: &[Tampered]) {
+        for Tampered { slot, what } in found {
+            tracing::warn!(?slot, what, "a map holds what nobody wrote; it is put back");
+            let session = |slot: Slot| self.executor.sessions.entry(slot).map(|entry| entry.data.id());
+            match slot.and_then(session) {
+                Some(session) => self.suspect(session, Reason::SecMapTampered, 1, what),
+                None => self.found((*what).to_owned()),
+            }
+        }
+    }
+
+    /// Something that was done to this gateway and not to one session.
+    fn found(&mut self, what: String) {
+        let record = self.reconcile.found(&self.config.name, (None, what), 1, clock::boot());
+        self.record_all(record.into_iter().collect());
+    }
+
+    fn record_all(&mut self, records: Vec<Record>) {
+        if let Err(error) = self.executor.record(records) {
+            self.executor.complain(&error, "a record could not be written");
         }
     }
 

@@ -57,6 +57,15 @@ impl Relay {
                 ),
             });
         }
+        if self.hold.is_full() {
+            problems.push(Problem {
+                problem: format!(
+                    "all {} sessions there is room for are held; owners are refused more",
+                    self.hold.len()
+                ),
+                fix: "stop the relay, jvpn-ctl unload each interface, raise max_sessions, start it again".to_owned(),
+            });
+        }
         if self.config.xdp == XdpMode::Auto {
             for xdp in self.interfaces.xdp().filter(|xdp| xdp.mode == "generic") {
                 problems.push(Problem {

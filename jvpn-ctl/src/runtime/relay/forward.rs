@@ -6,10 +6,8 @@
 
 use super::Relay;
 use crate::dataplane::WorkerTables;
-use crate::runtime::gateway::socket_of;
 use crate::runtime::trailers::Vouched;
 use crate::tunnel::{Received, UdpPort};
-use anyhow::{Context as _, Result};
 use jvpn_common::abi::mapped;
 use jvpn_common::crypto::cookie::MacKeys;
 use jvpn_common::ids::Slot;
@@ -41,21 +39,9 @@ pub(super) struct Forward {
 }
 
 impl Forward {
-    /// Opens a socket of each family.
-    ///
-    /// # Errors
-    /// When the port is taken.
-    pub(super) fn open(port: u16) -> Result<Self> {
-        let v4 = socket_of(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port).with_context(|| format!("UDP port {port}"))?;
-        let v6 = match socket_of(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port) {
-            Ok(socket) => Some(Arc::new(socket)),
-            Err(error) => {
-                tracing::warn!(%error, port, "no IPv6 socket; clients reach this relay over IPv4 only");
-                None
-            }
-        };
-        let buffer = vec![0; BATCH_BYTES];
-        Ok(Self { v4: Arc::new(v4), v6, port, buffer, passed: 0, refused: 0, unsent: 0 })
+    /// Over a socket of each family.
+    pub(super) fn new((v4, v6): (Arc<UdpPort>, Option<Arc<UdpPort>>), port: u16) -> Self {
+        Self { v4, v6, port, buffer: vec![0; BATCH_BYTES], passed: 0, refused: 0, unsent: 0 }
     }
 
     pub(super) fn v4(&self) -> &UdpPort {

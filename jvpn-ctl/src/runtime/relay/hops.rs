@@ -146,11 +146,17 @@ impl Hops {
         self.ways.get(&number).and_then(|way| way.written).map_or(0, |hop| hop.mtu)
     }
 
-    /// Forgets trips nobody makes any more.
-    pub(super) fn keep(&mut self, used: &BTreeSet<Trip>) {
+    /// Forgets trips nobody makes any more, in the map too: whoever compares expects nothing of what is not used.
+    pub(super) fn keep(&mut self, used: &BTreeSet<Trip>, shared: &Shared) {
         self.trips.retain(|trip, _| used.contains(trip));
         let numbers: BTreeSet<u16> = self.trips.values().copied().collect();
-        self.ways.retain(|number, _| numbers.contains(number));
+        self.ways.retain(|number, _| {
+            let used = numbers.contains(number);
+            if !used {
+                shared.set_hop(*number, &Hop::default());
+            }
+            used
+        });
     }
 
     /// Looks at every way again.

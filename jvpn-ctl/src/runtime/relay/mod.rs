@@ -18,14 +18,13 @@ mod owners;
 use crate::api::{self as pages, Request};
 use crate::audit::Audit;
 use crate::config::{Paths, RelayConfig};
-use crate::dataplane::attach::{self, Program};
-use crate::dataplane::kernel::Kernel;
-use crate::dataplane::pins::Pins;
-use crate::dataplane::{self, DataPlane, Settings, WorkerTables};
+use crate::dataplane::attach::Program;
+use crate::dataplane::{DataPlane, Tampered, WorkerTables};
 use crate::runtime::clock;
-use crate::runtime::entropy::System;
 use crate::runtime::events;
-use crate::runtime::gateway::{Interfaces, InterfacesWay, wanted};
+use crate::runtime::interfaces::Interfaces;
+use crate::runtime::node::{Detach, Node};
+use crate::runtime::reconcile::{Found, Reconcile, compare};
 use crate::runtime::stop::Stop;
 use crate::runtime::sys;
 use crate::runtime::trailers::{Trailers, Way as Side};
@@ -34,15 +33,14 @@ use anyhow::Result;
 use forward::Forward;
 use hops::{Hops, Trip};
 use jvpn_common::abi::{Owner, OwnerEndpoint, mapped};
-use jvpn_common::crypto::Entropy as _;
 use jvpn_common::crypto::trailer::{TrailerOpener, TrailerSealer};
-use jvpn_common::ids::{Incarnation, OwnerEpoch, Slot};
+use jvpn_common::ids::{Incarnation, OwnerEpoch, SessionId, Slot};
 use jvpn_common::limits::ALIVE_FOR;
 use jvpn_common::mapop::MapOp;
 use jvpn_common::relay::{Change, Held, Hold, ToOwner, ToRelay, Welcome};
 use jvpn_common::secret::PrivateKey;
 use owners::Event;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,10 +50,6 @@ use tokio::sync::mpsc;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Route and neighbour events come in bursts; packets take the slower way meanwhile, not a wrong one.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Message 1 a second the kernel lets through from one bucket of sources, and from all on one processor.
-const HANDSHAKE_RATE: u32 = 100;
-const HANDSHAKE_TOTAL_RATE: u32 = 20_000;
-
 /// An owner and what is known of it.
 #[derive(Debug)]
 struct OwnerState {
@@ -63,8 +57,6 @@ struct OwnerState {
     say: Option<mpsc::Sender<Vec<u8>>>,
     /// Why there is no stream.
     why: String,
-    /// Its current start.
-    identity: Option<(Incarnation, OwnerEpoch)>,
 }
 
 /// A running relay.
@@ -78,6 +70,11 @@ struct Relay {
     trailers: Arc<Trailers<u16>>,
     forward: Forward,
     tables: WorkerTables,
+    audit: Audit,
+    reconcile: Reconcile,
+    /// Detaches at the end, if that was asked for.
+    #[expect(dead_code, reason = "held for its drop")]
+    detach: Option<Detach>,
     started: String,
     _lock: DirLock,
 }
@@ -95,101 +92,56 @@ async fn start(config: RelayConfig, paths: Paths, detach_on_exit: bool) -> Resul
     let key = Arc::new(config.key()?);
     let lock = DirLock::take(&paths.state_dir)?;
     let (audit, _) = Audit::open(&paths.state_dir)?;
-    let forward = Forward::open(config.listen)?;
-    let (mut plane, interfaces) = plane(&config, &paths)?;
+    let RelayConfig { listen: port, interfaces, xdp, max_sessions, .. } = &config;
+    let (port, xdp, max_sessions) = (*port, *xdp, *max_sessions);
+    let node = Node { program: Program::Relay, port, interfaces, xdp, max_sessions, paths: &paths };
+    let forward = Forward::new(node.sockets()?, port);
+    let (mut plane, interfaces) = node.plane()?;
     // What an earlier process held is told anew by the owners; until then nothing is forwarded.
     let mut generation = 0;
     for left in plane.adopt()? {
         generation = generation.max(left.generation.0);
         plane.apply(&MapOp::Free { slot: left.slot })?;
     }
-    plane.configure(&settings(&config));
+    // Which start of it this is, and of which owner, a relay says of its owners only.
+    plane.configure(&node.settings(Incarnation(0), OwnerEpoch(0)));
     let socket = pages::Socket::bind(&paths.socket)?;
     let (requests, asked) = mpsc::channel(pages::REQUESTS_MAX);
     let served = tokio::task::spawn_local(pages::serve(socket, pages::Handle { requests, feed: audit.feed() }));
-    let (tell, events) = mpsc::channel(2 * config.max_sessions as usize + 1_024);
-    let hops = Hops::start()?;
+    let (tell, events) = mpsc::channel(2 * max_sessions as usize + 1_024);
     let tables = forward::tables(plane.shared(), !interfaces.is_empty());
-    let hold = Hold::new(config.max_sessions, generation);
     let owners = config.owners.iter().cloned();
-    let owners =
-        owners.map(|peer| OwnerState { peer, say: None, why: "not called yet".into(), identity: None }).collect();
-    let (interfaces_names, pin_root) = (config.interfaces.clone(), paths.pin_root.clone());
     let mut relay = Relay {
+        detach: detach_on_exit.then(|| node.detach()),
+        hold: Hold::new(max_sessions, generation),
+        owners: owners.map(|peer| OwnerState { peer, say: None, why: "not called yet".into() }).collect(),
         config,
         plane,
         interfaces,
-        hold,
-        hops,
-        owners,
+        hops: Hops::start()?,
         trailers: Arc::default(),
         forward,
         tables,
+        audit,
+        reconcile: Reconcile::every(LOOK_EVERY),
         started: clock::text(clock::boot()),
         _lock: lock,
     };
-    let calls = relay.call_owners(&key, &tell).await;
-    tracing::info!(name = relay.config.name, port = relay.config.listen, owners = relay.owners.len(), "relaying");
+    let calls = relay.call_owners(&key, &tell);
+    tracing::info!(name = relay.config.name, port, owners = relay.owners.len(), "relaying");
     let result = relay.run(events, asked).await;
     calls.iter().for_each(tokio::task::JoinHandle::abort);
     served.abort();
-    if detach_on_exit {
-        for interface in &interfaces_names {
-            if let Err(error) = attach::unload(interface, &Pins::below(&pin_root)) {
-                tracing::warn!(%error, interface, "could not detach");
-            }
-        }
-    }
     result
 }
 
-fn settings(config: &RelayConfig) -> Settings {
-    let mut seed = [0; 16];
-    System.fill(&mut seed);
-    let seed = u128::from_le_bytes(seed);
-    Settings {
-        port: config.listen,
-        role: jvpn_common::abi::ROLE_RELAY,
-        incarnation: Incarnation(0),
-        owner_epoch: OwnerEpoch(0),
-        workers: 1,
-        bucket_seed: [seed as u64, (seed >> 64) as u64],
-        handshake_rate: HANDSHAKE_RATE,
-        handshake_total_rate: HANDSHAKE_TOTAL_RATE,
-    }
-}
-
-fn plane(config: &RelayConfig, paths: &Paths) -> Result<(Box<dyn DataPlane>, Interfaces)> {
-    let pins = Pins::below(&paths.pin_root);
-    let way = InterfacesWay {
-        max_sessions: config.max_sessions,
-        pins: pins.clone(),
-        wanted: wanted(config.xdp),
-        program: Program::Relay,
-    };
-    if config.xdp == crate::config::XdpMode::Off {
-        if dataplane::object().is_none() {
-            return Ok((Box::new(dataplane::memory::Memory::new(config.max_sessions)), Interfaces::none(way)));
-        }
-        attach::make_maps(&pins, config.max_sessions)?;
-        return Ok((Box::new(Kernel::open(&pins)?), Interfaces::none(way).hold()?));
-    }
-    let interfaces = Interfaces::attach(&config.interfaces, way)?.hold()?;
-    Ok((Box::new(Kernel::open(&pins)?), interfaces))
-}
-
 impl Relay {
-    async fn call_owners(
-        &mut self,
-        key: &Arc<PrivateKey>,
-        tell: &mpsc::Sender<Event>,
-    ) -> Vec<tokio::task::JoinHandle<()>> {
-        let mut calls = Vec::new();
-        for (owner, state) in (0_u16..).zip(&self.owners) {
+    fn call_owners(&self, key: &Arc<PrivateKey>, tell: &mpsc::Sender<Event>) -> Vec<tokio::task::JoinHandle<()>> {
+        let call = |(owner, state): (u16, &OwnerState)| {
             let (peer, key, tell) = (state.peer.clone(), Arc::clone(key), tell.clone());
-            calls.push(tokio::task::spawn_local(owners::call(owner, peer, key, tell)));
-        }
-        calls
+            tokio::task::spawn_local(owners::call(owner, peer, key, tell))
+        };
+        (0_u16..).zip(&self.owners).map(call).collect()
     }
 
     async fn run(&mut self, mut events: mpsc::Receiver<Event>, mut asked: mpsc::Receiver<Request>) -> Result<()> {
@@ -259,12 +211,12 @@ impl Relay {
                 self.say(owner, &ToOwner::Ack { op, done });
             }
             ToRelay::Unbind { op, slot } => {
-                let done = self.hold.unbind((owner, slot)).is_none_or(|change| self.apply(change, owner));
+                let done = self.hold.unbind((owner, slot)).is_none_or(|change| self.apply(change));
                 self.say(owner, &ToOwner::Ack { op, done });
             }
             ToRelay::Complete => {
                 for change in self.hold.complete(owner, clock::boot()) {
-                    self.apply(change, owner);
+                    self.apply(change);
                 }
             }
             ToRelay::Lease { within } => {
@@ -282,9 +234,8 @@ impl Relay {
     }
 
     async fn welcome(&mut self, owner: u16, welcome: Welcome) {
-        let Some(state) = self.owners.get_mut(usize::from(owner)) else { return };
+        let Some(state) = self.owners.get(usize::from(owner)) else { return };
         let address = state.peer.address;
-        state.identity = Some((welcome.incarnation, welcome.owner_epoch));
         self.hold.begin(owner, welcome.incarnation);
         let side = Side { address, own: self.hops.own_address(address.ip()).await.ok() };
         self.trailers.open(owner, side, TrailerSealer::new(welcome.up), TrailerOpener::new(welcome.down));
@@ -315,21 +266,25 @@ impl Relay {
         let hops = &self.hops;
         let number = |way: &jvpn_common::relay::Way| hops.number(Trip { source: way.local.ip(), to: way.client.ip() });
         match self.hold.bind((owner, slot), held, number) {
-            Some(change) => self.apply(change, owner),
-            None => {
+            Some(change) => self.apply(change),
+            None if self.hold.is_full() => {
                 tracing::warn!(slots = self.hold.len(), "no room for a session of an owner: raise max_sessions");
+                false
+            }
+            None => {
+                tracing::warn!("no number is left for another way to a client");
                 false
             }
         }
     }
 
-    fn apply(&mut self, change: Change, owner: u16) -> bool {
+    fn apply(&mut self, change: Change) -> bool {
         if let Err(error) = self.plane.apply_all(&change.ops) {
             tracing::error!(%error, "the maps refused what an owner wants held");
             return false;
         }
-        if change.holds() {
-            self.plane.shared().set_session_owner(change.slot, u32::from(owner) + 1);
+        if let Some(owner) = change.owner() {
+            self.plane.shared().set_session_owner(change.slot, owner);
         }
         self.hold.keep(change);
         true
@@ -338,8 +293,7 @@ impl Relay {
     fn look(&mut self) {
         events::drain(&mut *self.plane);
         for change in self.hold.expired(clock::boot()) {
-            // Whose it was no longer matters: it is freed.
-            self.apply(change, 0);
+            self.apply(change);
         }
         let mut used: BTreeSet<Trip> =
             self.hold.ways().map(|way| Trip { source: way.local.ip(), to: way.client.ip() }).collect();
@@ -348,10 +302,34 @@ impl Relay {
                 used.insert(Trip { source, to: state.peer.address.ip() });
             }
         }
-        self.hops.keep(&used);
+        self.hops.keep(&used, self.plane.shared());
         self.interfaces.look(clock::boot());
-        // A relay has no record: what was put back is in its log.
-        self.interfaces.check(clock::boot());
+        self.reconcile();
+    }
+
+    /// Compares maps, pins and programs with what was made of them. What differed is put back by now, and recorded:
+    /// a relay has nobody to ask what it means.
+    fn reconcile(&mut self) {
+        let (now, node) = (clock::boot(), &self.config.name);
+        let Found { slots, node: kinds, due } = self.reconcile.look(&mut *self.plane, &mut self.interfaces, now);
+        let sessions: BTreeMap<Slot, SessionId> =
+            self.hold.committed().map(|(session, slot, _)| (slot, session)).filter(|_| !slots.is_empty()).collect();
+        let mut found: Vec<(Option<SessionId>, String)> = kinds.into_iter().map(|what| (None, what)).collect();
+        for Tampered { slot, what } in slots {
+            tracing::warn!(?slot, what, "a map holds what nobody wrote; it is put back");
+            found.push((slot.and_then(|slot| sessions.get(&slot).copied()), what.to_owned()));
+        }
+        if due {
+            let differed = compare(&mut *self.plane, self.hold.committed());
+            found.extend(differed.into_iter().map(|(session, what)| (Some(session), what.to_owned())));
+        }
+        let mut records = self.reconcile.rest(node, now);
+        records.extend(found.into_iter().filter_map(|kind| self.reconcile.found(node, kind, 1, now)));
+        if !records.is_empty()
+            && let Err(error) = self.audit.append_all(records)
+        {
+            tracing::error!(%error, "a record could not be written");
+        }
     }
 }
 

@@ -61,7 +61,7 @@ impl Interfaces {
         let asking = socket(AddressFamily::INET, SocketType::DGRAM, None).ok();
         let mut own = Self { asking, ..Self::none(way) };
         for name in names {
-            // What an operator took off an earlier gateway.
+            // What an operator took off while an earlier process ran.
             own.way.pins.unmark(Mark::Off, name);
             let (xdp, link) = own.put_on(name)?;
             let index = own.index(name);
@@ -140,7 +140,7 @@ impl Interfaces {
             found.extend(self.check_one(at, now));
         }
         for what in &found {
-            tracing::warn!(what, "somebody changed what this gateway made; it is put back");
+            tracing::warn!(what, "somebody changed what this node made; it is put back");
         }
         found
     }
@@ -186,7 +186,7 @@ impl Interfaces {
             let fix = match interface.index {
                 None => format!("bring {name} back: the kernel program is put on it by itself"),
                 Some(_) if self.way.pins.is_marked(Mark::Off, name) => format!("jvpn-ctl load {name}"),
-                Some(_) => format!("try jvpn-ctl load {name}; this gateway tries again every few seconds"),
+                Some(_) => format!("try jvpn-ctl load {name}; it is tried again every few seconds"),
             };
             Some(Problem { problem: format!("the kernel program is not on {name}: {why}"), fix })
         }))
