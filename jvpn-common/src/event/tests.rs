@@ -124,6 +124,20 @@ fn the_chain_names_the_first_line_that_was_changed_removed_or_moved() {
 }
 
 #[test]
+fn a_hash_has_64_digits_of_lower_case_and_nothing_else() {
+    let text = "00ff".to_owned() + &"a7".repeat(30);
+    assert_eq!(Hash::from_hex(&text).map(|hash| hash.to_string()), Some(text.clone()));
+    for at in 0..text.len() {
+        for digit in ["g", "A", "/", ":", "`", "\0", "~"] {
+            let mut changed = text.clone();
+            changed.replace_range(at..=at, digit);
+            assert_eq!(Hash::from_hex(&changed), None, "{changed}");
+        }
+    }
+    assert_eq!([&text[1..], "", &(text.clone() + "0")].map(Hash::from_hex), [None; 3]);
+}
+
+#[test]
 fn what_a_peer_or_an_operator_wrote_cannot_break_out_of_a_line() {
     let long = "\u{1b}[2J\"\n".repeat(200);
     let mut context = context(at(1));
