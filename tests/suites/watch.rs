@@ -383,10 +383,17 @@ fn all_is_put_back(stage: &Stage, changes: &[(&str, bool, Does)]) {
             std::thread::sleep(Duration::from_millis(100));
         };
         assert!(Duration::from_nanos(seen) < Duration::from_secs(5), "{number} {what}: recorded after {seen} ns");
-        let after = contents(&pins);
-        let foreign = [0xdead, 0xbeef].iter().any(|locator| after.0.contains_key(locator));
-        let as_before = after == before || stage.state_version() != version;
-        assert!(!foreign && as_before, "{number} {what}: as before\n{}", stage.log_tail());
+        // What was found is recorded, then put back.
+        let as_before = || {
+            let after = contents(&pins);
+            let foreign = [0xdead, 0xbeef].iter().any(|locator| after.0.contains_key(locator));
+            !foreign && (after == before || stage.state_version() != version)
+        };
+        while !as_before() {
+            let late = Duration::from_nanos(boot_ns() - began) > PATIENCE;
+            assert!(!late, "{number} {what}: not as before\n{}", stage.log_tail());
+            std::thread::sleep(Duration::from_millis(100));
+        }
         assert_eq!(attached(stage).len(), 1, "{number} {what}");
         stage.answers();
     }
