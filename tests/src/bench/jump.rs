@@ -35,8 +35,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 const SLOT: Slot = Slot(1);
 const LOCATOR: u64 = 0x5a00_0000_0000_0100;
-/// The promise, µs. What is measured begins before the store and ends with the clock's reading in the program.
-const LIMIT: (&str, f64, f64) = ("limit", 1.0, 1.0);
 
 fn stay_on(processor: usize) -> Result<()> {
     let mut set = CpuSet::new();
@@ -119,11 +117,10 @@ pub fn run(options: &Options) -> Result<Document> {
         took.sort_by(f64::total_cmp);
         tails.push(super::stats::quantile(&took, 0.99));
     }
-    let limit = || BTreeMap::from([("limit".to_owned(), vec![Some(LIMIT.1); rounds as usize])]);
-    let wanted = |metric, bounds| Wanted { metric, unit: "µs", better: Better::Lower, bounds };
+    let wanted = |metric| Wanted { metric, unit: "µs", better: Better::Lower, bounds: &[] };
     let results = vec![
-        Metric::new(&wanted("store_to_steer_us", &[LIMIT]), medians, limit()),
-        Metric::new(&wanted("store_to_steer_p99_us", &[]), tails, BTreeMap::new()),
+        Metric::new(&wanted("store_to_steer_us"), medians, BTreeMap::new()),
+        Metric::new(&wanted("store_to_steer_p99_us"), tails, BTreeMap::new()),
     ];
     Ok(Document {
         schema: SCHEMA,
@@ -133,19 +130,17 @@ pub fn run(options: &Options) -> Result<Document> {
         version: env!("CARGO_PKG_VERSION").into(),
         command: machine::command(),
         policy: "none: the program alone".into(),
-        contenders: vec![
-            Contender {
-                name: "ours".into(),
-                what: "the clock before the store to the clock in the first packet".into(),
-            },
-            Contender { name: "limit".into(), what: "1 µs".into() },
-        ],
+        contenders: vec![Contender {
+            name: "ours".into(),
+            what: "the clock before the store to the clock in the first packet".into(),
+        }],
         results,
         notes: vec![
             format!(
                 "{rounds} rounds of {jumps} jumps; a busy machine shows in the tail, where a processor was taken away"
             ),
             "packets come one after another on the other processor; two readings of the clock are in the figure".into(),
+            "the goal is 1 µs; what must hold, that nothing is torn, is shown by the suite `active`".into(),
         ],
         errors: Vec::new(),
     })
