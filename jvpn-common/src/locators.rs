@@ -80,6 +80,12 @@ impl<W: Words> Table<W> {
         self.places(locator).find(|place| self.words.load(place.word) == locator)
     }
 
+    /// Buckets from a locator's home to one.
+    const fn passes(&self, locator: u64, bucket: u32) -> u32 {
+        let home = home(locator, self.buckets);
+        if bucket >= home { bucket - home } else { bucket + self.buckets - home }
+    }
+
     /// The cells in which a locator may lie, in the order of the search.
     fn places(&self, locator: u64) -> impl Iterator<Item = Place> {
         let buckets = self.buckets;
@@ -135,9 +141,10 @@ impl<W: Words> Writer<W> {
     pub fn recount(&mut self) {
         while self.clear_lost() {}
         self.passed = vec![0; self.table.buckets as usize];
-        for (locator, _) in self.table.all() {
-            if let Some(place) = self.table.place_of(locator) {
-                self.pass(locator, place.passes, 1);
+        for word in (0..self.table.buckets as usize * BUCKET_WORDS).step_by(2) {
+            let (locator, value) = (self.table.words.load(word), self.table.words.load(word + 1));
+            if value != 0 {
+                self.pass(locator, self.table.passes(locator, (word / BUCKET_WORDS) as u32), 1);
             }
         }
         (0..self.table.buckets).for_each(|bucket| self.clear_last(bucket));

@@ -5,6 +5,7 @@
 //! missing.
 
 use crate::api::model::{Problem, Xdp};
+use crate::config::XdpMode;
 use crate::dataplane::attach::{self, AttachError, LoadOptions, Loaded, Program, Wanted};
 use crate::dataplane::held::{Held, Link};
 use crate::dataplane::pins::{Mark, Pins};
@@ -190,6 +191,15 @@ impl Interfaces {
             };
             Some(Problem { problem: format!("the kernel program is not on {name}: {why}"), fix })
         }))
+    }
+
+    /// Those that got the slow mode although nobody asked for it.
+    pub(crate) fn slow(&self, asked: XdpMode) -> impl Iterator<Item = Problem> + '_ {
+        let generic = self.xdp().filter(move |xdp| asked == XdpMode::Auto && xdp.mode == "generic");
+        generic.map(|xdp| Problem {
+            problem: format!("XDP on {} is generic: slow, and GRO is off", xdp.iface),
+            fix: "use an interface whose driver has native XDP, or set xdp = \"generic\" to accept it".to_owned(),
+        })
     }
 
     fn index(&self, name: &str) -> Option<u32> {

@@ -11,6 +11,7 @@ mod events;
 pub mod firewall;
 pub mod gateway;
 mod interfaces;
+mod netlink;
 mod node;
 mod reconcile;
 pub mod relay;
@@ -21,12 +22,23 @@ mod trailers;
 
 pub use node::wanted;
 
+use crate::dataplane::DataPlane;
 use crate::tunnel::Counters;
 use jvpn_common::time::Duration;
+use jvpn_common::verdict::{Class, Verdict};
 use std::collections::BTreeMap;
 
 /// How long an operator waits for a jump.
 const JUMP_MAX: Duration = Duration::from_secs(5);
+
+/// What the kernel program and the steering in user space dropped so far, by verdict; never is left out.
+fn dropped(plane: &dyn DataPlane) -> BTreeMap<String, u64> {
+    let Ok(verdicts) = plane.verdicts() else { return BTreeMap::new() };
+    let drops = Verdict::ALL.iter().filter(|verdict| verdict.class() == Class::Drop);
+    let counted =
+        drops.map(|&verdict| (verdict.name().to_owned(), verdicts.kernel(verdict) + verdicts.worker(verdict)));
+    counted.filter(|(_, count)| *count > 0).collect()
+}
 
 /// What a worker dropped so far, by name; never is left out.
 fn drops(counters: &Counters) -> BTreeMap<String, u64> {

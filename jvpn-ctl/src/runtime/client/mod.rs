@@ -21,6 +21,7 @@ use crate::config::Paths;
 use crate::config::client::ClientConfig;
 use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
+use crate::runtime::netlink::Netlink;
 use crate::runtime::stop::Stop;
 use crate::runtime::sys::watch;
 use crate::tunnel::{Counters, FromWorker, Inbox, UdpPort, WorkerHandle};
@@ -29,7 +30,6 @@ use jvpn_common::client::Engine;
 use jvpn_common::client::command::{Activity, Command, Input, PathId};
 use jvpn_common::ids::SessionId;
 use jvpn_common::time::Instant;
-use network::Watch;
 use paths::Networks;
 use role::Sets;
 use std::os::fd::AsFd;
@@ -57,7 +57,7 @@ struct Client {
     worker: WorkerHandle,
     counters: Arc<Counters>,
     audit: Arc<Audit>,
-    watch: Watch,
+    watch: Netlink,
     tun: u32,
     session: Option<SessionId>,
     /// Packets opened when last looked at, and when that changed.

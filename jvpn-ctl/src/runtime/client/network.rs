@@ -1,11 +1,11 @@
 //! The local networks a client could use, read from the kernel and watched.
 //!
-//! Owns netlink on the client, and the choice of which interface, address and next hop make a path. Must
+//! Owns what is read of them, and the choice of which interface, address and next hop make a path. Must
 //! never debounce a loss: a link that went down is gone now.
 
 use crate::config::client::{ClientConfig, TransportClass, Via};
 use anyhow::{Context, Result};
-use futures_util::stream::{StreamExt, TryStreamExt};
+use futures_util::stream::TryStreamExt;
 use ipnet::IpNet;
 use jvpn_common::limits::PATHS_MAX;
 use rtnetlink::packet_route::AddressFamily;
@@ -15,7 +15,6 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage,
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use tokio::sync::mpsc;
 
 /// One interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,51 +205,14 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// A connection to netlink and a channel that says "something changed".
-#[derive(Debug)]
-pub struct Watch {
-    /// For questions.
-    pub handle: Handle,
-    changes: mpsc::Receiver<()>,
-}
-
-impl Watch {
-    /// Connects and subscribes to links, addresses and routes.
-    ///
-    /// # Errors
-    /// When netlink is not there.
-    pub fn start() -> Result<Self> {
-        let groups = [
-            MulticastGroup::Link,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Ifaddr,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv6Route,
-        ];
-        let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups).context("netlink")?;
-        tokio::spawn(connection);
-        let (questions, handle, _) = rtnetlink::new_connection().context("netlink")?;
-        tokio::spawn(questions);
-        // One is enough: whoever looks sees everything that changed until then.
-        let (changed, changes) = mpsc::channel(1);
-        tokio::spawn(async move {
-            while messages.next().await.is_some() {
-                if changed.is_closed() {
-                    return;
-                }
-                let _ = changed.try_send(());
-            }
-        });
-        Ok(Self { handle, changes })
-    }
-
-    /// Waits until something changed.
-    pub async fn changed(&mut self) {
-        if self.changes.recv().await.is_none() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
+/// What of the kernel's tables a path hangs on.
+pub const WATCHED: [MulticastGroup; 5] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+];
 
 /// Gives the tunnel device its addresses and routes; what is there already stays.
 ///

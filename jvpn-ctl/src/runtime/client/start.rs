@@ -3,7 +3,7 @@
 //! Owns what is opened and in which order: state directory, record, tunnel device, worker, API.
 
 use super::Client;
-use super::network::Watch;
+use super::network::WATCHED;
 use super::paths::Networks;
 use super::role::{ClientRole, Sets};
 use crate::api;
@@ -13,6 +13,7 @@ use crate::config::client::ClientConfig;
 use crate::runtime::clock;
 use crate::runtime::entropy::System;
 use crate::runtime::gateway::setup::suites;
+use crate::runtime::netlink::Netlink;
 use crate::store::DirLock;
 use crate::tunnel::{Tun, TunOptions, TunnelAddresses, Worker, WorkerOptions, to_controller};
 use anyhow::Result;
@@ -63,7 +64,7 @@ pub(super) async fn start(config: ClientConfig, paths: Paths) -> Result<()> {
         worker: handle.clone(),
         counters,
         audit,
-        watch: Watch::start()?,
+        watch: Netlink::watch(&WATCHED)?,
         tun: index,
         session: None,
         received: (0, None),

@@ -6,13 +6,12 @@ use super::Gateway;
 use super::jump::Wish;
 use crate::api::model::{Candidate, PathView, Problem, Reloaded, Session, Status, Terminated, Transport};
 use crate::api::{Caller, Refused, Request};
-use crate::config::{Role, XdpMode};
+use crate::config::Role;
 use crate::runtime::clock;
 use jvpn_common::gateway::SessionView;
 use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
-use jvpn_common::verdict::{Class, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -75,27 +74,14 @@ impl Gateway {
                 ),
             });
         }
-        if self.config.xdp == XdpMode::Auto {
-            for xdp in self.interfaces.xdp().filter(|xdp| xdp.mode == "generic") {
-                problems.push(Problem {
-                    problem: format!("XDP on {} is generic: slow, and GRO is off", xdp.iface),
-                    fix: "use an interface whose driver has native XDP, or set xdp = \"generic\" to accept it"
-                        .to_owned(),
-                });
-            }
-        }
+        problems.extend(self.interfaces.slow(self.config.xdp));
         problems
     }
 
     /// Drops by name: those of the kernel program and of the steering in the worker, then those of the worker.
     fn drops(&self) -> BTreeMap<String, u64> {
         let mut drops = crate::runtime::drops(&self.counters);
-        if let Ok(verdicts) = self.executor.plane.verdicts() {
-            for &verdict in Verdict::ALL.iter().filter(|verdict| verdict.class() == Class::Drop) {
-                drops.insert(verdict.name().to_owned(), verdicts.kernel(verdict) + verdicts.worker(verdict));
-            }
-        }
-        drops.retain(|_, count| *count > 0);
+        drops.extend(crate::runtime::dropped(&*self.executor.plane));
         drops
     }
 

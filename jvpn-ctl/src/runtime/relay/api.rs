@@ -6,8 +6,7 @@
 use super::Relay;
 use crate::api::model::{Problem, Status};
 use crate::api::{Refused, Request};
-use crate::config::{Role, XdpMode};
-use jvpn_common::verdict::{Class, Verdict};
+use crate::config::Role;
 use std::collections::BTreeMap;
 
 const NOT_HERE: &str = "a relay moves and ends no session: ask the gateway that owns it";
@@ -66,15 +65,7 @@ impl Relay {
                 fix: "stop the relay, jvpn-ctl unload each interface, raise max_sessions, start it again".to_owned(),
             });
         }
-        if self.config.xdp == XdpMode::Auto {
-            for xdp in self.interfaces.xdp().filter(|xdp| xdp.mode == "generic") {
-                problems.push(Problem {
-                    problem: format!("XDP on {} is generic: slow, and GRO is off", xdp.iface),
-                    fix: "use an interface whose driver has native XDP, or set xdp = \"generic\" to accept it"
-                        .to_owned(),
-                });
-            }
-        }
+        problems.extend(self.interfaces.slow(self.config.xdp));
         problems
     }
 
@@ -84,12 +75,8 @@ impl Relay {
             ("relay_refused".to_owned(), self.forward.refused),
             ("relay_unsent".to_owned(), self.forward.unsent),
         ]);
-        if let Ok(verdicts) = self.plane.verdicts() {
-            for &verdict in Verdict::ALL.iter().filter(|verdict| verdict.class() == Class::Drop) {
-                drops.insert(verdict.name().to_owned(), verdicts.kernel(verdict) + verdicts.worker(verdict));
-            }
-        }
         drops.retain(|_, count| *count > 0);
+        drops.extend(crate::runtime::dropped(&*self.plane));
         drops
     }
 }

@@ -5,16 +5,16 @@
 //! packet, which is slower and never wrong. Must never guess.
 
 use crate::dataplane::Shared;
+use crate::runtime::netlink::Netlink;
 use anyhow::{Context as _, Result};
-use futures_util::stream::{StreamExt as _, TryStreamExt as _};
+use futures_util::stream::TryStreamExt as _;
 use jvpn_common::abi::{HOP_RESOLVED, HOPS_MAX, Hop, mapped};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{MulticastGroup, RouteMessageBuilder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use tokio::sync::mpsc;
 
 /// Addresses reached by one way that are looked up again when routes change; a way that more use is left to the
 /// kernel's tables from then on.
@@ -55,8 +55,7 @@ struct Stations {
 /// All ways.
 #[derive(Debug)]
 pub(super) struct Hops {
-    handle: Handle,
-    changes: mpsc::Receiver<()>,
+    netlink: Netlink,
     ways: BTreeMap<u16, Way>,
     trips: BTreeMap<Trip, u16>,
 }
@@ -67,36 +66,20 @@ impl Hops {
     /// # Errors
     /// When netlink is not there.
     pub(super) fn start() -> Result<Self> {
-        let groups = [
+        let netlink = Netlink::watch(&[
             MulticastGroup::Link,
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
             MulticastGroup::Ipv4Rule,
             MulticastGroup::Ipv6Rule,
-        ];
-        let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups).context("netlink")?;
-        tokio::spawn(connection);
-        let (questions, handle, _) = rtnetlink::new_connection().context("netlink")?;
-        tokio::spawn(questions);
-        let (changed, changes) = mpsc::channel(1);
-        tokio::spawn(async move {
-            while messages.next().await.is_some() {
-                if changed.is_closed() {
-                    return;
-                }
-                // One is enough: whoever looks sees everything that changed until then.
-                let _ = changed.try_send(());
-            }
-        });
-        Ok(Self { handle, changes, ways: BTreeMap::new(), trips: BTreeMap::new() })
+        ])?;
+        Ok(Self { netlink, ways: BTreeMap::new(), trips: BTreeMap::new() })
     }
 
     /// Waits until something changed.
     pub(super) async fn changed(&mut self) {
-        if self.changes.recv().await.is_none() {
-            std::future::pending::<()>().await;
-        }
+        self.netlink.changed().await;
     }
 
     /// The number of the way of a trip that was prepared.
@@ -206,7 +189,7 @@ impl Hops {
         if let Some(from) = from {
             question = question.source_prefix(from, whole)?;
         }
-        let mut answers = std::pin::pin!(self.handle.route().get(question.build()).execute());
+        let mut answers = std::pin::pin!(self.netlink.handle.route().get(question.build()).execute());
         let answer = answers.try_next().await?.context("no route")?;
         let (mut link, mut via, mut source) = (0, None, None);
         for attribute in &answer.attributes {
@@ -222,7 +205,7 @@ impl Hops {
 
     async fn stations(&self) -> Result<Stations> {
         let mut stations = Stations::default();
-        let mut links = std::pin::pin!(self.handle.link().get().execute());
+        let mut links = std::pin::pin!(self.netlink.handle.link().get().execute());
         while let Some(message) = links.try_next().await? {
             let (mut own, mut mtu) = (None, 0);
             for attribute in &message.attributes {
@@ -236,7 +219,7 @@ impl Hops {
                 stations.links.insert(message.header.index, (own, mtu));
             }
         }
-        let mut neighbours = std::pin::pin!(self.handle.neighbours().get().execute());
+        let mut neighbours = std::pin::pin!(self.netlink.handle.neighbours().get().execute());
         while let Some(message) = neighbours.try_next().await? {
             let usable = matches!(
                 message.header.state,
