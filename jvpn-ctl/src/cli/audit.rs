@@ -16,7 +16,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Audit {
     Verify(VerifyArgs),
+    /// Print the newest signed checkpoint, one line of JSON, to be kept where the gateway cannot write
+    ///
+    /// With `audit verify --checkpoint` it shows later whether anything before it was changed.
     Checkpoint(WhereArgs),
+    /// Print the public key that signs the checkpoints, as `audit verify --key` takes it
     Key(WhereArgs),
 }
 
@@ -46,9 +50,7 @@ pub(super) struct VerifyArgs {
     partial: bool,
 }
 
-/// Print the newest signed checkpoint, one line of JSON, to be kept where the gateway cannot write
-///
-/// With `audit verify --checkpoint` it shows later whether anything before it was changed. `audit key` prints the key.
+/// Where a record is.
 #[derive(Debug, clap::Args)]
 pub(super) struct WhereArgs {
     /// The state directory, or the record's [default: --state-dir]
