@@ -84,15 +84,16 @@ pub struct Hold {
     free: BTreeSet<Slot>,
     /// The first slot that never held anything.
     fresh: u32,
-    generation: u32,
+    /// The last one given out.
+    generation: Generation,
     /// Per owner: its start, and the slots named since its stream began.
     owners: BTreeMap<u16, (Incarnation, Incarnation, BTreeSet<Slot>)>,
 }
 
 impl Hold {
-    /// Nothing, with room for `capacity` slots. `generation`: below every one given out from now on.
+    /// Nothing, with room for `capacity` slots. `generation`: the one before the first that is given out.
     #[must_use]
-    pub const fn new(capacity: u32, generation: u32) -> Self {
+    pub const fn new(capacity: u32, generation: Generation) -> Self {
         Self { capacity, locals: BTreeMap::new(), free: BTreeSet::new(), fresh: 0, generation, owners: BTreeMap::new() }
     }
 
@@ -179,7 +180,7 @@ impl Hold {
             Some(local) => local.slot,
             None => self.unused()?,
         };
-        let generation = Generation(self.generation).successor();
+        let generation = self.generation.successor();
         ops.push(MapOp::Install {
             slot,
             generation,
@@ -242,7 +243,10 @@ impl Hold {
         let Change { key, next, slot, .. } = change;
         match next {
             Some(local) => {
-                self.generation = self.generation.max(local.generation.0);
+                // Only a new use of a slot has the next number; it may be 1 again.
+                if local.generation == self.generation.successor() {
+                    self.generation = local.generation;
+                }
                 if !self.free.remove(&slot) && slot.0 == self.fresh {
                     self.fresh += 1;
                 }

@@ -111,7 +111,7 @@ struct Net {
 
 impl Net {
     fn new() -> Self {
-        let relay = || Relay { hold: Hold::new(4, 0), maps: Maps::default(), connected: false };
+        let relay = || Relay { hold: Hold::new(4, Generation(0)), maps: Maps::default(), connected: false };
         let mut net = Self {
             hub: Hub::default(),
             owner: Maps::default(),
@@ -435,7 +435,7 @@ fn held(n: u8) -> Held {
 
 #[test]
 fn a_relay_that_is_full_says_so_and_keeps_what_it_has() {
-    let mut hold = Hold::new(1, 0);
+    let mut hold = Hold::new(1, Generation(0));
     let change = hold.bind((0, Slot(1)), held(1), |_| None).unwrap();
     assert!(!hold.is_full());
     hold.keep(change);
@@ -446,7 +446,7 @@ fn a_relay_that_is_full_says_so_and_keeps_what_it_has() {
 
 #[test]
 fn the_lowest_free_slot_is_taken_and_a_freed_one_before_a_new_one() {
-    let mut hold = Hold::new(3, 0);
+    let mut hold = Hold::new(3, Generation(0));
     let bind = |hold: &mut Hold, owner: u16, slot: u32| {
         let change = hold.bind((owner, Slot(slot)), held(slot as u8), |_| None)?;
         let at = change.slot;
@@ -470,8 +470,25 @@ fn the_lowest_free_slot_is_taken_and_a_freed_one_before_a_new_one() {
 }
 
 #[test]
+fn the_number_after_the_last_generation_is_the_first_and_the_next_use_gets_another() {
+    let mut hold = Hold::new(1, Generation(0xfffe));
+    let used = [0xffff, 1, 2].map(|_| {
+        let change = hold.bind((0, Slot(1)), held(1), |_| None).unwrap();
+        hold.keep(change);
+        // An update of what is held is no new use.
+        let again = hold.bind((0, Slot(1)), held(1), |_| None).unwrap();
+        hold.keep(again);
+        let (_, _, committed) = hold.committed().next().unwrap();
+        let change = hold.unbind((0, Slot(1))).unwrap();
+        hold.keep(change);
+        committed.generation.0
+    });
+    assert_eq!(used, [0xffff, 1, 2]);
+}
+
+#[test]
 fn a_session_that_waits_for_its_confirmation_again_is_another_one_to_the_kernel() {
-    let mut hold = Hold::new(1, 0);
+    let mut hold = Hold::new(1, Generation(0));
     let bind = |hold: &mut Hold, pending| {
         let change = hold.bind((0, Slot(1)), Held { pending, ..held(1) }, |_| None).unwrap();
         let ops = change.ops.clone();

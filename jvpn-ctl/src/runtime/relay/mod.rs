@@ -34,7 +34,7 @@ use forward::Forward;
 use hops::{Hops, Trip};
 use jvpn_common::abi::{Owner, OwnerEndpoint, mapped};
 use jvpn_common::crypto::trailer::{TrailerOpener, TrailerSealer};
-use jvpn_common::ids::{Incarnation, OwnerEpoch, SessionId, Slot};
+use jvpn_common::ids::{Generation, Incarnation, OwnerEpoch, SessionId, Slot};
 use jvpn_common::limits::ALIVE_FOR;
 use jvpn_common::mapop::MapOp;
 use jvpn_common::relay::{Change, Held, Hold, ToOwner, ToRelay, Welcome};
@@ -98,9 +98,9 @@ async fn start(config: RelayConfig, paths: Paths, detach_on_exit: bool) -> Resul
     let forward = Forward::new(node.sockets()?, port);
     let (mut plane, interfaces) = node.plane()?;
     // What an earlier process held is told anew by the owners; until then nothing is forwarded.
-    let mut generation = 0;
+    let mut generation = Generation(0);
     for left in plane.adopt()? {
-        generation = generation.max(left.generation.0);
+        generation = generation.max(left.generation);
         plane.apply(&MapOp::Free { slot: left.slot })?;
     }
     // Which start of it this is, and of which owner, a relay says of its owners only.
