@@ -25,14 +25,23 @@ pub(super) struct Wish {
     pub(super) by: Caller,
 }
 
+/// What a wish comes to.
+#[derive(Debug)]
+struct Plan {
+    session: SessionId,
+    to: Label,
+    version: u64,
+    /// What is answered at once, or once the session moved.
+    answer: Jumped,
+    /// Whether the client has to be asked.
+    asks: bool,
+}
+
 /// A jump somebody waits for.
 #[derive(Debug)]
 pub(super) struct PendingJump {
-    session: SessionId,
-    to: Label,
-    from: Option<String>,
+    plan: Plan,
     since: Instant,
-    version: u64,
     reply: Reply<Result<Jumped, Refused>>,
 }
 
@@ -50,45 +59,44 @@ fn shown(view: &SessionView<'_>) -> String {
 
 impl Gateway {
     pub(super) fn jump(&mut self, wish: Wish, reply: Reply<Result<Jumped, Refused>>) {
-        match self.begin_jump(&wish) {
-            Ok(Some(answer)) => drop(reply.send(Ok(answer))),
+        match self.plan_jump(&wish) {
             Err(refused) => drop(reply.send(Err(refused))),
-            Ok(None) if self.jumps.len() >= REQUESTS_MAX => {
+            Ok(plan) if !plan.asks => drop(reply.send(Ok(plan.answer))),
+            Ok(_) if self.jumps.len() >= REQUESTS_MAX => {
                 drop(reply.send(Err(Refused::Failed("too many jumps are waited for; ask again".to_owned()))));
             }
-            Ok(None) => self.ask_to_jump(wish, reply),
+            Ok(plan) => {
+                let Plan { session, to: label, .. } = plan;
+                tracing::info!(%session, to = wish.to, by = %wish.by, "asking the client to jump");
+                self.jumps.push(PendingJump { plan, since: clock::boot(), reply });
+                self.input(Input::Order(Order::Jump { session, label }));
+            }
         }
     }
 
-    /// The answer, where nobody has to be asked.
-    fn begin_jump(&self, wish: &Wish) -> Result<Option<Jumped>, Refused> {
-        let id = self.session_meant(wish.session)?;
-        let (_, view) = self.engine.sessions().find(|(known, _)| *known == id).ok_or_else(|| no_session(id))?;
+    fn plan_jump(&self, wish: &Wish) -> Result<Plan, Refused> {
+        let session = self.session_meant(wish.session)?;
+        let (_, view) =
+            self.engine.sessions().find(|(known, _)| *known == session).ok_or_else(|| no_session(session))?;
         if !view.core.is_bound() {
             return Err(denied("the session has no transport; its client is asked nothing".to_owned()));
         }
         let (to, from) = (Label::new(&wish.to), view.core.transport().map(|transport| transport.label));
+        let there = from == Some(to);
+        if wish.dry_run && !there && !view.validated.iter().any(|(_, label)| *label == to) {
+            let names = shown(&view);
+            return Err(denied(format!("the client has shown no transport `{}`; it has shown: {names}", wish.to)));
+        }
         let answer = Jumped {
-            session_id: id.to_string(),
+            session_id: session.to_string(),
             from: from.map(|label| label.to_string()),
             to: wish.to.clone(),
             state_version: None,
             took_ms: None,
             dry_run: wish.dry_run,
         };
-        if from == Some(to) {
-            return Ok(Some(answer));
-        }
-        let known = view.validated.iter().any(|(_, label)| *label == to);
-        match (wish.dry_run, known) {
-            (true, false) => {
-                let names = shown(&view);
-                Err(denied(format!("the client has shown no transport `{}`; it has shown: {names}", wish.to)))
-            }
-            (true, true) => Ok(Some(answer)),
-            // It may have one that it did not show yet.
-            (false, _) => Ok(None),
-        }
+        // The client may have one that it did not show yet.
+        Ok(Plan { session, to, version: view.core.version().0, answer, asks: !there && !wish.dry_run })
     }
 
     fn session_meant(&self, session: Option<SessionId>) -> Result<SessionId, Refused> {
@@ -102,23 +110,10 @@ impl Gateway {
         }
     }
 
-    fn ask_to_jump(&mut self, wish: Wish, reply: Reply<Result<Jumped, Refused>>) {
-        let asked = self.session_meant(wish.session).ok().and_then(|id| {
-            let (_, view) = self.engine.sessions().find(|(known, _)| *known == id)?;
-            let from = view.core.transport().map(|transport| transport.label.to_string());
-            Some((id, from, view.core.version().0))
-        });
-        let Some((session, from, version)) = asked else { return };
-        let (label, since) = (Label::new(&wish.to), clock::boot());
-        tracing::info!(%session, to = wish.to, by = %wish.by, "asking the client to jump");
-        self.jumps.push(PendingJump { session, to: label, from, since, version, reply });
-        self.input(Input::Order(Order::Jump { session, label }));
-    }
-
     /// Answers whoever waits for a jump, once it is known.
     pub(super) fn answer_jumps(&mut self) {
         for jump in std::mem::take(&mut self.jumps) {
-            let view = self.engine.sessions().find(|(known, _)| *known == jump.session).map(|(_, view)| view);
+            let view = self.engine.sessions().find(|(known, _)| *known == jump.plan.session).map(|(_, view)| view);
             match outcome(&jump, view.as_ref()) {
                 // Whoever asked may be gone.
                 Some(answer) => drop(jump.reply.send(answer)),
@@ -133,21 +128,18 @@ fn no_session(id: SessionId) -> Refused {
 }
 
 fn outcome(jump: &PendingJump, view: Option<&SessionView<'_>>) -> Option<Result<Jumped, Refused>> {
-    let waited = clock::boot().since(jump.since);
-    let Some(view) = view else { return Some(Err(no_session(jump.session))) };
-    let there = view.core.transport().is_some_and(|transport| transport.label == jump.to);
-    if there && view.core.version().0 > jump.version {
-        return Some(Ok(Jumped {
-            session_id: jump.session.to_string(),
-            from: jump.from.clone(),
-            to: jump.to.to_string(),
-            state_version: Some(view.core.version().0),
-            took_ms: Some(waited.as_secs_f64() * 1e3),
-            dry_run: false,
-        }));
+    let PendingJump { plan, since, .. } = jump;
+    let waited = clock::boot().since(*since);
+    let Some(view) = view else { return Some(Err(no_session(plan.session))) };
+    let (there, version) =
+        (view.core.transport().is_some_and(|transport| transport.label == plan.to), view.core.version().0);
+    if there && version > plan.version {
+        let took_ms = Some(waited.as_secs_f64() * 1e3);
+        let to = plan.to.to_string();
+        return Some(Ok(Jumped { to, state_version: Some(version), took_ms, ..plan.answer.clone() }));
     }
     (waited > JUMP_MAX).then(|| {
-        let (to, within, names) = (jump.to, JUMP_MAX.as_secs(), shown(view));
+        let (to, within, names) = (plan.to, JUMP_MAX.as_secs(), shown(view));
         let text = format!(
             "the client was asked and did not move to `{to}` within {within} s; transports it has shown: {names}; all \
              of them, and what is wrong with each: `jvpn-ctl paths` on the client"
