@@ -74,7 +74,7 @@ pub fn sessions(dir: &Path, prefix: &str, most: usize) -> Result<BTreeSet<Sessio
     let start = "\"session_id\":\"";
     let wanted = format!("{start}{prefix}");
     let mut found = BTreeSet::new();
-    each_line(dir, |line| {
+    each_line(dir, |_, line| {
         // What stands in a line as text has its quotes escaped: this is the field.
         let id = line
             .find(&wanted)
@@ -94,11 +94,16 @@ pub fn read(
     filter: &Filter,
     mut each: impl FnMut(&str, Value) -> ControlFlow<()>,
 ) -> Result<(), AuditError> {
-    each_line(dir, |line| filter.accepts(line).map_or(ControlFlow::Continue(()), |record| each(line, record)))
+    each_line(dir, |_, line| filter.accepts(line).map_or(ControlFlow::Continue(()), |record| each(line, record)))?;
+    Ok(())
 }
 
-/// Calls `each` with every whole line, oldest first, until it breaks.
-fn each_line(dir: &Path, mut each: impl FnMut(&str) -> ControlFlow<()>) -> Result<(), AuditError> {
+/// Calls `each` with every whole line and the segment it is in, oldest first, until it breaks; with why it did. A last
+/// line without its end is being written.
+pub(super) fn each_line<B>(
+    dir: &Path,
+    mut each: impl FnMut(&Path, &str) -> ControlFlow<B>,
+) -> Result<Option<B>, AuditError> {
     for path in segment::list(dir)? {
         let file = File::open(&path).map_err(|cause| AuditError::io(&path, cause))?;
         let mut reader = BufReader::new(file);
@@ -110,12 +115,12 @@ fn each_line(dir: &Path, mut each: impl FnMut(&str) -> ControlFlow<()>) -> Resul
                 break;
             }
             let Ok(text) = std::str::from_utf8(&line) else { continue };
-            if each(text).is_break() {
-                return Ok(());
+            if let ControlFlow::Break(why) = each(&path, text) {
+                return Ok(Some(why));
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// What a start after a crash needs of the record.

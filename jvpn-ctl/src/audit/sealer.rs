@@ -86,26 +86,11 @@ pub(super) fn file_of(segment: &Path) -> PathBuf {
 fn open(path: &Path) -> std::io::Result<File> {
     let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
     let text = std::fs::read(path)?;
-    let whole = whole(&text);
+    let (whole, _) = segment::last_whole(&text, |line| Checkpoint::read(line).map(drop));
     if whole < text.len() {
         file.set_len(whole as u64)?;
     }
     Ok(file)
-}
-
-/// Length of the checkpoints at the beginning of a file, up to the last one that is whole.
-fn whole(text: &[u8]) -> usize {
-    let mut end = text.len();
-    loop {
-        end = text.get(..end).and_then(|text| text.iter().rposition(|byte| *byte == b'\n')).map_or(0, |at| at + 1);
-        let body = text.get(..end.saturating_sub(1)).unwrap_or_default();
-        let start = body.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let line = body.get(start..).and_then(|line| std::str::from_utf8(line).ok());
-        if end == 0 || line.is_some_and(|line| Checkpoint::read(line).is_some()) {
-            return end;
-        }
-        end = start;
-    }
 }
 
 /// Every line of the checkpoints beside these segments, with the file it is in, oldest first; a last line without

@@ -4,7 +4,7 @@
 //! Must never change a line that is whole.
 
 use super::AuditError;
-use jvpn_common::event::{Hash, open};
+use jvpn_common::event::{Hash, named, open};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
@@ -125,7 +125,7 @@ pub(super) fn recover(dir: &Path) -> Result<Recovered, AuditError> {
     let mut found = Recovered { next_seq: 1, ..Recovered::default() };
     for path in list(dir)?.iter().rev() {
         let bytes = std::fs::read(path).map_err(|cause| AuditError::io(path, cause))?;
-        let (whole, last) = last_whole(&bytes);
+        let (whole, last) = last_whole(&bytes, verify);
         if let Some(tail) = bytes.get(whole..).filter(|tail| !tail.is_empty()) {
             let side = set_aside(path, tail, whole)?;
             found.torn.get_or_insert((tail.len() as u64, side));
@@ -139,14 +139,14 @@ pub(super) fn recover(dir: &Path) -> Result<Recovered, AuditError> {
     Ok(found)
 }
 
-/// End of the last line that verifies, with its number and hash.
-fn last_whole(bytes: &[u8]) -> (usize, Option<(u64, Hash)>) {
+/// End of the last line that is whole, with what it was read as.
+pub(super) fn last_whole<T>(bytes: &[u8], read: impl Fn(&str) -> Option<T>) -> (usize, Option<T>) {
     let mut end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     while end > 0 {
         let body = bytes.get(..end - 1).unwrap_or_default();
         let start = body.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let line = body.get(start..).and_then(|line| std::str::from_utf8(line).ok());
-        if let Some(found) = line.and_then(verify) {
+        if let Some(found) = line.and_then(&read) {
             return (end, Some(found));
         }
         end = start;
@@ -156,14 +156,7 @@ fn last_whole(bytes: &[u8]) -> (usize, Option<(u64, Hash)>) {
 
 /// Number and hash of a line whose own hash fits.
 fn verify(line: &str) -> Option<(u64, Hash)> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        prev: String,
-    }
-    let named: Named = serde_json::from_str(line).ok()?;
-    let mut prev = Hash::default();
-    hex::decode_to_slice(named.prev, &mut prev.0).ok()?;
-    let unsealed = open(line, prev).ok()?;
+    let unsealed = open(line, named(line.as_bytes()).ok()?).ok()?;
     Some((unsealed.record.seq, unsealed.hash))
 }
 

@@ -3,7 +3,8 @@
 //! Owns the replay of one session's life and its account. Must never explain what does not replay: a record that says
 //! something else than the machine is an error that names the first difference.
 
-use super::{AuditError, segment};
+use super::AuditError;
+use super::reader::each_line;
 use jiff::{SignedDuration, Timestamp};
 use jvpn_common::event::{Event, Mismatch, Record, named, open, replay};
 use jvpn_common::ids::{PolicyVersion, SessionId};
@@ -13,8 +14,7 @@ use jvpn_common::time::Instant;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 #[cfg(test)]
@@ -323,23 +323,14 @@ fn step(record: &Record, transition: &Transition, policy: &Policy) -> WhyStep {
 fn collect(dir: &Path, prefix: &str) -> Result<Collected, WhyError> {
     let mut collected = Collected::default();
     let (ours, policy) = (format!("\"session_id\":\"{prefix}"), format!("\"event\":\"{}\"", Event::PolicyEvent.name()));
-    for path in segment::list(dir)? {
-        let mut reader = BufReader::new(File::open(&path).map_err(|cause| AuditError::io(&path, cause))?);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let count = reader.read_until(b'\n', &mut line).map_err(|cause| AuditError::io(&path, cause))?;
-            // A line without its end is being written.
-            if count == 0 || line.pop() != Some(b'\n') {
-                break;
-            }
-            let Ok(text) = std::str::from_utf8(&line) else { continue };
-            if text.contains(&ours) || text.contains(&policy) {
-                collected.add(&path, text)?;
-            }
+    let failed = each_line(dir, |path, text| {
+        let wanted = text.contains(&ours) || text.contains(&policy);
+        match if wanted { collected.add(path, text) } else { Ok(()) } {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
         }
-    }
-    Ok(collected)
+    })?;
+    failed.map_or(Ok(collected), Err)
 }
 
 impl Collected {

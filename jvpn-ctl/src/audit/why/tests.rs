@@ -2,6 +2,7 @@
 
 use super::super::{Audit, dir_of};
 use super::*;
+use crate::audit::segment;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jvpn_common::event::{Context, Written, replayed};
