@@ -17,7 +17,7 @@ use jvpn_ctl::dataplane::kernel::Kernel;
 use jvpn_ctl::runtime::clock;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::document::{Better, Contender, Document, Metric, SCHEMA, Wanted};
+use super::document::{Better, Contender, Document, Metric, Wanted};
 use super::program::{JUMP, MARK, Measured, Shape, Writes};
 use super::stats::summary;
 use super::{Options, machine};
@@ -123,13 +123,6 @@ pub fn run(options: &Options) -> Result<Document> {
         Metric::new(&wanted("store_to_steer_p99_us"), tails, BTreeMap::new()),
     ];
     Ok(Document {
-        schema: SCHEMA,
-        bench: "jump".into(),
-        machine: machine::describe()?,
-        kernel: machine::kernel()?,
-        version: env!("CARGO_PKG_VERSION").into(),
-        command: machine::command(),
-        policy: "none: the program alone".into(),
         contenders: vec![Contender {
             name: "ours".into(),
             what: "the clock before the store to the clock in the first packet".into(),
@@ -142,6 +135,6 @@ pub fn run(options: &Options) -> Result<Document> {
             "packets come one after another on the other processor; two readings of the clock are in the figure".into(),
             "the goal is 1 µs; what must hold, that nothing is torn, is shown by the suite `active`".into(),
         ],
-        errors: Vec::new(),
+        ..machine::program_alone("jump")?
     })
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::document::Machine;
+use super::document::{Document, Machine, SCHEMA};
 
 /// The machine as it is now.
 pub fn describe() -> Result<Machine> {
@@ -23,6 +23,23 @@ pub fn describe() -> Result<Machine> {
 
 pub fn kernel() -> Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?.trim().to_owned())
+}
+
+/// A document about the kernel program without a session's policy, as this build and machine are now; nothing measured.
+pub fn program_alone(bench: &str) -> Result<Document> {
+    Ok(Document {
+        schema: SCHEMA,
+        bench: bench.into(),
+        machine: describe()?,
+        kernel: kernel()?,
+        version: env!("CARGO_PKG_VERSION").into(),
+        command: command(),
+        policy: "none: the program alone".into(),
+        contenders: Vec::new(),
+        results: Vec::new(),
+        notes: Vec::new(),
+        errors: Vec::new(),
+    })
 }
 
 /// The command line as it could be typed again; the program by its name, not where it lies.

@@ -25,7 +25,7 @@ use jvpn_ctl::dataplane::pins::Pins;
 use jvpn_ctl::dataplane::{DataPlane, Settings};
 use serde_json::Value;
 
-use super::document::{Better, Contender, Document, Metric, SCHEMA, Wanted};
+use super::document::{Better, Contender, Document, Metric, Wanted};
 use super::traffic::{USER_HZ, busy_ticks};
 use super::{Options, machine};
 use crate::lab::ground::Ground;
@@ -268,13 +268,6 @@ pub fn run(options: &Options) -> Result<Document> {
         Metric::new(&Wanted { metric, unit, better, bounds: &[] }, ours, rivals)
     };
     Ok(Document {
-        schema: SCHEMA,
-        bench: "relay".into(),
-        machine: machine::describe()?,
-        kernel: machine::kernel()?,
-        version: env!("CARGO_PKG_VERSION").into(),
-        command: machine::command(),
-        policy: "none: the program alone".into(),
         contenders: vec![
             Contender { name: "ours".into(), what: "jvpn_relay, native, one session, redirect to another veth".into() },
             Contender {
@@ -295,5 +288,6 @@ pub fn run(options: &Options) -> Result<Document> {
             "sender and receiver are in every figure; veth runs all of it on the sender's processor".into(),
         ],
         errors,
+        ..machine::program_alone("relay")?
     })
 }

@@ -13,7 +13,7 @@ use jvpn_common::abi::{
 use jvpn_common::ids::Locator;
 use jvpn_common::verdict::Verdict;
 
-use super::document::{Better, Contender, Document, Metric, SCHEMA, Wanted};
+use super::document::{Better, Contender, Document, Metric, Wanted};
 use super::program::{EMPTY, Measured, RELAY, STEER, Shape, Writes, row};
 use super::{Options, chart, machine};
 use crate::lab::ground::Ground;
@@ -432,13 +432,6 @@ fn table(results: &[Metric]) -> String {
 
 fn document(results: Vec<Metric>) -> Result<Document> {
     Ok(Document {
-        schema: SCHEMA,
-        bench: "steer".into(),
-        machine: machine::describe()?,
-        kernel: machine::kernel()?,
-        version: env!("CARGO_PKG_VERSION").into(),
-        command: machine::command(),
-        policy: "none: the program alone".into(),
         contenders: vec![
             Contender { name: "ours".into(), what: "steer, net of the empty program".into() },
             Contender { name: "empty".into(), what: "the same without steering; gross".into() },
@@ -452,7 +445,7 @@ fn document(results: Vec<Metric>) -> Result<Document> {
             "live: BPF_F_TEST_XDP_LIVE_FRAMES in batches of 64, dropped in the end".into(),
             "forged includes the sampled event of a drop, as in the product's program".into(),
         ],
-        errors: Vec::new(),
+        ..machine::program_alone("steer")?
     })
 }
 
