@@ -21,6 +21,7 @@ use crate::wire::probe::{self, Body, STATUS_ALIVE, STATUS_BOUND};
 use crate::wire::{Header, Kind};
 use core::net::SocketAddr;
 
+mod mapping;
 mod refusing;
 
 const A: PathId = PathId(1);
@@ -85,6 +86,7 @@ impl Pair {
             metered: false,
             v6: false,
             endpoint: None,
+            beside: None,
             link_mtu: 1_500,
         }));
     }

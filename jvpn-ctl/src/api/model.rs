@@ -205,7 +205,7 @@ pub struct PathView {
     pub remote: String,
     /// primary, secondary, backup or never.
     pub class: String,
-    /// active, standby, suspect, dead or unproven.
+    /// active, standby, second port, suspect, dead or unproven.
     pub state: String,
     /// Smoothed round trip, ms.
     pub rtt_ms: Option<f64>,
@@ -217,6 +217,8 @@ pub struct PathView {
     pub mtu: Option<u16>,
     /// What the gateway says of it: `bound`, `not bound`, `not alive`.
     pub gateway_says: Option<String>,
+    /// How long the NAT on this path keeps a mapping, s, once it was learned.
+    pub mapping_s: Option<f64>,
 }
 
 /// Every path.

@@ -116,6 +116,7 @@ impl Client {
             jitter_ms: path.jitter.map(|jitter| jitter.as_secs_f64() * 1e3),
             mtu: path.mtu,
             gateway_says: Some(if path.bound { "bound" } else { "not bound" }.to_owned()),
+            mapping_s: path.mapping.map(|life| life.as_secs_f64()),
         };
         view.paths.iter().map(shown).collect()
     }
@@ -123,7 +124,9 @@ impl Client {
     fn jump(&mut self, to: &str, dry_run: bool, reply: Reply<Result<Jumped, Refused>>) {
         let view = self.engine.view();
         let from = view.paths.iter().find(|path| path.active).map(|path| path.label.to_string());
-        let Some(wanted) = view.paths.iter().find(|path| path.label.as_str() == to) else {
+        // Two ports of one transport have one name; the one in use says whether the session is there.
+        let named = view.paths.iter().filter(|path| path.label.as_str() == to);
+        let Some(wanted) = named.max_by_key(|path| path.active) else {
             let names: Vec<_> = view.paths.iter().map(|path| path.label.to_string()).collect();
             let text = format!("no transport `{to}`; there are: {}", names.join(", "));
             return drop(reply.send(Err(Refused::NotFound(text))));
@@ -225,6 +228,7 @@ const fn class(class: PathClass) -> &'static str {
 const fn state(path: &Seen) -> &'static str {
     match path.state {
         PathState::Alive if path.active => "active",
+        PathState::Alive if path.beside => "second port",
         PathState::Alive => "standby",
         PathState::New => "unproven",
         PathState::Suspect => "suspect",

@@ -143,6 +143,7 @@ impl Gateway {
                 jitter_ms: None,
                 mtu: Some(transport.mtu),
                 gateway_says: Some("bound".to_owned()),
+                mapping_s: None,
             });
         }
         paths
