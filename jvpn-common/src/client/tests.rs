@@ -2,6 +2,7 @@
 //!
 //! Owns the scripted gateway: the real handshake, the real control channel, answers by hand.
 
+use super::command::EventKind;
 use super::*;
 use crate::abi::SteeringKeys;
 use crate::channel::{Channel, Side};
@@ -13,7 +14,7 @@ use crate::message::handshake::Outcome;
 use crate::message::reattach::Purpose;
 use crate::message::{Accepted, Ack, Answer, Control, Label, Message};
 use crate::secret::{PresharedKey, PrivateKey, PublicKey};
-use crate::session::Policy;
+use crate::session::{Policy, State};
 use crate::tag::steering_tag;
 use crate::wire::header::FLAG_DOWN;
 use crate::wire::probe::{self, Body, STATUS_ALIVE, STATUS_BOUND};
@@ -400,6 +401,11 @@ fn a_close_is_repeated_and_then_over() {
     assert_eq!((closes, pair.phase(), pair.client.wakeup()), (3, Phase::Closed, None));
     let ended = |command: &Command| matches!(command, Command::Ended { reason: Reason::ClientTermination, .. });
     assert!(pair.others.iter().any(ended));
+    let told = pair.others.iter().filter_map(|command| match command {
+        Command::Event(event) if event.kind == EventKind::Termination => Some((event.state, event.acknowledged)),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [(State::Terminated.number(), true)]);
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub enum Request {
     Terminate {
         /// Which.
         session: SessionId,
+        /// Why.
+        why: model::EndReason,
         /// Only say what would happen.
         dry_run: bool,
         /// Who asks.

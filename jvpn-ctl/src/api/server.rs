@@ -4,7 +4,8 @@
 //! it asks whoever owns them.
 
 use super::model::{
-    Body, Envelope, ErrorBody, History, Jumped, OneSession, Paths, Reloaded, Session, Sessions, Status, Terminated,
+    Body, EndReason, Envelope, ErrorBody, History, Jumped, OneSession, Paths, Reloaded, Session, Sessions, Status,
+    Terminated,
 };
 use super::request::{Caller, Refused, Reply, Request};
 use super::socket::{Peer, Socket, admits};
@@ -270,6 +271,8 @@ async fn jump(
 #[derive(Debug, serde::Deserialize)]
 struct TerminateQuery {
     #[serde(default)]
+    reason: EndReason,
+    #[serde(default)]
     dry_run: bool,
 }
 
@@ -280,7 +283,8 @@ async fn terminate(
     Query(query): Query<TerminateQuery>,
 ) -> Answer<Terminated> {
     let (session, _) = shared.resolve(&id).await?;
-    answer(shared.ask(|reply| Request::Terminate { session, dry_run: query.dry_run, by, reply }).await??)
+    let TerminateQuery { reason: why, dry_run } = query;
+    answer(shared.ask(|reply| Request::Terminate { session, why, dry_run, by, reply }).await??)
 }
 
 async fn reload_peers(

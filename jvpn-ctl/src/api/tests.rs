@@ -53,8 +53,8 @@ async fn stand_in(mut requests: mpsc::Receiver<Request>) {
                 };
                 drop(reply.send(if to == "lte" { Err(denied) } else { Ok(jumped) }));
             }
-            Request::Terminate { session, dry_run, reply, .. } => {
-                let reason = "OPERATOR_TERMINATION".into();
+            Request::Terminate { session, why, dry_run, reply, .. } => {
+                let reason = why.code().name().into();
                 drop(reply.send(Ok(Terminated {
                     session_id: session.to_string(),
                     reason,

@@ -3,7 +3,7 @@
 //! Owns the translation into the API's forms, and the one jump an operator waits for.
 
 use super::Client;
-use crate::api::model::{Candidate, Jumped, PathView, Problem, Session, Status, Terminated, Transport};
+use crate::api::model::{Candidate, EndReason, Jumped, PathView, Problem, Session, Status, Terminated, Transport};
 use crate::api::{Refused, Reply, Request};
 use crate::config::Role;
 use crate::runtime::{JUMP_MAX, clock};
@@ -32,7 +32,9 @@ impl Client {
             Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Paths(reply) => drop(reply.send(self.path_list())),
             Request::Jump { to, dry_run, reply, .. } => self.jump(&to, dry_run, reply),
-            Request::Terminate { session, dry_run, reply, .. } => drop(reply.send(self.terminate(session, dry_run))),
+            Request::Terminate { session, why, dry_run, reply, .. } => {
+                drop(reply.send(self.terminate(session, why, dry_run)));
+            }
             Request::ReloadPeers { reply, .. } => {
                 drop(reply.send(Err(Refused::Failed("a client has no peers".to_owned()))));
             }
@@ -162,10 +164,14 @@ impl Client {
         }
     }
 
-    fn terminate(&mut self, session: SessionId, dry_run: bool) -> Result<Terminated, Refused> {
+    fn terminate(&mut self, session: SessionId, why: EndReason, dry_run: bool) -> Result<Terminated, Refused> {
         let view = self.engine.view();
         if view.session != Some(session) {
             return Err(Refused::NotFound(format!("no session {session}")));
+        }
+        if why != EndReason::Operator {
+            let text = format!("a client ends its session with {}; say why on the gateway", Reason::ClientTermination);
+            return Err(Refused::Failed(text));
         }
         if !dry_run {
             self.input(Input::Close);
