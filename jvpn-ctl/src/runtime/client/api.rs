@@ -29,6 +29,7 @@ impl Client {
         match request {
             Request::Status(reply) => drop(reply.send(self.status())),
             Request::Sessions(reply) => drop(reply.send(self.session().into_iter().collect())),
+            Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Paths(reply) => drop(reply.send(self.path_list())),
             Request::Jump { to, dry_run, reply, .. } => self.jump(&to, dry_run, reply),
             Request::Terminate { session, why, dry_run, reply, .. } => {
@@ -40,7 +41,7 @@ impl Client {
         }
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let view = self.engine.view();
         let session = self.session();
         let problems = problems(&view);
@@ -110,7 +111,7 @@ impl Client {
             local: self.local(path),
             remote: path.endpoint.map(|at| at.to_string()).unwrap_or_default(),
             class: class(path.class).to_owned(),
-            state: state(path).to_owned(),
+            state: path_state(path).to_owned(),
             rtt_ms: path.srtt.map(|srtt| srtt.as_secs_f64() * 1e3),
             loss_percent: Some(f64::from(path.loss_permille) / 10.0),
             jitter_ms: path.jitter.map(|jitter| jitter.as_secs_f64() * 1e3),
@@ -225,7 +226,7 @@ const fn class(class: PathClass) -> &'static str {
     }
 }
 
-const fn state(path: &Seen) -> &'static str {
+pub(super) const fn path_state(path: &Seen) -> &'static str {
     match path.state {
         PathState::Alive if path.active => "active",
         PathState::Alive if path.beside => "second port",

@@ -9,6 +9,7 @@
 //! ```
 
 mod api;
+mod metrics;
 pub mod network;
 mod paths;
 mod record;

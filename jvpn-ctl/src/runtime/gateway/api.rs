@@ -19,6 +19,7 @@ impl Gateway {
         match request {
             Request::Status(reply) => drop(reply.send(self.status())),
             Request::Sessions(reply) => drop(reply.send(self.session_list())),
+            Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Paths(reply) => drop(reply.send(self.path_list())),
             Request::Jump { session, to, dry_run, by, reply } => self.jump(Wish { session, to, dry_run, by }, reply),
             Request::Terminate { session, why, dry_run, by, reply } => {
@@ -28,7 +29,7 @@ impl Gateway {
         }
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let view = self.engine.view();
         let problems = self.problems();
         Status {
