@@ -19,26 +19,33 @@ impl Engine {
         u16::try_from(old.saturating_sub(new).saturating_mul(1_000).checked_div(old).unwrap_or(0)).unwrap_or(1_000)
     }
 
-    /// An echo came from a standby path: is it the better one?
-    pub(super) fn consider_better(&mut self, id: PathId) {
-        let improvement = self.improvement(id);
-        let now = self.now;
-        let Some(session) = &self.session else { return };
-        let Some(active) = self.paths.get(&session.active) else { return };
-        let Some(path) = self.paths.get(&id) else { return };
-        let proven = path.link.as_ref().is_some_and(|link| link.validated && link.mtu.carries(session.v6_inside()));
+    /// What keeps a standby path from being asked for as the better one; none: three such looks in a row, and it is.
+    pub(super) fn held_back(&self, id: PathId) -> Option<Reason> {
+        let session = self.session.as_ref()?;
+        let (active, path) = (self.paths.get(&session.active)?, self.paths.get(&id)?);
         let gain = active.score().saturating_sub(path.score());
         let large = gain * 1_000 >= nanos(BETTER_FLOOR) || path.info.class < active.info.class;
-        let better = id != session.active
-            && !self.shares_transport(id)
-            && proven
-            && large
-            && improvement >= session.timing.improvement_permille.max(1)
-            && path.barred.is_none_or(|until| until <= now);
-        let free = session.request.is_none()
-            && session.suspicion.is_none()
-            && self.handshake.is_none()
-            && now.since(session.bound_at) >= session.timing.cooldown;
+        let link = path.link.as_ref().filter(|link| link.validated);
+        match link {
+            None => Some(Reason::PathUnvalidated),
+            Some(link) if !link.mtu.carries(session.v6_inside()) => Some(Reason::Mtu),
+            _ if path.barred.is_some_and(|until| until > self.now) => Some(Reason::TransportSwitchDenied),
+            _ if self.shares_transport(id) || !large => Some(Reason::ImprovementTooSmall),
+            _ if self.improvement(id) < session.timing.improvement_permille.max(1) => Some(Reason::ImprovementTooSmall),
+            _ if self.now.since(session.bound_at) < session.timing.cooldown => Some(Reason::CooldownActive),
+            _ => None,
+        }
+    }
+
+    /// An echo came from a standby path: is it the better one?
+    pub(super) fn consider_better(&mut self, id: PathId) {
+        let held = self.held_back(id);
+        let Some(session) = &self.session else { return };
+        let Some(active) = self.paths.get(&session.active) else { return };
+        let better = id != session.active && matches!(held, None | Some(Reason::CooldownActive));
+        let free =
+            held.is_none() && session.request.is_none() && session.suspicion.is_none() && self.handshake.is_none();
+        let Some(path) = self.paths.get(&id) else { return };
         let why = if path.info.class < active.info.class { Reason::BetterPath } else { self.complaint(session.active) };
         let Some(path) = self.paths.get_mut(&id) else { return };
         path.streak = if better { path.streak.saturating_add(1) } else { 0 };

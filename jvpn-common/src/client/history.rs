@@ -103,6 +103,7 @@ impl Engine {
             loss_permille: path.loss.permille(),
             mtu: link.and_then(|link| link.mtu.proven()),
             heard: path.heard,
+            held_by: self.held_back(path.id()).filter(|_| !active && path.up),
             beside: path.info.beside.is_some() && !active,
             mapping: path.mapping.life(),
         }

@@ -73,6 +73,8 @@ pub struct PathView {
     pub mtu: Option<u16>,
     /// When anything authenticated last came from it.
     pub heard: Option<Instant>,
+    /// What keeps a standby path from being asked for as the better one.
+    pub held_by: Option<Reason>,
     /// Whether it is another port of a transport in use, opened before a NAT forgets the first one.
     pub beside: bool,
     /// How long its NAT's mappings live at least, once that was learned.

@@ -79,12 +79,27 @@ pub fn length(duration: Duration) -> String {
     }
 }
 
-fn at_least(name: &'static str, observed: Duration, limit: Duration) -> Bound {
+/// Whether something is within its bound, shown in its own way.
+pub(super) fn at_most<T: PartialOrd + Copy>(
+    name: &'static str,
+    observed: T,
+    limit: T,
+    show: impl Fn(T) -> String,
+) -> Bound {
+    Bound { name, observed: show(observed), relation: "at most", limit: show(limit), holds: observed <= limit }
+}
+
+pub(super) fn budget(spent: bool) -> Bound {
+    let observed = if spent { "spent" } else { "left" };
+    Bound { name: "switch budget", observed: observed.into(), relation: "", limit: "left".into(), holds: !spent }
+}
+
+pub(super) fn at_least(name: &'static str, observed: Duration, limit: Duration) -> Bound {
     let holds = observed >= limit;
     Bound { name, observed: length(observed), relation: "at least", limit: limit.show(), holds }
 }
 
-fn below(name: &'static str, observed: u32, limit: u32) -> Bound {
+pub(super) fn below(name: &'static str, observed: u32, limit: u32) -> Bound {
     Bound { name, observed: observed.to_string(), relation: "below", limit: limit.to_string(), holds: observed < limit }
 }
 
@@ -112,16 +127,7 @@ impl View<'_> {
         let (session, policy, now) = (self.session, self.policy, self.now);
         let recoveries = || below("max_recoveries_degraded", session.recoveries, policy.max_recoveries_degraded);
         let switches = || below("max_switches_per_min", session.switches.count(now), policy.max_switches_per_min);
-        let spent = || {
-            let observed = if session.spent { "spent" } else { "left" };
-            Bound {
-                name: "switch budget",
-                observed: observed.into(),
-                relation: "",
-                limit: "left".into(),
-                holds: !session.spent,
-            }
-        };
+        let spent = || budget(session.spent);
         match guard {
             Guard::Always => Vec::new(),
             Guard::Due => vec![self.due(on)],

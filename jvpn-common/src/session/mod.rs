@@ -20,6 +20,7 @@ pub mod policy;
 pub mod proof;
 pub mod quality;
 mod restart;
+mod standing;
 pub mod state;
 pub mod transition;
 pub mod units;

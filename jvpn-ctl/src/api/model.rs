@@ -217,6 +217,8 @@ pub struct PathView {
     pub mtu: Option<u16>,
     /// What the gateway says of it: `bound`, `not bound`, `not alive`.
     pub gateway_says: Option<String>,
+    /// What keeps a client from asking for this path as the better one: a reason code; none on the active one.
+    pub held_by: Option<String>,
     /// How long the NAT on this path keeps a mapping, s, once it was learned.
     pub mapping_s: Option<f64>,
 }

@@ -29,6 +29,7 @@ pub(super) fn run(_: Args, context: &Context) -> Result<(), CliError> {
                 output::tenth(path.jitter_ms),
                 output::or_dash(path.mtu),
                 output::or_dash(path.gateway_says.as_ref()),
+                output::or_dash(path.held_by.as_ref()),
             ]
         };
         let headings = [
@@ -43,6 +44,7 @@ pub(super) fn run(_: Args, context: &Context) -> Result<(), CliError> {
             "jitter ms",
             "mtu",
             "gateway says",
+            "held by",
         ];
         output::data(&output::table(headings, paths.body.paths.iter().map(row)))
     })

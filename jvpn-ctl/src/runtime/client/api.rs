@@ -117,6 +117,7 @@ impl Client {
             jitter_ms: path.jitter.map(|jitter| jitter.as_secs_f64() * 1e3),
             mtu: path.mtu,
             gateway_says: Some(if path.bound { "bound" } else { "not bound" }.to_owned()),
+            held_by: path.held_by.map(|reason| reason.name().to_owned()),
             mapping_s: path.mapping.map(|life| life.as_secs_f64()),
         };
         view.paths.iter().map(shown).collect()

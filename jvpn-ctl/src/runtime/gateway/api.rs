@@ -144,6 +144,7 @@ impl Gateway {
                 jitter_ms: None,
                 mtu: Some(transport.mtu),
                 gateway_says: Some("bound".to_owned()),
+                held_by: None,
                 mapping_s: None,
             });
         }
