@@ -1,11 +1,13 @@
 //! Verifying a record offline: the chain, the numbers, the versions, the signed checkpoints.
 //!
-//! Owns what is checked and which line is named first. One pass, and nothing is allocated for a good record. Must never
-//! write, need a daemon or a privilege, or call something proven that is not: what was not given is said in the notes.
+//! Owns what is checked and which line is named first: one pass over the chain, with what the lines say looked at beside it
+//! (`stages`). Must never write, need a daemon or a privilege, or call something proven that is not: what was not given is
+//! said in the notes.
 
 mod fault;
 mod progress;
 mod report;
+mod stages;
 #[cfg(test)]
 mod tests;
 
@@ -14,17 +16,10 @@ pub use report::Report;
 
 use super::key::RecordPublicKey;
 use super::{AuditError, sealer, segment};
-use jvpn_common::event::{Checkpoint, Hash, follow, named};
-use progress::Progress;
+use jvpn_common::event::{Checkpoint, Hash, LineError, follow, named};
+use stages::{Block, Looked, Rest, Stages};
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-
-/// Bytes read at once: large against a line, small against a segment.
-const READ: usize = 1 << 20;
-/// Longest line that can be a record; one with the longest names and details has a tenth of it.
-const LINE_MAX: u64 = 64 << 10;
 
 /// What to verify, and against what.
 #[derive(Clone, Debug, Default)]
@@ -55,8 +50,7 @@ pub fn verify(wanted: &Wanted) -> Result<Report, AuditError> {
     // Before the segments: while a daemon writes, a checkpoint never names what was not written yet.
     let mut lines = sealer::lines_of(&wanted.segments)?;
     lines.extend(wanted.exported.iter().cloned());
-    let mut pass =
-        Pass { wanted, progress: Progress::default(), checkpoints: VecDeque::new(), report: Report::default() };
+    let mut pass = Pass { wanted, next: 1, checkpoints: VecDeque::new(), report: Report::default() };
     let fault = match pass.take(lines).and_then(|()| pass.segments()).and_then(|()| pass.rest()) {
         Ok(()) => None,
         Err(Stop::Fault(fault)) => Some(*fault),
@@ -93,9 +87,43 @@ struct Ahead {
     line: String,
 }
 
+/// The chain over a block, up to the first line that is not in it.
+struct Chain {
+    /// What its first line follows.
+    before: Hash,
+    hashes: Vec<Hash>,
+    broken: Option<LineError>,
+}
+
+impl Chain {
+    /// After `head`; the first line of all says itself what it follows.
+    fn over(block: &Block, head: Option<Hash>) -> Self {
+        let first = block.lines().next();
+        let before = head.map_or_else(|| first.map_or(Ok(Hash::default()), named), Ok);
+        let before = match before {
+            Ok(before) => before,
+            Err(error) => return Self { before: Hash::default(), hashes: Vec::new(), broken: Some(error) },
+        };
+        let mut chain = Self { before, hashes: Vec::with_capacity(block.len()), broken: None };
+        let mut head = before;
+        for line in block.lines() {
+            match follow(line, head) {
+                Ok((hash, _)) => head = hash,
+                Err(error) => {
+                    chain.broken = Some(error);
+                    break;
+                }
+            }
+            chain.hashes.push(head);
+        }
+        chain
+    }
+}
+
 struct Pass<'a> {
     wanted: &'a Wanted,
-    progress: Progress,
+    /// The number the next record has.
+    next: u64,
     checkpoints: VecDeque<Ahead>,
     report: Report,
 }
@@ -118,57 +146,71 @@ impl Pass<'_> {
     }
 
     fn segments(&mut self) -> Result<(), Stop> {
-        for (index, path) in self.wanted.segments.iter().enumerate() {
-            let is_last = index + 1 == self.wanted.segments.len();
-            self.segment(path, is_last)?;
-            self.report.segments += 1;
-        }
-        Ok(())
+        let wanted = self.wanted;
+        std::thread::scope(|scope| {
+            let Stages { blocks, looks } = Stages::start(scope, &wanted.segments, wanted.partial);
+            for block in blocks {
+                let block = block?;
+                let chain = Chain::over(&block, self.report.head);
+                // A stage that died takes the scope with it.
+                let Ok(looked) = looks.recv() else { return Ok(()) };
+                self.block(&block, chain, &looked)?;
+            }
+            Ok(())
+        })
     }
 
-    fn segment(&mut self, path: &Path, is_last: bool) -> Result<(), Stop> {
-        let io = |cause| AuditError::io(path, cause);
-        let mut reader = BufReader::with_capacity(READ, File::open(path).map_err(io)?);
-        let mut line = Vec::with_capacity(READ);
-        let (mut offset, mut number) = (0_u64, 0_u64);
-        loop {
-            line.clear();
-            let count = reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut line).map_err(io)?;
-            if count == 0 {
-                return Ok(());
-            }
-            number += 1;
-            let place = |record, what| Fault::at(path, number, record, offset, what);
-            if line.pop() != Some(b'\n') {
-                if is_last && (count as u64) < LINE_MAX {
-                    self.report.unfinished = Some(count as u64);
-                    return Ok(());
+    /// Puts together what both found of a block's lines, one after another.
+    fn block(&mut self, block: &Block, chain: Chain, looked: &Looked) -> Result<(), Stop> {
+        let path = self.wanted.segments.get(block.segment).map_or(Path::new(""), PathBuf::as_path);
+        let mut broken = chain.broken;
+        let mut before = chain.before;
+        for index in 0..block.len() {
+            let (line, place) = (block.line + index as u64, block.place(index));
+            let offset = block.offset + place.start as u64;
+            let hash = chain.hashes.get(index).copied().ok_or_else(|| broken.take().map(What::Line));
+            let seq = looked.seqs.get(index).copied();
+            let found = match (hash, seq) {
+                (Ok(hash), Some(seq)) => Ok((hash, seq)),
+                (Err(broken), _) => Err(broken),
+                (Ok(_), None) => Err(looked.wrong.clone()),
+            };
+            let (hash, seq) = match found {
+                Ok(found) => found,
+                Err(what) => {
+                    let what = what.unwrap_or_else(|| What::NotARecord("it was not looked at".into()));
+                    return Err(Fault::at(path, line, Some(self.next), offset, what).into());
                 }
-                return Err(place(Some(self.progress.next()), What::Unfinished).into());
+            };
+            self.next = seq.saturating_add(1);
+            if seq == 1 && before != Hash::default() {
+                return Err(Fault::at(path, line, Some(self.next), offset, What::Beginning).into());
             }
-            self.record(&line).map_err(|what| place(Some(self.progress.next()), what))?;
-            self.agree(path, number, offset)?;
-            offset += count as u64;
-            self.report.bytes += count as u64;
+            before = hash;
+            let report = &mut self.report;
+            (report.head, report.last, report.records) = (Some(hash), Some(seq), report.records + 1);
+            report.first.get_or_insert(seq);
+            self.agree(path, line, offset)?;
+            self.report.bytes += place.len() as u64;
         }
+        self.rest_of(path, block)
     }
 
-    /// One line: chain, then what it says.
-    fn record(&mut self, line: &[u8]) -> Result<(), What> {
-        let head = match self.report.head {
-            Some(head) => head,
-            None => named(line).map_err(What::Line)?,
-        };
-        let (hash, _) = follow(line, head).map_err(What::Line)?;
-        let seq = self.progress.record(line, self.wanted.partial)?;
-        if seq == 1 && head != Hash::default() {
-            return Err(What::Beginning);
+    /// What stands behind the lines of a block.
+    fn rest_of(&mut self, path: &Path, block: &Block) -> Result<(), Stop> {
+        match block.rest {
+            Rest::More => return Ok(()),
+            Rest::End => {}
+            Rest::Unfinished(count) if block.segment + 1 == self.wanted.segments.len() => {
+                self.report.unfinished = Some(count);
+            }
+            Rest::Unfinished(_) | Rest::TooLong => {
+                let offset = block.offset + block.len().checked_sub(1).map_or(0, |last| block.place(last).end) as u64;
+                let line = block.line + block.len() as u64;
+                return Err(Fault::at(path, line, Some(self.next), offset, What::Unfinished).into());
+            }
         }
-        let report = &mut self.report;
-        (report.head, report.last, report.records) = (Some(hash), Some(seq), report.records + 1);
-        if report.first.is_none() {
-            report.first = Some(seq);
-        }
+        self.report.segments += 1;
         Ok(())
     }
 
@@ -218,6 +260,6 @@ impl Pass<'_> {
         let signed = self.believed(&ahead)?;
         let what = What::Ends { last: self.report.last, signed: signed.seq, ts: signed.ts };
         let file = self.wanted.segments.last().cloned().unwrap_or(ahead.file);
-        Err(Fault { file, line: None, record: Some(self.progress.next()), offset: None, what }.into())
+        Err(Fault { file, line: None, record: Some(self.next), offset: None, what }.into())
     }
 }

@@ -25,7 +25,7 @@ pub fn kernel() -> Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?.trim().to_owned())
 }
 
-/// A document about the kernel program without a session's policy, as this build and machine are now; nothing measured.
+/// A document about one program without a session's policy, as this build and machine are now; nothing measured.
 pub fn program_alone(bench: &str) -> Result<Document> {
     Ok(Document {
         schema: SCHEMA,

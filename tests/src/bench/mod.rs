@@ -3,7 +3,8 @@
 //!
 //! `tunnel` is one bench; `underlay` is the link it runs over, `rig` two bare workers, `gotatun` a rival, `traffic`
 //! the load, `stats` and `document` what becomes of figures. `steer` and `jump` run the kernel program alone: `program`
-//! loads it, `chart` draws. `relay` forwards over three namespaces.
+//! loads it, `chart` draws. `relay` forwards over three namespaces. `verify` and `telemetry` are about the record, made of
+//! `records`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,18 +17,21 @@ pub mod gotatun;
 pub mod jump;
 pub mod machine;
 pub mod program;
+pub mod records;
 pub mod relay;
 pub mod rig;
 pub mod stats;
 pub mod steer;
+pub mod telemetry;
 pub mod traffic;
 pub mod tunnel;
 pub mod underlay;
+pub mod verify;
 
 use document::Document;
 
 /// Benches there are.
-pub const NAMES: [&str; 4] = ["tunnel", "steer", "jump", "relay"];
+pub const NAMES: [&str; 6] = ["tunnel", "steer", "jump", "relay", "verify", "telemetry"];
 
 /// What the command line asked for.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +62,8 @@ pub fn run(name: &str, options: &Options) -> Result<Document> {
         "steer" => steer::run(options)?,
         "jump" => jump::run(options)?,
         "relay" => relay::run(options)?,
+        "verify" => verify::run(options)?,
+        "telemetry" => telemetry::run(options)?,
         other => bail!("no bench {other:?}; there are: {}", NAMES.join(", ")),
     };
     options.keep("document.json", &serde_json::to_string_pretty(&document)?)?;

@@ -85,7 +85,7 @@ enum Verb {
     },
     /// Measure ours and rivals in interleaved rounds
     Bench {
-        /// Which bench: tunnel, steer, jump or relay
+        /// Which bench: tunnel, steer, jump, relay, verify or telemetry
         #[arg(default_value = "tunnel")]
         name: String,
         /// Few, short rounds: shows that it works, decides nothing

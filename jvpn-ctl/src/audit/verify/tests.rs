@@ -232,3 +232,98 @@ fn a_full_disk_and_a_restart_leave_no_false_alarm() {
         assert_eq!(report.unfinished, Some(11));
     }
 }
+
+/// What the first bad line is, told line by line without stages: file's line, its offset, what it is.
+fn one_by_one(segments: &[Vec<u8>]) -> Option<(usize, u64, u64, What)> {
+    let (mut head, mut progress) = (None, progress::Progress::default());
+    for (segment, bytes) in segments.iter().enumerate() {
+        let mut offset = 0;
+        for (line, number) in bytes.split_inclusive(|byte| *byte == b'\n').zip(1..) {
+            let fault = |what| Some((segment, number, offset, what));
+            let Some(body) = line.strip_suffix(b"\n") else { return fault(What::Unfinished) };
+            let before = match head.map_or_else(|| named(body), Ok) {
+                Ok(before) => before,
+                Err(error) => return fault(What::Line(error)),
+            };
+            head = match follow(body, before) {
+                Ok((hash, _)) => Some(hash),
+                Err(error) => return fault(What::Line(error)),
+            };
+            match progress.record(body, false) {
+                Ok(1) if before != Hash::default() => return fault(What::Beginning),
+                Ok(_) => {}
+                Err(what) => return fault(what),
+            }
+            offset += line.len() as u64;
+        }
+    }
+    None
+}
+
+/// Two segments of several blocks each.
+fn large() -> (tempfile::TempDir, Wanted, Vec<Vec<u8>>) {
+    let state = tempfile::tempdir().expect("a directory");
+    let (audit, _) =
+        Audit::open_with(state.path(), Options { segment_max: 3 << 20, ..Options::default() }).expect("opens");
+    let long = "x".repeat(200);
+    let long = || (0..20).fold(record("a"), |record, key| record.with(&format!("key_{key}"), long.as_str().into()));
+    audit.append_all((0..1_000).map(|_| long()).collect()).expect("written");
+    drop(audit);
+    let segments = segments_of(&dir_of(state.path())).expect("lists");
+    let bytes: Vec<u8> = segments.iter().flat_map(|path| std::fs::read(path).expect("reads")).collect();
+    // One commit is one segment: cut where the first has more than one block.
+    let cut = bytes.iter().skip(2 << 20).position(|byte| *byte == b'\n').expect("a line ends") + (2 << 20) + 1;
+    let paths = vec![state.path().join("record-1.jsonl"), state.path().join("record-2.jsonl")];
+    let held = vec![bytes[..cut].to_vec(), bytes[cut..].to_vec()];
+    assert!(held.iter().all(|bytes| bytes.len() > 3 << 19), "each has more than one block");
+    (state, Wanted { segments: paths, ..Wanted::default() }, held)
+}
+
+#[test]
+fn a_record_of_many_blocks_has_the_same_first_bad_line_as_one_read_line_by_line() {
+    let (_state, wanted, held) = large();
+    let total: u64 = held.iter().map(|bytes| bytes.len() as u64).sum();
+    for seed in 0_u64..40 {
+        let mut changed = held.clone();
+        // Three places at once, spread over both segments: only the first of them may be named.
+        for step in 0..if seed == 0 { 0 } else { 3 } {
+            let at = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17 * step) % total;
+            let at = usize::try_from(at).expect("small");
+            let (segment, at) = if at < held[0].len() { (0, at) } else { (1, at - held[0].len()) };
+            let bytes = &mut changed[segment];
+            match (seed + u64::from(step)) % 3 {
+                0 => bytes[at] ^= 1,
+                1 => bytes[at] = b'\n',
+                _ => drop(bytes.splice(at..(at + 5_000).min(bytes.len()), [])),
+            }
+        }
+        for (path, bytes) in wanted.segments.iter().zip(&changed) {
+            std::fs::write(path, bytes).expect("written");
+        }
+        let report = verify(&wanted).expect("reads");
+        let found = report.fault.map(|fault| {
+            let segment = wanted.segments.iter().position(|path| *path == fault.file).expect("one of them");
+            (segment, fault.line.expect("a line"), fault.offset.expect("a place"), fault.what)
+        });
+        let last_is_cut = changed[1].last() != Some(&b'\n');
+        let expected = one_by_one(&changed).filter(|(.., what)| !(last_is_cut && *what == What::Unfinished));
+        assert_eq!(found, expected, "seed {seed}");
+        assert_eq!(seed == 0, found.is_none(), "seed {seed}");
+        if seed == 0 {
+            assert_eq!((report.records, report.bytes, report.segments), (1_000, total, 2));
+        }
+    }
+}
+
+#[test]
+fn a_line_longer_than_any_record_is_named_and_not_read_to_its_end() {
+    let (_state, wanted, mut held) = large();
+    let end = held[0].len();
+    held[0].extend(std::iter::repeat_n(b'x', 5 << 20));
+    for (path, bytes) in wanted.segments.iter().zip(&held) {
+        std::fs::write(path, bytes).expect("written");
+    }
+    let fault = verify(&wanted).expect("reads").fault.expect("a fault");
+    assert_eq!((fault.what, fault.offset), (What::Unfinished, Some(end as u64)));
+    assert_eq!(fault.line, Some(held[0][..end].iter().filter(|byte| **byte == b'\n').count() as u64 + 1));
+}
