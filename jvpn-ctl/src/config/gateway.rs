@@ -8,6 +8,7 @@ use super::load::{self, Reader};
 use super::policy::{self, RawPolicies};
 use super::relay::{self, RawRelayPeer, RelayPeer};
 use super::report::{Problem, Report, Source, did_you_mean};
+use super::telemetry::{self, RawTelemetry, TelemetryConfig};
 use ipnet::IpNet;
 use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
 use jvpn_common::session::Policy;
@@ -46,6 +47,8 @@ struct RawFile {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
     policy: RawPolicies,
+    #[serde(default)]
+    telemetry: RawTelemetry,
 }
 
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
@@ -136,6 +139,8 @@ pub struct GatewayConfig {
     pub peers: Vec<PeerConfig>,
     /// Every class of policy by name, shipped ones included.
     pub policies: BTreeMap<String, Policy>,
+    /// Who else is told.
+    pub telemetry: TelemetryConfig,
     /// Paths the file names; flags and environment come first.
     pub paths: super::paths::FilePaths,
 }
@@ -179,6 +184,7 @@ impl GatewayConfig {
         let mut reader = Reader::new(&source);
         let mut config = gateway(&mut reader, &raw.gateway);
         config.policies = policy::read(&mut reader, &raw.policy);
+        config.telemetry = telemetry::read(&mut reader, &raw.telemetry);
         config.relays = relay::relays(&mut reader, &raw.relay);
         let mut claims = Claims::of_gateway(&reader, &raw.gateway, &config);
         for peer in &raw.peer {
@@ -292,6 +298,7 @@ fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
         relays: Vec::new(),
         peers: Vec::new(),
         policies: BTreeMap::new(),
+        telemetry: TelemetryConfig::default(),
         paths: super::paths::FilePaths {
             state_dir: raw.state_dir.as_ref().map(|path| reader.path(path)),
             run_dir: raw.run_dir.as_ref().map(|path| reader.path(path)),

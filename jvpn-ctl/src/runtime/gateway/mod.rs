@@ -13,6 +13,7 @@ mod commit;
 mod compute;
 mod jump;
 mod keeper;
+mod metrics;
 mod relays;
 mod restore;
 mod role;
