@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod lab;
+pub mod lifecycle;
 pub mod packet;
 pub mod packet_cases;
 pub mod packet_compare;

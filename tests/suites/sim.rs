@@ -7,6 +7,7 @@
 use jvpn_common::reason::Reason;
 use jvpn_common::sabotage;
 use jvpn_common::session::transition::TABLE;
+use jvpn_tests::lifecycle::row_name;
 use jvpn_tests::rows::{self, Place};
 use jvpn_tests::sim::{self, Bug, Size, cover::Cover, faults::KINDS};
 use jvpn_tests::size;
@@ -137,7 +138,7 @@ const MESSAGES: [&str; 24] = [
 
 /// What a run must have seen and has not.
 fn unseen(cover: &Cover) -> Vec<String> {
-    let rows = (0..TABLE.len()).filter(|row| !cover.rows.contains_key(row)).map(|row| format!("row {row}"));
+    let rows = (0..TABLE.len()).filter(|row| !cover.rows.contains_key(row)).map(|row| format!("row {}", row_name(row)));
     let elsewhere = |code: &Reason| ELSEWHERE.iter().any(|(known, _)| known == code);
     let missing = |code: &&Reason| !elsewhere(code) && !cover.reasons.contains_key(code.name());
     let reasons = Reason::ALL.iter().filter(missing).map(ToString::to_string);

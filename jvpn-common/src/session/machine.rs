@@ -123,7 +123,13 @@ impl Session {
     }
 
     /// The first row that holds, applied.
-    fn transition(&self, on: On, input: &Input, policy: &Policy, now: Instant) -> Result<Transition, Refusal> {
+    pub(super) fn transition(
+        &self,
+        on: On,
+        input: &Input,
+        policy: &Policy,
+        now: Instant,
+    ) -> Result<Transition, Refusal> {
         let place = self.place();
         if !TABLE.iter().any(|row| row.concerns(place, on)) {
             return Err(self.unlisted(input));
@@ -261,7 +267,7 @@ impl Session {
     }
 
     /// The proposal of one or two transitions, with what has to become true for it.
-    fn proposed(&self, transitions: Vec<Transition>) -> Step {
+    pub(super) fn proposed(&self, transitions: Vec<Transition>) -> Step {
         let Some(last) = transitions.last() else {
             return Step { session: self.clone(), transitions, effects: Vec::new() };
         };

@@ -10,6 +10,8 @@
 
 pub mod account;
 pub mod encode;
+#[cfg(any(test, feature = "sabotage"))]
+pub mod explore;
 pub mod flap;
 mod guard;
 pub mod input;
@@ -23,6 +25,8 @@ mod restart;
 mod standing;
 pub mod state;
 pub mod transition;
+#[cfg(any(test, feature = "sabotage"))]
+pub mod twin;
 pub mod units;
 pub mod version;
 

@@ -3,7 +3,8 @@
 //! Owns the counts that a run prints and fails on when one is zero, and the trace of one seed. Must never
 //! influence a run.
 
-use jvpn_common::time::Instant;
+use crate::lifecycle::row_name;
+use jvpn_common::time::{Duration, Instant};
 use jvpn_common::verdict::Verdict;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -30,6 +31,8 @@ pub struct Cover {
     pub verdicts: BTreeMap<Verdict, u64>,
     /// What the gateway engine dropped, by name.
     pub drops: BTreeMap<String, u64>,
+    /// How much time passed in the runs.
+    pub simulated: Duration,
     /// Inputs of all engines.
     pub inputs: u64,
     /// Inputs of the smallest run.
@@ -96,6 +99,7 @@ impl Cover {
         sum(&mut self.client_events, &other.client_events);
         sum(&mut self.verdicts, &other.verdicts);
         sum(&mut self.drops, &other.drops);
+        self.simulated += other.simulated;
         self.inputs += other.inputs;
         self.least = Some(self.least.map_or(other.inputs, |least| least.min(other.inputs)));
         self.transitions += other.transitions;
@@ -105,7 +109,13 @@ impl Cover {
     /// The counts as text.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = String::new();
+        let hours = self.simulated.as_secs_f64() / 3_600.0;
+        let faults: u64 = self.faults.values().sum();
+        let moves: u64 = self.rows.values().sum();
+        let mut text = format!("simulated {hours:.1} h, {faults} faults, {moves} transitions by these rows:\n");
+        for (&row, count) in &self.rows {
+            let _ = writeln!(text, "{count:>9}  {}", row_name(row));
+        }
         let mut section = |name: &str, rows: Vec<(String, u64)>| {
             let _ = write!(text, "{name}:");
             for (key, count) in rows {
@@ -113,7 +123,6 @@ impl Cover {
             }
             text.push('\n');
         };
-        section("rows", self.rows.iter().map(|(row, &count)| (row.to_string(), count)).collect());
         section("reasons", self.reasons.iter().map(|(name, &count)| ((*name).into(), count)).collect());
         section("faults", self.faults.iter().map(|(name, &count)| ((*name).into(), count)).collect());
         section("messages", self.messages.iter().map(|(name, &count)| ((*name).into(), count)).collect());

@@ -151,7 +151,7 @@ pub fn run(seed: u64, size: Size, bug: Bug, verbose: bool) -> Result<Cover, Fail
     }
     let what = world.play();
     match what {
-        None => Ok(world.cover),
+        None => Ok(Cover { simulated: size.faulty + size.calm, ..world.cover }),
         Some(what) => Err(Failure { seed, what, lines: world.cover.lines.into_iter().collect() }),
     }
 }

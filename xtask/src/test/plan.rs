@@ -99,6 +99,7 @@ struct Suite {
 
 const SUITES: &[Suite] = &[
     Suite { name: "sim", guess_s: 300, elevated: false },
+    Suite { name: "lifecycle", guess_s: 40, elevated: false },
     Suite { name: "model", guess_s: 20, elevated: false },
     Suite { name: "record", guess_s: 30, elevated: false },
     Suite { name: "steer", guess_s: 60, elevated: true },
