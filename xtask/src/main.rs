@@ -8,6 +8,7 @@ mod docs;
 mod exit;
 mod lab;
 mod load;
+mod mutants;
 mod need;
 mod paths;
 mod progress;
@@ -60,6 +61,12 @@ const VERBS: &[Verb] = &[
         args: "[--long] [--only NAME]",
         help: "every test, with a table of seconds; --only lists the names when wrong",
         run: test::run,
+    },
+    Verb {
+        name: "mutants",
+        args: "[--shard K/N] [--resume] [--only SECTION]",
+        help: "change the product's checks one by one and see whether a test notices; hours",
+        run: mutants::run,
     },
     Verb { name: "bench", args: "[ARGS]", help: "measure, interleaved with rivals (root)", run: lab::bench },
     Verb {

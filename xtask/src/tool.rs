@@ -26,6 +26,8 @@ pub(crate) struct Pinned {
 pub(crate) const LINKER: Pinned = Pinned { name: "bpf-linker", version: "0.13.0", guess_s: 60 };
 pub(crate) const DENY: Pinned = Pinned { name: "cargo-deny", version: "0.20.2", guess_s: 200 };
 
+pub(crate) const MUTANTS: Pinned = Pinned { name: "cargo-mutants", version: "27.1.0", guess_s: 120 };
+
 /// The LLVM majors the pinned linker can be built against, by its features.
 const LINKER_LLVM: &[u32] = &[21, 22, 23];
 /// What to ask apt for while no compiler is there to tell: that of `rustc` 1.95 and 1.96.
@@ -137,21 +139,28 @@ pub(crate) fn explain(output: &str, compiler: Compiler) -> Option<String> {
     ))
 }
 
-pub(crate) fn deny_ready() -> bool {
-    paths::tool(DENY.name).is_file()
-        && fs::read_to_string(deny_record()).is_ok_and(|version| version.trim() == DENY.version)
-}
-
-fn deny_record() -> PathBuf {
-    paths::tools().join("cargo-deny.built")
-}
-
 pub(crate) fn ensure_deny() -> anyhow::Result<()> {
-    if deny_ready() {
+    ensure(&DENY)
+}
+
+pub(crate) fn ensure_mutants() -> anyhow::Result<()> {
+    ensure(&MUTANTS)
+}
+
+fn is_ready(tool: &Pinned) -> bool {
+    paths::tool(tool.name).is_file() && fs::read_to_string(record(tool)).is_ok_and(|known| known.trim() == tool.version)
+}
+
+fn record(tool: &Pinned) -> PathBuf {
+    paths::tools().join(format!("{}.built", tool.name))
+}
+
+fn ensure(tool: &Pinned) -> anyhow::Result<()> {
+    if is_ready(tool) {
         return Ok(());
     }
-    build(&DENY, install(&DENY, &[]))?;
-    fs::write(deny_record(), DENY.version).context("recording the version of cargo-deny")
+    build(tool, install(tool, &[]))?;
+    fs::write(record(tool), tool.version).with_context(|| format!("recording the version of {}", tool.name))
 }
 
 fn install(tool: &Pinned, extra: &[&str]) -> std::process::Command {

@@ -215,6 +215,7 @@ mod tests {
                 "steer",
                 "novel",
                 "generic",
+                "rows",
                 "docs",
                 "deny"
             ]
@@ -225,6 +226,6 @@ mod tests {
     fn an_unknown_step_is_refused_with_the_names() {
         let error = chosen(all(&[]), Some("units")).err().expect("no such step");
         assert_eq!(exit::code(&error), exit::USAGE);
-        assert!(error.to_string().contains("unit generic docs"), "{error}");
+        assert!(error.to_string().contains("unit generic rows docs"), "{error}");
     }
 }
