@@ -142,7 +142,8 @@ impl Engine {
         self.install(slot, keys, &mut commit);
         let ceiling = version::ceiling(step.session.version(), reserved).unwrap_or(reserved);
         let stored = Box::new(self.stored(&step.session, &peer, ceiling));
-        commit.store.push(StoreOp::Put { stored, durable: true });
+        // A resume's may wait like any other picture: a thousand clients that come back at once wait for no disk.
+        commit.store.push(StoreOp::Put { stored, durable: is_new || ceiling > reserved });
         if is_new {
             let context = self.context(&peer);
             let created = Record::about(&context, &step.session, Event::SessionCreated, Some(Reason::HandshakeOk));

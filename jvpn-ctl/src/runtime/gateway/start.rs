@@ -7,7 +7,7 @@ use super::commit::Executor;
 use super::compute::Compute;
 use super::keeper::Keeper;
 use super::relays::Relays;
-use super::restore::Known;
+use super::restore::{Known, Left};
 use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
 use super::sessions::Sessions;
 use super::sockets::{GoneSockets, Sockets};
@@ -23,7 +23,7 @@ use crate::runtime::entropy::System;
 use crate::runtime::firewall::{self, Firewall};
 use crate::runtime::node::Node;
 use crate::runtime::reconcile::Reconcile;
-use crate::store::Store;
+use crate::store::{Change, Store};
 use crate::tunnel::{
     Counters, ToController, Tun, TunOptions, TunnelAddresses, Worker, WorkerHandle, WorkerOptions, to_controller,
 };
@@ -65,7 +65,8 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         boot_id: &boot_id,
         owner_epoch,
     };
-    let (restored, orphans) = known.sessions();
+    let Left { sessions: restored, orphans, over } = known.left();
+    store.apply(&over.into_iter().map(Change::Remove).collect::<Vec<_>>())?;
     orphans.iter().try_for_each(|orphan| plane.apply(&MapOp::Free { slot: orphan.slot }).map(drop))?;
     let (sender, inbox) = to_controller()?;
     let sessions = Sessions::default();
