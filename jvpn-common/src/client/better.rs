@@ -8,6 +8,7 @@ use super::command::PathId;
 use super::timing::{BETTER_FLOOR, BETTER_STREAK};
 use crate::message::reattach::Purpose;
 use crate::reason::Reason;
+use crate::session::policy::BetterSwitching;
 use crate::time::nanos;
 
 impl Engine {
@@ -34,7 +35,8 @@ impl Engine {
             && large
             && improvement >= session.timing.improvement_permille.max(1)
             && path.barred.is_none_or(|until| until <= now);
-        let free = session.request.is_none()
+        let free = session.timing.policy.better_switching == BetterSwitching::Allowed
+            && session.request.is_none()
             && session.suspicion.is_none()
             && self.handshake.is_none()
             && now.since(session.bound_at) >= session.timing.cooldown;

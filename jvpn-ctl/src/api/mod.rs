@@ -13,7 +13,7 @@ mod stream;
 mod tests;
 
 pub use client::{Client, ClientError};
-pub use request::{Caller, REQUESTS_MAX, Refused, Reply, Request};
+pub use request::{Caller, REQUESTS_MAX, Refused, Reply, Request, Wish};
 pub use server::{Handle, serve};
 pub(crate) use socket::group_number;
 pub use socket::{Socket, SocketError};

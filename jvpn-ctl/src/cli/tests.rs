@@ -33,7 +33,12 @@ fn the_reference_page_is_what_the_program_says() {
 
 #[test]
 fn the_committed_schemas_are_those_of_the_answers() {
-    let others = crate::inspect::schemas().into_iter().chain([trace::schema(), audit::schema(), why::schema()]);
+    let others = crate::inspect::schemas().into_iter().chain([
+        trace::schema(),
+        audit::schema(),
+        why::schema(),
+        policy::schema(),
+    ]);
     for (name, schema) in crate::api::model::schemas().into_iter().chain(others) {
         let text = serde_json::to_string_pretty(&schema).expect("JSON") + "\n";
         snapshot(&format!("docs/schemas/{}.json", name.trim_start_matches("jvpn.").replace('/', "-")), &text);

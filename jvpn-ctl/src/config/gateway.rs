@@ -9,6 +9,7 @@ use super::policy::{self, RawPolicies};
 use super::relay::{self, RawRelayPeer, RelayPeer};
 use super::report::{Problem, Report, Source, did_you_mean};
 use ipnet::IpNet;
+use jvpn_common::gateway::Mode;
 use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
 use jvpn_common::session::Policy;
 use serde::Deserialize;
@@ -73,6 +74,8 @@ struct RawGateway {
     #[schemars(with = "Option<u16>")]
     relay_listen: Option<Spanned<i64>>,
     #[schemars(with = "Option<String>")]
+    reload: Option<Mode>,
+    #[schemars(with = "Option<String>")]
     state_dir: Option<Spanned<String>>,
     #[schemars(with = "Option<String>")]
     run_dir: Option<Spanned<String>>,
@@ -136,6 +139,10 @@ pub struct GatewayConfig {
     pub peers: Vec<PeerConfig>,
     /// Every class of policy by name, shipped ones included.
     pub policies: BTreeMap<String, Policy>,
+    /// Where the values of each class come from.
+    pub origins: BTreeMap<String, policy::Origin>,
+    /// When a reload counts for live sessions, unless told otherwise.
+    pub reload: Mode,
     /// Paths the file names; flags and environment come first.
     pub paths: super::paths::FilePaths,
 }
@@ -178,7 +185,7 @@ impl GatewayConfig {
         let raw: RawFile = load::parse(&source)?;
         let mut reader = Reader::new(&source);
         let mut config = gateway(&mut reader, &raw.gateway);
-        config.policies = policy::read(&mut reader, &raw.policy);
+        (config.policies, config.origins) = policy::read(&mut reader, &raw.policy);
         config.relays = relay::relays(&mut reader, &raw.relay);
         let mut claims = Claims::of_gateway(&reader, &raw.gateway, &config);
         for peer in &raw.peer {
@@ -292,6 +299,8 @@ fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
         relays: Vec::new(),
         peers: Vec::new(),
         policies: BTreeMap::new(),
+        origins: BTreeMap::new(),
+        reload: raw.reload.unwrap_or(Mode::Grace),
         paths: super::paths::FilePaths {
             state_dir: raw.state_dir.as_ref().map(|path| reader.path(path)),
             run_dir: raw.run_dir.as_ref().map(|path| reader.path(path)),
