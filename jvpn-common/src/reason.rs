@@ -122,6 +122,7 @@ reasons! {
     87 GatewayUnresponsive "GATEWAY_UNRESPONSIVE" Detail "The gateway's kernel answers, its worker does not." "No path helps; look at the gateway.";
     88 BetterPath "BETTER_PATH" Detail "A clearly better transport was found." "Nothing to do.";
     89 OperatorRequest "OPERATOR_REQUEST" Detail "Somebody asked for it." "See the record.";
+    90 MappingLifetime "MAPPING_LIFETIME" Detail "The NAT forgets mappings after a fixed time; the client moves to another port before." "Nothing to do.";
     100 SecReplayAttempt "SEC_REPLAY_ATTEMPT" Security "Sealed messages arrived twice." "A few are duplicates of the network; many are an attack.";
     101 SecSessionFixationAttempt "SEC_SESSION_FIXATION_ATTEMPT" Security "A peer asked to resume another peer's session." "Look at that peer.";
     102 SecOwnershipAnomaly "SEC_OWNERSHIP_ANOMALY" Security "Two owners were seen for one session." "Look at the cluster's store.";

@@ -12,6 +12,7 @@ pub mod packet_oracle;
 pub mod packet_random;
 pub mod packet_relay;
 pub mod packet_sabotage;
+pub mod rows;
 pub mod sim;
 pub mod size;
 pub mod vm;

@@ -181,3 +181,35 @@ fn a_copy_of_the_record_proves_offline_why_a_session_moved_and_ended() {
     let (code, _, err) = copy.run(&["why", &id, "--record", "DIR"]);
     assert!(code == 6 && err.contains("was changed"), "{err}");
 }
+
+#[test]
+fn a_session_whose_keys_may_be_known_ends_with_that_reason_and_only_the_gateway_can_say_so() {
+    if let Err(error) = require_root() {
+        panic!("{error:#}");
+    }
+    let lab = Lab::up().expect("a lab");
+    let mut product = Product::start(&lab, &Setup::default()).expect("the product");
+    product.wait_healthy().expect("a session");
+    let attached = |all: &Value| all["sessions"][0]["state"] == "ATTACHED";
+    let sessions = until(&product, "a session", Role::Gateway, &["sessions"], attached);
+    let id = sessions["sessions"][0]["session_id"].as_str().expect("an id").to_owned();
+    let end = ["terminate", &id, "--reason", "key-compromise", "--yes"];
+
+    let (code, out, err) = product.verb(Role::Client, &end).expect("runs");
+    assert!(code == 1 && err.contains("say why on the gateway"), "{code} {out}{err}");
+    let dry = [&end[..], &["--dry-run"]].concat();
+    let (code, out, err) = product.verb(Role::Gateway, &dry).expect("runs");
+    assert!(code == 0 && out.contains("would end (SEC_KEY_COMPROMISE_SUSPECTED)"), "{code} {out}{err}");
+    let sessions = product.json(Role::Gateway, &["sessions"]).expect("an answer");
+    assert_eq!((&sessions["sessions"][0]["session_id"], attached(&sessions)), (&Value::from(id.as_str()), true));
+
+    let (code, out, err) = product.verb(Role::Gateway, &end).expect("runs");
+    assert!(code == 0 && out.contains("ended (SEC_KEY_COMPROMISE_SUSPECTED)"), "{code} {out}{err}");
+    let ended = |told: &Value| {
+        let last = told["history"].as_array().and_then(|steps| steps.last().cloned()).unwrap_or_default();
+        (&last["to"], &last["reason"]) == (&"TERMINATED".into(), &"SEC_KEY_COMPROMISE_SUSPECTED".into())
+    };
+    for role in [Role::Gateway, Role::Client] {
+        until(&product, "its end on the record", role, &["sessions", &id, "history"], ended);
+    }
+}

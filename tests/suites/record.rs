@@ -3,6 +3,9 @@
 //!
 //! Owns the tampers and the size of the run. `JVPN_SEED=n` does one tamper again. `JVPN_TEST_SIZE=long` does 10,000.
 
+#[path = "record/sinks.rs"]
+mod sinks;
+
 use jvpn_common::event::{Context, Event, Hash, Record, named, open, seal};
 use jvpn_common::ids::{OwnerEpoch, SessionId};
 use jvpn_common::session::{Birth, Ender, Input, Policy, Session};

@@ -7,6 +7,7 @@
 use jvpn_common::reason::Reason;
 use jvpn_common::sabotage;
 use jvpn_common::session::transition::TABLE;
+use jvpn_tests::rows::{self, Place};
 use jvpn_tests::sim::{self, Bug, Size, cover::Cover, faults::KINDS};
 use jvpn_tests::size;
 use std::io::Write as _;
@@ -168,6 +169,7 @@ fn no_seed_breaks_an_invariant_and_every_session_comes_back() {
             let least = cover.least.unwrap_or(0);
             assert!(least >= INPUTS_MIN, "a seed had only {least} inputs");
             assert_eq!(cover.transitions, cover.replayed, "every record is replayed");
+            rows::note(Place::Simulation, &cover.recorded).expect("a file for what was recorded");
             let unseen = unseen(&cover);
             assert!(seeds < SEEDS || unseen.is_empty(), "never seen: {unseen:?}");
             println!("not seen: {unseen:?}");

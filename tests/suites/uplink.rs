@@ -7,22 +7,23 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jvpn_tests::lab::flow::{Direction, Flows};
 use jvpn_tests::lab::http::{Download, Server};
 use jvpn_tests::lab::process::{Product, Role};
 use jvpn_tests::lab::setup::Setup;
-use jvpn_tests::lab::topology::{INNER_GATEWAY_V4, Path};
+use jvpn_tests::lab::topology::{INNER_CLIENT_V4, INNER_GATEWAY_V4, LAN_V4, Path};
 use jvpn_tests::lab::{Lab, require_root};
 use serde_json::Value;
 
 /// What a busy machine may take for anything here; each takes a second or less on an idle one.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn up() -> (Lab, Product) {
+fn up(setup: &Setup) -> (Lab, Product) {
     if let Err(error) = require_root() {
         panic!("{error:#}");
     }
     let lab = Lab::up().expect("a lab");
-    let mut product = Product::start(&lab, &Setup::default()).expect("the product");
+    let mut product = Product::start(&lab, setup).expect("the product");
     product.wait_healthy().expect("a session");
     (lab, product)
 }
@@ -84,7 +85,7 @@ fn advances(download: &Download, what: &str) {
 
 #[test]
 fn a_removed_uplink_of_the_client_is_left_and_used_again_when_it_is_made_anew() {
-    let (lab, product) = up();
+    let (lab, product) = up(&Setup::default());
     let address: IpAddr = INNER_GATEWAY_V4.parse().unwrap();
     let server = Server::start(&lab.topology.gateway(), address).expect("server");
     let download = Download::start(&lab.topology.client(), server.address).expect("download");
@@ -114,4 +115,44 @@ fn a_removed_uplink_of_the_client_is_left_and_used_again_when_it_is_made_anew() 
     let finished = download.finish().expect("the whole download");
     assert!(finished.sha256_right, "{finished:?}");
     assert_eq!(server.connections(), 1, "one connection all along");
+}
+
+/// Times of the session's moves by their cause, boot clock in ns, as the gateway recorded them.
+fn moves(product: &Product, cause: &str) -> Vec<u64> {
+    let (code, out, said) = product.verb(Role::Gateway, &["--json", "events", "--reason", cause]).expect("events");
+    assert_eq!(code, 0, "{said}");
+    let record = |line: &str| serde_json::from_str::<Value>(line).expect("a record");
+    let switches = out.lines().map(record).filter(|record| record["event"] == "TRANSPORT_SWITCH");
+    switches.map(|record| record["at"].as_str().and_then(|at| at.parse().ok()).expect("a time")).collect()
+}
+
+#[test]
+fn a_nat_that_forgets_busy_mappings_is_learned_and_then_left_before_it_does_without_loss() {
+    let (lab, product) = up(&Setup { uplinks: vec![Path::B], ..Setup::default() });
+    let (client, lan) = (lab.topology.client(), lab.topology.lan());
+    let inner = INNER_CLIENT_V4.parse().unwrap();
+    let flows = Flows::start((&client, inner), (&lan, LAN_V4.parse().unwrap())).expect("flows");
+    let life = Duration::from_secs(10);
+    let nat = lab.nat_lifetime(life).expect("a NAT with a clock");
+    let deadline = Instant::now() + life * 6;
+    while moves(&product, "MAPPING_LIFETIME").len() < 2 {
+        assert!(Instant::now() < deadline, "no move ahead of the end\n{}", product.log_tail(Role::Client));
+        thread::sleep(Duration::from_millis(250));
+    }
+    // What was sent around the second move has arrived since.
+    thread::sleep(Duration::from_secs(3));
+    nat.undo().expect("the NAT's clock stops");
+    let (forgotten, ahead) = (moves(&product, "SOURCE_CHANGED"), moves(&product, "MAPPING_LIFETIME"));
+    assert!(forgotten.len() >= 2, "learned from two ends: {forgotten:?}");
+    assert!(forgotten.iter().all(|at| *at < ahead[0]), "forgotten {forgotten:?}, left ahead {ahead:?}");
+    for at in &ahead[..2] {
+        for way in [Direction::Up, Direction::Down] {
+            let account = flows.trace(way).account(at - 2_000_000_000);
+            assert!(account.sent > 3_000, "{account:?}");
+            assert_eq!((account.lost, account.duplicated, account.reordered), (0, 0, 0), "{way:?} {account:?}");
+        }
+    }
+    let paths = product.json(Role::Client, &["paths"]).expect("paths");
+    let learned = paths["paths"].as_array().into_iter().flatten().find_map(|path| path["mapping_s"].as_f64());
+    assert!(learned.is_some_and(|s| (7.0..=10.5).contains(&s)), "{paths:#}");
 }

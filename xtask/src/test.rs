@@ -3,6 +3,7 @@
 
 mod generic;
 mod plan;
+mod rows;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -30,6 +31,9 @@ pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
     let (size, only) = parse(args)?;
     let manifest = fs::read_to_string(paths::root().join("tests/Cargo.toml")).context("reading tests/Cargo.toml")?;
     let jobs = plan::chosen(plan::all(&plan::declared(&manifest)), only.as_deref())?;
+    if only.is_none() {
+        rows::forget()?;
+    }
     let mut outcomes = Vec::new();
     let mut ready = None;
     for job in &jobs {
@@ -75,8 +79,10 @@ fn perform(job: &Job, size: Size, ready: &mut Option<Ready>) -> anyhow::Result<(
     }
     match job {
         Job::Suite { name, guess_s, elevated } => {
-            let words = ["test", "--test", name];
-            progress::run(name, *guess_s, Output::Inherited, || test_command(&words, size, *elevated, &[]))
+            let (words, noted) = (["test", "--test", name], rows::of(name)?);
+            progress::run(name, *guess_s, Output::Inherited, || {
+                test_command(&words, size, *elevated, std::slice::from_ref(&noted))
+            })
         }
         Job::Step(step) => match (&step.action, ready) {
             (Action::Build, _) => Ok(()),
@@ -86,6 +92,7 @@ fn perform(job: &Job, size: Size, ready: &mut Option<Ready>) -> anyhow::Result<(
             (Action::Rebuild, _) => rebuild(),
             (Action::Vectors, _) => vectors(),
             (Action::Generic, _) => generic::run(size),
+            (Action::Rows, _) => rows::run(),
             (Action::BuildLab, Some(ready)) => bpf::build_lab(ready),
             (Action::BuildLab, None) => bpf::build_lab(&build::everything()?),
             (Action::ClippyEbpf, Some(ready)) => bpf::clippy(ready),

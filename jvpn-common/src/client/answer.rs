@@ -80,6 +80,7 @@ impl Engine {
                 link.bound = *id == path;
             }
         }
+        self.note_mapping(path, purpose);
         if let Some(path) = self.paths.get_mut(&path) {
             // What the path lost before it was bound says nothing about the session on it.
             path.loss = Loss::default();
@@ -201,7 +202,7 @@ impl Engine {
     fn on_denied(&mut self, purpose: Purpose, path: PathId, wait: Duration) {
         let (now, known) = (self.now, self.paths.len());
         self.abandon_request();
-        let quality = matches!(purpose, Purpose::BetterQuality | Purpose::BetterOperator);
+        let quality = matches!(purpose, Purpose::BetterQuality | Purpose::BetterOperator | Purpose::BetterMapping);
         let pause = if quality { wait.max(Duration::from_secs(1)) } else { wait.max(DENIED_FOR) };
         if let Some(path) = self.paths.get_mut(&path) {
             path.barred = Some(now + pause);

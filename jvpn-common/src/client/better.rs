@@ -31,6 +31,7 @@ impl Engine {
         let gain = active.score().saturating_sub(path.score());
         let large = gain * 1_000 >= nanos(BETTER_FLOOR) || path.info.class < active.info.class;
         let better = id != session.active
+            && !self.shares_transport(id)
             && proven
             && large
             && improvement >= session.timing.improvement_permille.max(1)

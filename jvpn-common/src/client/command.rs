@@ -115,6 +115,8 @@ pub struct PathUp {
     pub v6: bool,
     /// The endpoint it leads to, where an interface has a path to each of several; else it uses one after the other.
     pub endpoint: Option<SocketAddr>,
+    /// The path of which it is another port, if [`Command::OpenPort`] asked for it.
+    pub beside: Option<PathId>,
     /// MTU of its interface.
     pub link_mtu: u16,
 }
@@ -181,6 +183,16 @@ pub enum Command {
         to: SocketAddr,
         /// UDP payload.
         bytes: Vec<u8>,
+    },
+    /// Open another port on the network of a path. Its PathUp says `beside`; without one the path is left as it is.
+    OpenPort {
+        /// Which path.
+        beside: PathId,
+    },
+    /// Close the port of a path; the engine has forgotten it.
+    ClosePort {
+        /// Which path.
+        path: PathId,
     },
     /// Worker: locators of a set, so that inbound data is recognised. The first of a set makes it.
     Locators {

@@ -84,7 +84,9 @@ impl Engine {
         let within = session.timing.standby_interval * 2 + PROBE_LOST;
         let key = |path: &&Path| {
             let carries = path.link.as_ref().is_some_and(|link| link.mtu.carries(session.v6_inside()));
-            (!path.alive(self.now, within), !carries, path.info.class, path.score(), path.id())
+            // Another port of the suspect's own transport is asked last.
+            let beside = path.info.beside.is_some();
+            (!path.alive(self.now, within), !carries, beside, path.info.class, path.score(), path.id())
         };
         self.paths.values().filter(fits).min_by_key(key).map(Path::id)
     }

@@ -73,6 +73,10 @@ impl Engine {
         let Some(session) = &mut self.session else { return };
         let bound = body.status & STATUS_BOUND != 0;
         let active = session.active == id;
+        if bound && let Some(path) = self.paths.get_mut(&id) {
+            path.mapping.held(sent);
+        }
+        let Some(session) = &mut self.session else { return };
         if active {
             session.alive_elsewhere = None;
         }

@@ -104,6 +104,8 @@ impl Engine {
             loss_permille: path.loss.permille(),
             mtu: link.and_then(|link| link.mtu.proven()),
             heard: path.heard,
+            beside: path.info.beside.is_some() && !active,
+            mapping: path.mapping.life(),
         }
     }
 }

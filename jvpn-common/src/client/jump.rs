@@ -149,6 +149,7 @@ impl Engine {
                 barred(path),
                 !path.alive(self.now, within),
                 !carries,
+                path.info.beside.is_some(),
                 path.info.class,
                 !validated,
                 path.score(),
@@ -235,7 +236,7 @@ impl Engine {
         }
         match purpose {
             Purpose::Validate => {}
-            Purpose::BetterQuality | Purpose::BetterOperator => {
+            Purpose::BetterQuality | Purpose::BetterOperator | Purpose::BetterMapping => {
                 let mut event = self.event(EventKind::ReattachReject, Reason::TransportSwitchDenied, false);
                 event.detail = Some(Reason::NoValidCandidate);
                 self.tell(event);
@@ -294,8 +295,10 @@ impl Engine {
 
     /// An operator wants the session elsewhere.
     pub(super) fn on_jump(&mut self, label: Label) {
-        let target = self.paths.values().find(|path| path.info.label == label && path.usable()).map(Path::id);
         let Some(session) = &self.session else { return };
+        // Two ports of one transport have one label: the one in use, or the first.
+        let named = |path: &&Path| path.info.label == label && path.usable();
+        let target = self.paths.values().filter(named).min_by_key(|path| path.id() != session.active).map(Path::id);
         let (lost, active) = (session.lost, session.active);
         let linked = target.is_some_and(|id| self.paths.get(&id).is_some_and(|path| path.link.is_some()));
         match target {

@@ -13,6 +13,7 @@
 //! probing    when to probe                         echo     what an echo or notice tells
 //! detect     when a path is dead                   better   when another is better
 //! jump       REATTACH, VALIDATE, PROVE             answer   ACK and REJECT
+//! mapping    a second port before a NAT forgets the first
 //! rekey      new keys inside the session           upkeep   PATH_REPORT, PING, key life, CLOSE
 //! ```
 
@@ -27,6 +28,7 @@ mod handshake;
 mod history;
 mod jump;
 mod keys;
+mod mapping;
 mod paths;
 mod probes;
 mod probing;
@@ -173,6 +175,7 @@ impl Engine {
         self.drive_detection();
         self.drive_request();
         self.drive_validation();
+        self.drive_mapping();
         self.drive_keys();
         self.drive_silence();
         self.drive_handshake();
@@ -194,7 +197,11 @@ impl Engine {
             }
             None => {
                 self.make_room_for_path();
-                self.paths.insert(info.path, Path::new(info, endpoint));
+                let first = info.beside.and_then(|first| self.paths.get(&first));
+                let mapping = first.map(|first| first.mapping.beside()).unwrap_or_default();
+                let mut path = Path::new(info, endpoint);
+                path.mapping = mapping;
+                self.paths.insert(info.path, path);
             }
         }
         self.assign_links();

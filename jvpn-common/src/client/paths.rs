@@ -4,6 +4,7 @@
 //! which path to use: it answers questions of those who do.
 
 use super::command::{PathClass, PathId, PathUp};
+use super::mapping::Mapping;
 use super::probes::{MtuSearch, Probes};
 use super::rtt::{Loss, Rtt};
 use super::timing::{ANSWER_MAX, ANSWER_MIN, ANSWER_UNKNOWN, PROBE_LOST};
@@ -84,6 +85,8 @@ pub(super) struct Path {
     pub(super) barred: Option<Instant>,
     /// How often in a row it was better than the active one.
     pub(super) streak: u32,
+    /// The NAT's mapping of its port.
+    pub(super) mapping: Mapping,
 }
 
 impl Path {
@@ -105,6 +108,7 @@ impl Path {
             missed: 0,
             barred: None,
             streak: 0,
+            mapping: Mapping::default(),
         }
     }
 
@@ -128,6 +132,7 @@ impl Path {
         self.missed = 0;
         self.barred = None;
         self.streak = 0;
+        self.mapping = self.mapping.beside();
         if let Some(link) = &mut self.link {
             link.bound = false;
         }

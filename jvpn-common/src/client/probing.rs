@@ -150,6 +150,7 @@ impl Engine {
         let len = size.map_or(0, |size| usize::from(size.saturating_sub(headers)));
         let (sequence, time) = link.probes.send(now, size, burst);
         let bytes = session.keys.probe(link.k, link.locator, sequence, time, len);
+        path.mapping.used(now);
         if size.is_none() {
             path.probed = Some(now);
             path.owe(now);

@@ -2,6 +2,7 @@
 //!
 //! Owns the scripted gateway: the real handshake, the real control channel, answers by hand.
 
+use super::command::EventKind;
 use super::*;
 use crate::abi::SteeringKeys;
 use crate::channel::{Channel, Side};
@@ -13,13 +14,14 @@ use crate::message::handshake::Outcome;
 use crate::message::reattach::Purpose;
 use crate::message::{Accepted, Ack, Answer, Control, Label, Message};
 use crate::secret::{PresharedKey, PrivateKey, PublicKey};
-use crate::session::Policy;
+use crate::session::{Policy, State};
 use crate::tag::steering_tag;
 use crate::wire::header::FLAG_DOWN;
 use crate::wire::probe::{self, Body, STATUS_ALIVE, STATUS_BOUND};
 use crate::wire::{Header, Kind};
 use core::net::SocketAddr;
 
+mod mapping;
 mod refusing;
 
 const A: PathId = PathId(1);
@@ -84,6 +86,7 @@ impl Pair {
             metered: false,
             v6: false,
             endpoint: None,
+            beside: None,
             link_mtu: 1_500,
         }));
     }
@@ -400,6 +403,11 @@ fn a_close_is_repeated_and_then_over() {
     assert_eq!((closes, pair.phase(), pair.client.wakeup()), (3, Phase::Closed, None));
     let ended = |command: &Command| matches!(command, Command::Ended { reason: Reason::ClientTermination, .. });
     assert!(pair.others.iter().any(ended));
+    let told = pair.others.iter().filter_map(|command| match command {
+        Command::Event(event) if event.kind == EventKind::Termination => Some((event.state, event.acknowledged)),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [(State::Terminated.number(), true)]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Owns PATH_REPORT, the silence of the data keys, CLOSE and TERMINATE. Must never move the session: what it
 //! notices goes to `detect`.
 
-use super::command::{Activity, Command, EventKind};
+use super::command::{Activity, Command, Event, EventKind};
 use super::paths::Path;
 use super::session::DataSilence;
 use super::timing::{DATA_SILENCE, ENDED_PAUSE_MAX, PING_WAIT, PINGS_MAX, REPORT_EVERY, SUPERSEDED_PAUSE};
@@ -12,6 +12,7 @@ use crate::limits::PATHS_MAX;
 use crate::message::control::PathQuality;
 use crate::message::{Control, Message};
 use crate::reason::Reason;
+use crate::session::State;
 use crate::time::{Duration, Instant};
 
 /// Times CLOSE is sent; the gateway's own timers end a session whose CLOSE was lost.
@@ -126,7 +127,8 @@ impl Engine {
 
     /// The session is over, on the gateway's word.
     pub(super) fn end_session(&mut self, reason: Reason) {
-        let event = self.event(EventKind::Termination, reason, true);
+        let ended = State::Terminated.number();
+        let event = Event { state: ended, ..self.event(EventKind::Termination, reason, true) };
         let Some(session) = self.session.take() else { return };
         self.tell(event);
         self.commands.push_back(Command::Forget { set: session.keys.id });

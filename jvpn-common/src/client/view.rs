@@ -73,6 +73,10 @@ pub struct PathView {
     pub mtu: Option<u16>,
     /// When anything authenticated last came from it.
     pub heard: Option<Instant>,
+    /// Whether it is another port of a transport in use, opened before a NAT forgets the first one.
+    pub beside: bool,
+    /// How long its NAT's mappings live at least, once that was learned.
+    pub mapping: Option<Duration>,
 }
 
 /// Everything.

@@ -29,6 +29,7 @@ impl Engine {
             self.outage_resume_at(),
             self.unresponsive_until(),
             self.validation_due(),
+            self.mapping_due(),
             self.keys_due(),
             self.silence_due(),
             self.report_due(),

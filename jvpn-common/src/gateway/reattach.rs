@@ -358,6 +358,7 @@ fn switch(
         Purpose::Lost => (Class::Lost, Cause::Quality),
         Purpose::BetterQuality => (Class::Better, Cause::Quality),
         Purpose::BetterOperator => (Class::Better, Cause::Operator),
+        Purpose::BetterMapping => (Class::Better, Cause::Mapping),
     };
     let wanted = session::Request {
         class,

@@ -31,6 +31,8 @@ pub enum Purpose {
     BetterOperator = 4,
     /// Nothing moves: only prove this address ahead of need.
     Validate = 5,
+    /// My active transport's NAT is about to forget its mapping; this is another port of the same transport.
+    BetterMapping = 6,
 }
 
 impl Purpose {
@@ -43,6 +45,7 @@ impl Purpose {
             3 => Self::BetterQuality,
             4 => Self::BetterOperator,
             5 => Self::Validate,
+            6 => Self::BetterMapping,
             _ => return None,
         })
     }

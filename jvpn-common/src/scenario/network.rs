@@ -63,6 +63,7 @@ impl Line {
             metered: self.path.metered,
             v6: false,
             endpoint: None,
+            beside: None,
             link_mtu: 1_500,
         })
     }

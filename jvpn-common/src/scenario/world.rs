@@ -208,6 +208,9 @@ impl<'a> World<'a> {
                 | client::Command::WipeKeys { .. }
                 | client::Command::Configure { .. }
                 | client::Command::Condition { .. }
+                // A described NAT keeps its mappings for ever: the path is left as it is.
+                | client::Command::OpenPort { .. }
+                | client::Command::ClosePort { .. }
                 | client::Command::Event(_) => {}
             }
         }

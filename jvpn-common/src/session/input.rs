@@ -28,6 +28,8 @@ named! {
         Quality = 1 "QUALITY",
         /// A person: improvement and cooldown do not count.
         Operator = 2 "OPERATOR",
+        /// The end of a NAT's mapping, known in advance: as little a matter of improvement and cooldown.
+        Mapping = 3 "MAPPING",
     }
 }
 

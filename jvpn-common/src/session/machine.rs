@@ -311,6 +311,7 @@ fn details(row: &Row, input: &Input, after: &Session, policy: &Policy) -> Vec<Re
         Input::Quality(_) => after.quality.worst(policy),
         Input::Reattach(switch) => match switch.request() {
             request if row.on == On::Better && request.cause == Cause::Operator => Some(Reason::OperatorRequest),
+            request if row.on == On::Better && request.cause == Cause::Mapping => Some(Reason::MappingLifetime),
             _ if row.on == On::Better => Some(Reason::BetterPath),
             request => request.evidence,
         },

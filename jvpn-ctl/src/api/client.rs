@@ -96,6 +96,16 @@ impl Client {
         self.value(Method::GET, page).await
     }
 
+    /// Asks for a page that is text.
+    ///
+    /// # Errors
+    /// No daemon, or it said no.
+    pub async fn text(&self, page: &str) -> Result<String, ClientError> {
+        let response = self.send(Method::GET, page).await?;
+        let bytes = self.whole(response).await?;
+        String::from_utf8(bytes.into()).map_err(|error| self.broken(error))
+    }
+
     /// Commands something.
     ///
     /// # Errors

@@ -4,7 +4,9 @@
 //! the event loop as [`Request`]s and come back as the forms of [`model`].
 
 pub mod client;
+mod metrics;
 pub mod model;
+mod pages;
 mod request;
 mod server;
 mod socket;
@@ -13,6 +15,7 @@ mod stream;
 mod tests;
 
 pub use client::{Client, ClientError};
+pub(crate) use pages::Pages;
 pub use request::{Caller, REQUESTS_MAX, Refused, Reply, Request, Wish};
 pub use server::{Handle, serve};
 pub(crate) use socket::group_number;

@@ -4,6 +4,7 @@
 
 use crate::audit::Step;
 use crate::config::{Diff, Emergency, Role};
+use jvpn_common::reason::Reason;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -207,7 +208,7 @@ pub struct PathView {
     pub remote: String,
     /// primary, secondary, backup or never.
     pub class: String,
-    /// active, standby, suspect, dead or unproven.
+    /// active, standby, second port, suspect, dead or unproven.
     pub state: String,
     /// Smoothed round trip, ms.
     pub rtt_ms: Option<f64>,
@@ -219,6 +220,8 @@ pub struct PathView {
     pub mtu: Option<u16>,
     /// What the gateway says of it: `bound`, `not bound`, `not alive`.
     pub gateway_says: Option<String>,
+    /// How long the NAT on this path keeps a mapping, s, once it was learned.
+    pub mapping_s: Option<f64>,
 }
 
 /// Every path.
@@ -243,6 +246,28 @@ pub struct Jumped {
     pub took_ms: Option<f64>,
     /// Whether nothing was done.
     pub dry_run: bool,
+}
+
+/// Why an operator ends a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndReason {
+    /// It is no longer wanted
+    #[default]
+    Operator,
+    /// Its keys, or the peer's, may be known to others
+    KeyCompromise,
+}
+
+impl EndReason {
+    /// The code of the record.
+    #[must_use]
+    pub const fn code(self) -> Reason {
+        match self {
+            Self::Operator => Reason::OperatorTermination,
+            Self::KeyCompromise => Reason::SecKeyCompromiseSuspected,
+        }
+    }
 }
 
 /// A session that was ended, or would be.

@@ -3,6 +3,7 @@
 //! Owns the questions and how an answer comes back. Must never answer itself.
 
 use super::model;
+use crate::observe::metrics::Exposition;
 use jvpn_common::gateway::Mode;
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
@@ -21,6 +22,8 @@ pub enum Request {
     Status(Reply<model::Status>),
     /// Live sessions, and those that ended lately.
     Sessions(Reply<Vec<model::Session>>),
+    /// What it counts.
+    Metrics(Reply<Exposition>),
     /// Every path.
     Paths(Reply<Vec<model::PathView>>),
     /// Move a session to a transport of that name.
@@ -40,6 +43,8 @@ pub enum Request {
     Terminate {
         /// Which.
         session: SessionId,
+        /// Why.
+        why: model::EndReason,
         /// Only say what would happen.
         dry_run: bool,
         /// Who asks.

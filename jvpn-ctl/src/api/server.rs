@@ -4,12 +4,12 @@
 //! it asks whoever owns them.
 
 use super::model::{
-    Body, EmergencyState, Envelope, ErrorBody, History, Jumped, OneSession, Paths, PolicyView, Reload, Reloaded,
-    Session, Sessions, Status, Terminated,
+    Body, EmergencyState, EndReason, Envelope, ErrorBody, History, Jumped, OneSession, Paths, PolicyView, Reload,
+    Reloaded, Session, Sessions, Status, Terminated,
 };
 use super::request::{Caller, Refused, Reply, Request, Wish};
 use super::socket::{Peer, Socket, admits};
-use super::stream;
+use super::{metrics, stream};
 use crate::audit::{self, Feed};
 use crate::config::report::did_you_mean;
 use axum::extract::{ConnectInfo, Path, Query, Request as Http, State};
@@ -64,6 +64,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/sessions/{id}", get(session))
         .route("/v1/sessions/{id}/history", get(history))
         .route("/v1/sessions/{id}/terminate", post(terminate))
+        .route("/v1/metrics", get(metrics::metrics))
         .route("/v1/paths", get(paths))
         .route("/v1/jump", post(jump))
         .route("/v1/peers/reload", post(reload_peers))
@@ -71,7 +72,9 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/policy", get(policy))
         .route("/v1/policy/emergency", post(emergency))
         .route("/v1/events", get(stream::events))
-        .fallback(|| async { Failure::not_found("no such page; see /v1/status, /v1/sessions, /v1/paths, /v1/events") })
+        .fallback(|| async {
+            Failure::not_found("no such page; see /v1/status, /v1/sessions, /v1/paths, /v1/metrics, /v1/events")
+        })
         .layer(axum::middleware::from_fn_with_state(shared.clone(), only_admitted))
         .with_state(shared)
 }
@@ -109,6 +112,10 @@ impl Failure {
         Self(StatusCode::BAD_REQUEST, error(text))
     }
 
+    pub(super) fn busy(text: impl Into<String>) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, error(text))
+    }
+
     pub(super) fn broken(text: impl Into<String>) -> Self {
         Self(StatusCode::INTERNAL_SERVER_ERROR, error(text))
     }
@@ -142,9 +149,14 @@ fn answer<T: Body>(body: T) -> Answer<T> {
 }
 
 impl Shared {
+    /// For pages that anybody may read; they have no caller.
+    pub(super) fn without_socket(handle: Handle) -> Self {
+        Self { handle, uid: rustix::process::geteuid().as_raw(), group: None }
+    }
+
     /// Asks the event loop; a full queue, silence and a dropped reply are all answers.
     pub(super) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Failure> {
-        let busy = || Failure(StatusCode::SERVICE_UNAVAILABLE, error("the daemon is too busy to answer"));
+        let busy = || Failure::busy("the daemon is too busy to answer");
         let (reply, answer) = oneshot::channel();
         self.handle.requests.try_send(request(reply)).map_err(|_| busy())?;
         match tokio::time::timeout(ANSWER_MAX, answer).await {
@@ -265,6 +277,8 @@ async fn jump(
 #[derive(Debug, serde::Deserialize)]
 struct TerminateQuery {
     #[serde(default)]
+    reason: EndReason,
+    #[serde(default)]
     dry_run: bool,
 }
 
@@ -275,7 +289,8 @@ async fn terminate(
     Query(query): Query<TerminateQuery>,
 ) -> Answer<Terminated> {
     let (session, _) = shared.resolve(&id).await?;
-    answer(shared.ask(|reply| Request::Terminate { session, dry_run: query.dry_run, by, reply }).await??)
+    let TerminateQuery { reason: why, dry_run } = query;
+    answer(shared.ask(|reply| Request::Terminate { session, why, dry_run, by, reply }).await??)
 }
 
 async fn reload_peers(

@@ -1,9 +1,11 @@
 //! `/v1/events`: the record as lines, then what is added to it, for as long as somebody reads.
 //!
-//! Owns the filter in the query and the notice about lines a slow reader missed. Must never hold the writer up.
+//! Owns the filter in the query and the notice about lines a slow reader missed: it stands where they would. Must never hold
+//! the writer up.
 
 use super::server::{Failure, Shared};
 use crate::audit::{self, Filter};
+use crate::observe::fanout::{Reader, Sink, Taken};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
@@ -11,7 +13,6 @@ use futures_util::stream;
 use serde_json::Value;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 /// Bytes of old lines handed over in one answer; a reader of more reads the files.
 const PAST_MAX: usize = 64 << 20;
@@ -36,7 +37,8 @@ pub(super) async fn events(
 ) -> Result<Response, Failure> {
     let filter = filter(&shared, &query).await?;
     // Subscribed before the files are read, so that no line falls between; the number tells copies apart.
-    let live = shared.handle.feed.subscribe();
+    let live = query.follow.then(|| shared.handle.feed.subscribe(Sink::Api)).transpose();
+    let live = live.map_err(|error| Failure::busy(error.to_string()))?;
     let dir = shared.handle.feed.dir().to_path_buf();
     let first = query.first.unwrap_or(usize::MAX);
     // Following without a start means from now on.
@@ -51,7 +53,7 @@ pub(super) async fn events(
         .map_err(|error| Failure::broken(error.to_string()))?
         .map_err(|error| Failure::broken(error.to_string()))?;
     let left = first.saturating_sub(past.count);
-    let live = (query.follow && left > 0).then_some(live);
+    let live = live.filter(|_| left > 0);
     let state = Follow { past: Some(past.bytes), last: past.last, live, filter, left };
     let lines = stream::unfold(state, |mut state| async move { Some((state.next().await?, state)) });
     let body = Body::from_stream(lines_ok(lines));
@@ -110,7 +112,7 @@ fn number(record: &Value) -> u64 {
 struct Follow {
     past: Option<Vec<u8>>,
     last: u64,
-    live: Option<Receiver<Arc<str>>>,
+    live: Option<Reader>,
     filter: Filter,
     left: usize,
 }
@@ -124,17 +126,18 @@ impl Follow {
             if self.left == 0 {
                 return None;
             }
-            let line = match self.live.as_mut()?.recv().await {
-                Ok(line) => line,
-                Err(RecvError::Lagged(count)) => {
+            let live = self.live.as_ref()?;
+            let line = match live.take().await {
+                Taken::Line(line) => line,
+                Taken::Lost(count) => {
                     let missed = serde_json::json!({ "event": "DROPPED", "count": count });
                     return Some(format!("{missed}\n").into());
                 }
-                Err(RecvError::Closed) => return None,
             };
             if let Some(record) = self.filter.accepts(&line)
                 && number(&record) > self.last
             {
+                live.sent();
                 self.left -= 1;
                 return Some(format!("{line}\n").into());
             }

@@ -3,6 +3,9 @@
 use super::model::{Envelope, Jumped, OneSession, Session, Sessions, Terminated};
 use super::*;
 use crate::audit::Audit;
+use crate::config::Role;
+use crate::observe::metrics::{Exposition, Metrics};
+use crate::observe::table::Metric;
 use jvpn_common::event::{Context, Event, Record};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
@@ -50,8 +53,8 @@ async fn stand_in(mut requests: mpsc::Receiver<Request>) {
                 };
                 drop(reply.send(if to == "lte" { Err(denied) } else { Ok(jumped) }));
             }
-            Request::Terminate { session, dry_run, reply, .. } => {
-                let reason = "OPERATOR_TERMINATION".into();
+            Request::Terminate { session, why, dry_run, reply, .. } => {
+                let reason = why.code().name().into();
                 drop(reply.send(Ok(Terminated {
                     session_id: session.to_string(),
                     reason,
@@ -60,6 +63,11 @@ async fn stand_in(mut requests: mpsc::Receiver<Request>) {
                 })));
             }
             Request::Status(reply) => drop(reply),
+            Request::Metrics(reply) => {
+                let mut all = Exposition::new(Role::Gateway);
+                all.number(Metric::Pending, &[], 3);
+                drop(reply.send(all));
+            }
             Request::Paths(reply) => drop(reply.send(Vec::new())),
             Request::Reload { reply, .. } => drop(reply.send(Err(Refused::Invalid("line 3".into())))),
             Request::Policy { reply, .. } => drop(reply.send(Err(Refused::NotFound("no".into())))),
@@ -172,6 +180,45 @@ async fn events_are_what_is_in_the_record_and_then_what_is_added() {
     let (status, _) =
         refused(daemon.client.get::<serde_json::Value>("/v1/events?reason=NOPE").await.expect_err("no code"));
     assert_eq!(status, 400);
+}
+
+/// An answer as it travels.
+async fn raw(address: std::net::SocketAddr, page: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("answered");
+    let question = format!("GET {page} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(question.as_bytes()).await.expect("asked");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("text");
+    answer
+}
+
+#[tokio::test]
+async fn metrics_are_on_the_socket_and_over_tcp_which_has_nothing_else() {
+    let daemon = daemon();
+    daemon.audit.append(record(1)).expect("written");
+    let text = daemon.client.text("/v1/metrics").await.expect("answered");
+    for line in ["jvpn_handshakes_pending 3.0", "jvpn_record_sequence 1.0", "jvpn_events_dropped_total{sink=\"api\"} 0"]
+    {
+        assert!(text.lines().any(|known| known == line), "{line} in\n{text}");
+    }
+    assert!(text.contains("jvpn_events_total{event=\"SECURITY_EVENT\",reason=\"\"} 1\n") && text.ends_with("# EOF\n"));
+    let document: Envelope<Metrics> = daemon.client.get("/v1/metrics?form=json").await.expect("answered");
+    assert_eq!(document.schema, "jvpn.metrics/1");
+    let listener = metrics::bind("127.0.0.1:0".parse().expect("an address")).expect("free");
+    let address = listener.local_addr().expect("an address");
+    let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+    tokio::spawn(stand_in(receiver));
+    tokio::spawn(metrics::serve(listener, Handle { requests, feed: daemon.audit.feed() }));
+    for page in ["/metrics", "/v1/metrics"] {
+        let answer = raw(address, page).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("# EOF\n"), "{answer}");
+        let kind = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
+        assert!(answer.to_ascii_lowercase().contains(kind), "{answer}");
+    }
+    for page in ["/v1/status", "/v1/sessions", "/v1/events", "/"] {
+        assert!(raw(address, page).await.starts_with("HTTP/1.1 404 "), "{page}");
+    }
 }
 
 #[tokio::test]

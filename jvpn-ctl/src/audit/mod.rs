@@ -20,19 +20,20 @@ pub use reader::{Filter, Remembered, Step, history, read, remembered, sessions, 
 pub use sealer::{CHECKPOINT_EVERY, newest as newest_checkpoint};
 pub use segment::Recovered;
 
+use crate::observe::Telemetry;
+use crate::observe::fanout::{FanOut, Reader, Sink, TooMany};
+use crate::observe::metrics::Exposition;
+use crate::observe::table::Metric;
 use jvpn_common::event::{Context, Record};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use syncer::Synced;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use writer::{Writer, Written};
 
 /// Size at which the next segment is begun, in bytes: some 60,000 records, read in a blink at start.
 pub const SEGMENT_MAX: u64 = 64 << 20;
-
-/// Lines a slow reader of the stream may lag behind before it is told that it missed some.
-const FEED_MAX: usize = 1_024;
 
 /// Why the record could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +90,7 @@ struct Shared {
     writer: Mutex<Writer>,
     dirty: Condvar,
     synced: watch::Sender<Synced>,
-    feed: broadcast::Sender<Arc<str>>,
+    telemetry: Telemetry,
     dir: PathBuf,
 }
 
@@ -126,7 +127,7 @@ impl Audit {
             writer: Mutex::new(writer),
             dirty: Condvar::new(),
             synced: watch::Sender::new(Synced { seq: written, failures: 0 }),
-            feed: broadcast::Sender::new(FEED_MAX),
+            telemetry: Telemetry::default(),
             dir,
         });
         let syncer = std::thread::Builder::new().name("audit-sync".into()).spawn({
@@ -160,9 +161,8 @@ impl Audit {
     fn tell(&self, writer: MutexGuard<'_, Writer>, written: Written) {
         self.shared.dirty.notify_one();
         drop(writer);
-        for line in written.lines {
-            // Nobody listening is the usual case.
-            let _ = self.shared.feed.send(line.into());
+        for (record, line) in written.lines {
+            self.shared.telemetry.told(&record, line);
         }
     }
 
@@ -230,9 +230,30 @@ impl Feed {
     }
 
     /// Every line from now on; a reader that is too slow is told how many it missed.
+    ///
+    /// # Errors
+    /// There are as many readers as there may be.
+    pub fn subscribe(&self, sink: Sink) -> Result<Reader, TooMany> {
+        self.fan().subscribe(sink)
+    }
+
+    /// Whoever hears of the record while it is written.
     #[must_use]
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
-        self.shared.feed.subscribe()
+    pub fn fan(&self) -> &Arc<FanOut> {
+        self.shared.telemetry.fan()
+    }
+
+    /// What is counted about the record.
+    pub(crate) fn expose(&self, to: &mut Exposition) {
+        let (written, failing) = {
+            let writer = self.shared.lock();
+            (writer.written, writer.is_failing())
+        };
+        // Exact up to 2⁵³ records.
+        to.level(Metric::RecordSequence, &[], written as f64);
+        to.level(Metric::RecordSynced, &[], self.shared.synced.borrow().seq as f64);
+        to.flag(Metric::RecordFailing, failing);
+        self.shared.telemetry.expose(to);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the record keeps: order, chain, and what happens when the disk or the process ends in the middle.
 
 use super::*;
+use crate::observe::fanout::Taken;
 use jvpn_common::event::{Checkpoint, Event, Hash, Severity, open};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
@@ -217,10 +218,10 @@ fn a_reader_of_the_stream_sees_each_line_once_and_the_files_are_private() {
     use std::os::unix::fs::PermissionsExt as _;
     let state = tempfile::tempdir().expect("a directory");
     let (audit, _) = Audit::open(state.path()).expect("opens");
-    let mut stream = audit.feed().subscribe();
+    let stream = audit.feed().subscribe(Sink::Api).expect("room");
     audit.append(record("a")).expect("written");
-    assert_eq!(stream.try_recv().expect("a line").as_ref(), lines(state.path())[0]);
-    assert!(stream.try_recv().is_err());
+    assert_eq!(stream.try_take(), Some(Taken::Line(lines(state.path())[0].clone().into())));
+    assert_eq!(stream.try_take(), None);
     let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!((mode(&dir_of(state.path())), mode(&newest(state.path()))), (0o700, 0o600));
 }

@@ -33,11 +33,11 @@ pub(super) struct Writer {
     pub(super) closing: bool,
 }
 
-/// What was written: the number of the last record, and the lines.
+/// What was written: the number of the last record, and each record with its line.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) last: u64,
-    pub(super) lines: Vec<String>,
+    pub(super) lines: Vec<(Record, String)>,
 }
 
 impl Writer {
@@ -106,9 +106,9 @@ impl Writer {
             let sealed = seal(&record.line(), head);
             bytes.extend_from_slice(sealed.line.as_bytes());
             bytes.push(b'\n');
-            lines.push(sealed.line);
             head = sealed.hash;
-            node = Some(record.node);
+            node = Some(record.node.clone());
+            lines.push((record, sealed.line));
         }
         let Some(node) = node else { return Ok(Written { last, lines }) };
         self.rotate_for(bytes.len() as u64, first)?;

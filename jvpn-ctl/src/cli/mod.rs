@@ -17,6 +17,7 @@ mod jump;
 mod load;
 mod man;
 mod maps;
+mod metrics;
 mod output;
 mod paths;
 mod peer;
@@ -115,6 +116,7 @@ enum Verb {
     Why(why::Args),
     #[command(subcommand)]
     Audit(audit::Audit),
+    Metrics(metrics::Args),
     Maps(maps::Args),
     Trace(trace::Args),
     Completions(completions::Args),
@@ -192,6 +194,7 @@ fn run(verb: Verb, context: &Context) -> Result<(), CliError> {
         Verb::Explain(args) => explain::run(args, context),
         Verb::Why(args) => why::run(args, context),
         Verb::Audit(verb) => audit::run(verb, context),
+        Verb::Metrics(args) => metrics::run(args, context),
         Verb::Maps(args) => maps::run(args, context),
         Verb::Trace(args) => trace::run(args, context),
         Verb::Completions(args) => completions::run(args),

@@ -4,13 +4,18 @@
 
 use super::error::CliError;
 use super::{Context, confirmed, in_page, output};
-use crate::api::model::{Envelope, OneSession, Terminated};
+use crate::api::model::{EndReason, Envelope, OneSession, Terminated};
+
+use clap::ValueEnum as _;
 
 /// End a session; its client may start a new one
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The session by the start of its id
     id: String,
+    /// Why; goes on the record
+    #[arg(long, value_enum, default_value_t)]
+    reason: EndReason,
     /// Only say what would happen
     #[arg(long)]
     dry_run: bool,
@@ -27,7 +32,9 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
         if !args.dry_run {
             confirmed(&format!("End session {} of {}?", session.session_id, session.peer), args.yes)?;
         }
-        let page = format!("/v1/sessions/{}/terminate?dry_run={}", session.session_id, args.dry_run);
+        // The word of the command line and of the query are the same.
+        let why = args.reason.to_possible_value().map(|word| word.get_name().to_owned()).unwrap_or_default();
+        let page = format!("/v1/sessions/{}/terminate?reason={why}&dry_run={}", session.session_id, args.dry_run);
         let ended: Envelope<Terminated> = client.post(&page).await?;
         if context.json {
             return output::value(&ended);

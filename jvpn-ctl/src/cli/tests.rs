@@ -38,6 +38,7 @@ fn the_committed_schemas_are_those_of_the_answers() {
         audit::schema(),
         why::schema(),
         policy::schema(),
+        crate::observe::metrics::schema(),
     ]);
     for (name, schema) in crate::api::model::schemas().into_iter().chain(others) {
         let text = serde_json::to_string_pretty(&schema).expect("JSON") + "\n";

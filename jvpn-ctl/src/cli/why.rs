@@ -10,9 +10,10 @@ use crate::audit::verify::segments_of;
 use crate::audit::why::{Why, WhyError, WhyStep, why};
 use std::path::PathBuf;
 
-/// Explain why a session is as it is: replay its record through the engine and show input, guard, bounds and numbers
+/// Explain why a session is as it is: replay its record through the engine and show input, guard, bounds and numbers. Reads only the
+/// record's files: no daemon is asked
 ///
-/// Reads the record itself: it needs no daemon, and a copy of the record is as good. Every transition of the session is
+/// A copy of the record is as good. Every transition of the session is
 /// replayed from what was recorded and must reach the recorded state, reasons and version; a record that does not is
 /// an error that names the first difference (exit code 6).
 #[derive(Debug, clap::Args)]

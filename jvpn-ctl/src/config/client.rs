@@ -6,6 +6,7 @@
 use super::key::{self, KeyError};
 use super::load::{self, Reader};
 use super::report::{Problem, Report};
+use super::telemetry::{self, RawTelemetry, TelemetryConfig};
 use ipnet::IpNet;
 use jvpn_common::secret::{self, PresharedKey, PrivateKey, PublicKey};
 use serde::Deserialize;
@@ -54,6 +55,8 @@ struct RawFile {
     gateway: RawRemote,
     #[serde(default)]
     transport: Vec<RawTransport>,
+    #[serde(default)]
+    telemetry: RawTelemetry,
 }
 
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
@@ -130,6 +133,8 @@ pub struct ClientConfig {
     pub transports: Vec<TransportConfig>,
     /// Things a person should know that are not wrong.
     pub warnings: Vec<String>,
+    /// Who else is told.
+    pub telemetry: TelemetryConfig,
     /// Paths the file names; flags and environment come first.
     pub paths: super::paths::FilePaths,
 }
@@ -248,6 +253,7 @@ fn client(reader: &mut Reader<'_>, raw: &RawFile) -> Option<ClientConfig> {
         reader.wrong(&raw.gateway.endpoints, "a client needs an endpoint", "empty");
     }
     let transports = transports(reader, &raw.transport);
+    let telemetry = telemetry::read(reader, &raw.telemetry);
     let private_key = key_source(reader, "private_key", own.private_key.as_ref(), own.private_key_file.as_ref());
     let preshared_key = key_source(
         reader,
@@ -268,6 +274,7 @@ fn client(reader: &mut Reader<'_>, raw: &RawFile) -> Option<ClientConfig> {
         endpoints: endpoints.into_iter().map(Spanned::into_inner).collect(),
         transports,
         warnings,
+        telemetry,
         paths: super::paths::FilePaths {
             state_dir: own.state_dir.as_ref().map(|path| reader.path(path)),
             run_dir: own.run_dir.as_ref().map(|path| reader.path(path)),

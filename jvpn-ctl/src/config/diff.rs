@@ -144,6 +144,7 @@ fn restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<KeyChange> {
         change("mtu", &old.mtu, &new.mtu),
         change("relay_listen", &old.relay_listen, &new.relay_listen),
         change("[[relay]]", &relays(old), &relays(new)),
+        change("[telemetry]", &old.telemetry, &new.telemetry),
         change("state_dir", &place(&old.paths.state_dir), &place(&new.paths.state_dir)),
         change("run_dir", &place(&old.paths.run_dir), &place(&new.paths.run_dir)),
         change("pin_root", &place(&old.paths.pin_root), &place(&new.paths.pin_root)),

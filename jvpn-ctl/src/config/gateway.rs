@@ -8,6 +8,7 @@ use super::load::{self, Reader};
 use super::policy::{self, RawPolicies};
 use super::relay::{self, RawRelayPeer, RelayPeer};
 use super::report::{Problem, Report, Source, did_you_mean};
+use super::telemetry::{self, RawTelemetry, TelemetryConfig};
 use ipnet::IpNet;
 use jvpn_common::gateway::Mode;
 use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
@@ -47,6 +48,8 @@ struct RawFile {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, BTreeMap<String, String>>")]
     policy: RawPolicies,
+    #[serde(default)]
+    telemetry: RawTelemetry,
 }
 
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
@@ -143,6 +146,8 @@ pub struct GatewayConfig {
     pub origins: BTreeMap<String, policy::Origin>,
     /// When a reload counts for live sessions, unless told otherwise.
     pub reload: Mode,
+    /// Who else is told.
+    pub telemetry: TelemetryConfig,
     /// Paths the file names; flags and environment come first.
     pub paths: super::paths::FilePaths,
 }
@@ -186,6 +191,7 @@ impl GatewayConfig {
         let mut reader = Reader::new(&source);
         let mut config = gateway(&mut reader, &raw.gateway);
         (config.policies, config.origins) = policy::read(&mut reader, &raw.policy);
+        config.telemetry = telemetry::read(&mut reader, &raw.telemetry);
         config.relays = relay::relays(&mut reader, &raw.relay);
         let mut claims = Claims::of_gateway(&reader, &raw.gateway, &config);
         for peer in &raw.peer {
@@ -301,6 +307,7 @@ fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
         policies: BTreeMap::new(),
         origins: BTreeMap::new(),
         reload: raw.reload.unwrap_or(Mode::Grace),
+        telemetry: TelemetryConfig::default(),
         paths: super::paths::FilePaths {
             state_dir: raw.state_dir.as_ref().map(|path| reader.path(path)),
             run_dir: raw.run_dir.as_ref().map(|path| reader.path(path)),

@@ -13,6 +13,7 @@ pub mod policy;
 pub mod relay;
 pub mod report;
 pub mod scenario;
+pub mod telemetry;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub(crate) use load::check_name;
 pub use paths::{FilePaths, Paths, Places, Role};
 pub use relay::{OwnerPeer, RelayConfig, RelayPeer};
 pub use report::Report;
+pub use telemetry::{Syslog, TelemetryConfig};
 
 /// Name of the TUN device unless the file gives another one.
 pub const DEFAULT_TUN: &str = "jvpn0";

@@ -6,6 +6,7 @@ use super::gateway::{DEFAULT_PORT, XdpMode};
 use super::key::{self, KeyError};
 use super::load::{self, Reader};
 use super::report::Report;
+use super::telemetry::{self, RawTelemetry, TelemetryConfig};
 use jvpn_common::abi::OWNERS_MAX;
 use jvpn_common::secret::{PrivateKey, PublicKey};
 use serde::Deserialize;
@@ -82,6 +83,8 @@ struct RawFile {
     relay: RawRelay,
     #[serde(default)]
     owner: Vec<RawOwner>,
+    #[serde(default)]
+    telemetry: RawTelemetry,
 }
 
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
@@ -137,6 +140,8 @@ pub struct RelayConfig {
     pub max_sessions: u32,
     /// Whose sessions it forwards.
     pub owners: Vec<OwnerPeer>,
+    /// Who else is told.
+    pub telemetry: TelemetryConfig,
     /// Paths the file names; flags and environment come first.
     pub paths: super::paths::FilePaths,
 }
@@ -164,6 +169,7 @@ impl RelayConfig {
         let raw: RawFile = load::parse(&source)?;
         let mut reader = Reader::new(&source);
         let mut config = relay(&mut reader, &raw.relay);
+        config.telemetry = telemetry::read(&mut reader, &raw.telemetry);
         config.owners = owners(&mut reader, &raw.owner);
         if raw.owner.is_empty() {
             reader.wrong(&raw.relay.name, "a relay needs an owner", "add a table [[owner]]");
@@ -196,6 +202,7 @@ fn relay(reader: &mut Reader<'_>, raw: &RawRelay) -> RelayConfig {
         xdp: raw.xdp.unwrap_or_default(),
         max_sessions: number(reader, "max_sessions", &raw.max_sessions, 1..=1_048_576, 4_096),
         owners: Vec::new(),
+        telemetry: TelemetryConfig::default(),
         paths: super::paths::FilePaths {
             state_dir: raw.state_dir.as_ref().map(|path| reader.path(path)),
             run_dir: raw.run_dir.as_ref().map(|path| reader.path(path)),

@@ -215,7 +215,9 @@ pub fn page() -> String {
             let _ = writeln!(page, "| `{}` | {default} | {meaning} |", entry.key);
         }
     }
-    page.push_str("\nValues shown for keys of `[[peer]]` and `[[transport]]` without a default are examples.\n");
+    page.push_str(
+        "\nValues shown for keys of `[[peer]]`, `[[transport]]` and `[telemetry]` without a default are examples.\n",
+    );
     policy_tables(&mut page);
     page
 }

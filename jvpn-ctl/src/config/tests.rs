@@ -57,6 +57,43 @@ fn says(text: &str, parts: &[&str]) {
 }
 
 #[test]
+fn telemetry_is_off_unless_asked_for_and_metrics_are_for_this_host_only() {
+    let head = format!(
+        "[client]\nname = \"c\"\nprivate_key_file = \"k\"\n[gateway]\npublic_key = \"{KEY}\"\nendpoints = [\"192.0.2.1:1\"]\n"
+    );
+    let load = |table: &str| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("client.toml");
+        std::fs::write(&path, format!("{head}{table}")).expect("written");
+        ClientConfig::load(&path).map(|config| config.telemetry).map_err(|report| report.to_string())
+    };
+    assert_eq!(load("").expect("fine"), TelemetryConfig::default());
+    assert_eq!(load("[telemetry]\n").expect("fine"), TelemetryConfig::default());
+    let full = "[telemetry]\nmetrics = \"[::1]:9586\"\njournald = true\nsyslog = \"udp:192.0.2.9:514\"\n";
+    let full = load(full).expect("fine");
+    assert_eq!(full.metrics, "[::1]:9586".parse().ok());
+    assert_eq!(full.journald, Some("/run/systemd/journal/socket".into()));
+    assert_eq!(full.syslog, Some(Syslog::Udp("192.0.2.9:514".parse().expect("an address"))));
+    let own =
+        load("[telemetry]\njournald_socket = \"/a/b\"\nsyslog = \"unix:/dev/log\"\njournald = true\n").expect("fine");
+    assert_eq!((own.journald, own.syslog), (Some("/a/b".into()), Some(Syslog::Unix("/dev/log".into()))));
+    for (line, said) in [
+        ("metrics = \"0.0.0.0:9586\"", "is no loopback address"),
+        ("metrics = \"192.0.2.1:9586\"", "is no loopback address"),
+        ("metrics = \"[::]:9586\"", "is no loopback address"),
+        ("metrics = \"127.0.0.1:0\"", "has no port"),
+        ("metrics = \"localhost:9586\"", "`metrics`"),
+        ("syslog = \"/dev/log\"", "neither `unix:` nor `udp:`"),
+        ("syslog = \"unix:log\"", "begins with `/`"),
+        ("syslog = \"udp:192.0.2.9\"", "no address with a port"),
+        ("jornald = true", "unknown key `jornald`"),
+    ] {
+        let report = load(&format!("[telemetry]\n{line}\n")).expect_err("refused");
+        assert!(report.contains(said) && report.contains("client.toml:8:"), "{said}: {report}");
+    }
+}
+
+#[test]
 fn a_minimal_gateway_has_the_documented_defaults() {
     let dir = Dir::new();
     let path = dir.file("gateway.toml", &gateway("", ""));

@@ -149,7 +149,7 @@ fn unmapped(record: &Value) -> Value {
 }
 
 /// One sentence.
-fn message(record: &Value) -> String {
+pub(super) fn message(record: &Value) -> String {
     let text = |key: &str| record.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     let mut said = text("event").unwrap_or("UNKNOWN").to_owned();
     if let Some(count) = record.get("count").filter(|_| said == "DROPPED") {

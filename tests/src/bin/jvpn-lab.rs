@@ -1,7 +1,7 @@
 //! The lab's command: ping, demo, bench, clean. Owns arguments and what is printed; never measures or judges.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path as FilePath, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use jvpn_tests::lab::{self, Lab, mode, registry, report};
 use jvpn_tests::packet_cases;
 use jvpn_tests::packet_compare::Both;
 use jvpn_tests::packet_relay;
+use jvpn_tests::rows::Evidence;
 
 /// How long a path may take to become a candidate, also in an emulated machine.
 const CANDIDATE_PATIENCE: Duration = Duration::from_secs(15);
@@ -101,6 +102,8 @@ enum Verb {
     },
     /// Check that the document in a directory written with --out is what its raw files say
     Recompute { directory: PathBuf },
+    /// Print which rows of the transition table the runs of a test recorded, and fail when one has none
+    Rows { directory: PathBuf },
     /// Bring up the bare lab, print its name, and hold it until Ctrl-C
     Up,
     /// Remove what killed and kept labs left
@@ -126,6 +129,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             println!("recomputed: {}", report::verify(&directory)?.join(", "));
             return Ok(ExitCode::SUCCESS);
         }
+        Verb::Rows { directory } => return rows(&directory),
         Verb::Ping { .. } | Verb::Packets | Verb::Demo { .. } | Verb::Bench { .. } | Verb::Up | Verb::Clean { .. } => {}
     }
     if let Err(error) = lab::require_root() {
@@ -185,8 +189,16 @@ fn run(verb: Verb) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Recompute { .. } => Ok(ExitCode::SUCCESS),
+        Verb::Recompute { .. } | Verb::Rows { .. } => Ok(ExitCode::SUCCESS),
     }
+}
+
+fn rows(directory: &FilePath) -> Result<ExitCode> {
+    let evidence = Evidence::read(directory)?;
+    print!("{}", evidence.table());
+    let missing = evidence.missing();
+    ensure!(missing.is_empty(), "no run recorded row {missing:?}");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn ping_all(xdp: Option<Xdp>, outside_v6: bool, jump: bool) -> Result<ExitCode> {

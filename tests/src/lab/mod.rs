@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path as FilePath;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -27,6 +27,7 @@ pub mod hostile;
 pub mod http;
 pub mod inspect;
 mod link;
+mod mapping;
 pub mod mode;
 pub mod netns;
 pub mod pass;
@@ -54,7 +55,7 @@ pub struct Lab {
     pub topology: Topology,
     pub canary: Canary,
     /// How often the NAT has forgotten; picks its port range.
-    nat_generation: AtomicUsize,
+    nat_generation: Arc<AtomicUsize>,
     /// Numbers the tables of faults, so that two at once do not meet.
     faults: AtomicUsize,
     keep: bool,
@@ -90,7 +91,7 @@ impl Lab {
                 entry,
                 topology,
                 canary,
-                nat_generation: AtomicUsize::new(0),
+                nat_generation: Arc::default(),
                 faults: AtomicUsize::new(0),
                 keep: false,
             }),

@@ -17,6 +17,7 @@ use super::netns::Netns;
 use super::setup::{Pair, Setup, write_private};
 use super::topology::{GATEWAY_INTERFACE, Topology};
 use super::{Lab, steady};
+use crate::rows;
 
 /// Start of both processes and the first session; debug builds load a large object.
 const HEALTHY_LIMIT: Duration = Duration::from_secs(60);
@@ -26,6 +27,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// the lab.
 const VERB_LIMIT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(40);
+const GATEWAY_FILE: &str = "gateway.toml";
 /// Lines of a log shown with a failure.
 const TAIL: usize = 30;
 
@@ -104,7 +106,7 @@ impl Product {
         let mut product = Product {
             binary,
             gateways: (0..setup.owners)
-                .map(|owner| side(topology.gateway_of(owner), &numbered("gateway", owner), "serve", "gateway.toml"))
+                .map(|owner| side(topology.gateway_of(owner), &numbered("gateway", owner), "serve", GATEWAY_FILE))
                 .collect::<Result<_>>()?,
             clients: (0..setup.owners)
                 .map(|owner| side(topology.client_of(owner), &numbered("client", owner), "connect", "client.toml"))
@@ -317,6 +319,10 @@ impl Side {
         self.directory.join(self.file)
     }
 
+    fn state(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
     fn log(&self) -> PathBuf {
         self.directory.join("log")
     }
@@ -324,7 +330,7 @@ impl Side {
     fn paths(&self) -> [(&'static str, PathBuf); 4] {
         [
             ("JVPN_CONFIG", self.config()),
-            ("JVPN_STATE_DIR", self.directory.join("state")),
+            ("JVPN_STATE_DIR", self.state()),
             ("JVPN_RUN_DIR", self.directory.join("run")),
             ("JVPN_PIN_ROOT", self.pin_root.clone()),
         ]
@@ -343,6 +349,11 @@ impl Drop for Side {
             // It may have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if self.file == GATEWAY_FILE
+            && let Err(error) = rows::note_record(&self.state())
+        {
+            eprintln!("rows of {}: {error:#}", self.directory.display());
         }
     }
 }

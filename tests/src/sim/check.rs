@@ -144,7 +144,10 @@ impl Checker {
         cover: &mut Cover,
     ) -> Option<Session> {
         let after = match replay(record, policy) {
-            Ok(transition) => transition.after,
+            Ok(transition) => {
+                *cover.recorded.entry(transition.row).or_default() += 1;
+                transition.after
+            }
             Err(mismatch) => {
                 self.wrong(now, || format!("invariant 9: a record does not replay: {mismatch}: {record:?}"));
                 return None;

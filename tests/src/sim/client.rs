@@ -10,7 +10,7 @@ use super::worker::EpochKeys;
 use core::net::SocketAddr;
 use jvpn_common::abi::SteeringKeys;
 use jvpn_common::client::{
-    Activity, Command, Config, Engine, EventKind, HoldQueue, IDLE_AFTER, Input, PathId, PathUp, SetId, Transport,
+    Activity, Command, Config, Engine, Event, EventKind, HoldQueue, IDLE_AFTER, Input, PathId, PathUp, SetId, Transport,
 };
 use jvpn_common::crypto::Suite;
 use jvpn_common::ids::TransportIndex;
@@ -23,6 +23,9 @@ use std::collections::BTreeMap;
 
 /// A datagram that leaves: path, destination, payload.
 pub type Out = (PathId, SocketAddr, Vec<u8>);
+
+/// Names of ports beside others begin here: those of networks are smaller.
+const FIRST_PORT: u32 = 10_000;
 
 #[derive(Debug, Default)]
 struct Set {
@@ -57,6 +60,8 @@ pub struct ClientHost {
     activity: Activity,
     dirty: bool,
     sequence: u64,
+    /// Ports opened beside others.
+    opened: u32,
 }
 
 impl ClientHost {
@@ -89,6 +94,7 @@ impl ClientHost {
             activity: Activity::default(),
             dirty: false,
             sequence: 0,
+            opened: 0,
         }
     }
 
@@ -101,6 +107,7 @@ impl ClientHost {
     pub fn restart(&mut self, rng: &mut Rng, now: Instant, cover: &mut Cover) {
         self.collect(cover);
         self.engine = engine(self.number, &self.private, self.gateway, self.sabotage, rng, now);
+        self.paths.iter_mut().for_each(|path| path.ports.clear());
         self.sets.clear();
         self.using = None;
         self.held = HoldQueue::default();
@@ -113,6 +120,7 @@ impl ClientHost {
         Input::PathUp(PathUp {
             endpoint: None,
             path: path.id,
+            beside: None,
             label: path.label,
             class: path.class,
             metered: path.metered,
@@ -137,6 +145,18 @@ impl ClientHost {
     fn carry_out(&mut self, now: Instant, command: Command, out: &mut Vec<Out>, cover: &mut Cover) {
         match command {
             Command::Send { path, to, bytes } => out.push((path, to, bytes)),
+            Command::OpenPort { beside } => {
+                cover.client_event("client OpenPort");
+                self.opened += 1;
+                let id = PathId(FIRST_PORT + self.opened);
+                let named = |path: &&mut NetPath| path.up && path.port(beside);
+                if let Some(path) = self.paths.iter_mut().find(named) {
+                    path.open(id, now);
+                    let Input::PathUp(up) = Self::path_up(path) else { return };
+                    self.engine.handle(now, Input::PathUp(PathUp { path: id, beside: Some(beside), ..up }));
+                }
+            }
+            Command::ClosePort { path } => self.paths.iter_mut().for_each(|net| net.close(path)),
             Command::Locators { set, steering, add, remove } => {
                 let set = self.sets.entry(set).or_default();
                 set.steering = steering;
@@ -171,40 +191,43 @@ impl ClientHost {
                 out.extend(self.seal(transport, &[]));
             }
             Command::Configure { .. } | Command::Condition { .. } => {}
-            Command::Event(event) => {
-                let kind = match event.kind {
-                    EventKind::TransportSwitch => "client TransportSwitch",
-                    EventKind::Resumed => "client Resumed",
-                    EventKind::SessionCreated => "client SessionCreated",
-                    EventKind::KeyRotated => "client KeyRotated",
-                    EventKind::PathLost => "client PathLost",
-                    EventKind::ReattachReject => "client ReattachReject",
-                    EventKind::Condition => "client Condition",
-                    EventKind::HandshakeFailed => "client HandshakeFailed",
-                    EventKind::Termination => "client Termination",
-                    EventKind::GoingAway => "client GoingAway",
-                };
-                assert!(event.kind != EventKind::SessionCreated || event.version.0 > 0, "a birth without a version");
-                cover.client_event(kind);
-                if event.acknowledged {
-                    *cover.reasons.entry(event.reason.name()).or_default() += 1;
-                }
-                cover.note(now, || {
-                    format!(
-                        "client {} {kind} {} {:?} state {} v{} {:?}→{:?} ack {}",
-                        self.number,
-                        event.reason,
-                        event.detail,
-                        event.state,
-                        event.version,
-                        event.from,
-                        event.to,
-                        event.acknowledged
-                    )
-                });
-            }
+            Command::Event(event) => self.told(now, &event, cover),
             Command::Ended { .. } => self.using = None,
         }
+    }
+
+    /// Its own history.
+    fn told(&self, now: Instant, event: &Event, cover: &mut Cover) {
+        let kind = match event.kind {
+            EventKind::TransportSwitch => "client TransportSwitch",
+            EventKind::Resumed => "client Resumed",
+            EventKind::SessionCreated => "client SessionCreated",
+            EventKind::KeyRotated => "client KeyRotated",
+            EventKind::PathLost => "client PathLost",
+            EventKind::ReattachReject => "client ReattachReject",
+            EventKind::Condition => "client Condition",
+            EventKind::HandshakeFailed => "client HandshakeFailed",
+            EventKind::Termination => "client Termination",
+            EventKind::GoingAway => "client GoingAway",
+        };
+        assert!(event.kind != EventKind::SessionCreated || event.version.0 > 0, "a birth without a version");
+        cover.client_event(kind);
+        if event.acknowledged {
+            *cover.reasons.entry(event.reason.name()).or_default() += 1;
+        }
+        cover.note(now, || {
+            format!(
+                "client {} {kind} {} {:?} state {} v{} {:?}→{:?} ack {}",
+                self.number,
+                event.reason,
+                event.detail,
+                event.state,
+                event.version,
+                event.from,
+                event.to,
+                event.acknowledged
+            )
+        });
     }
 
     fn seal(&mut self, transport: Transport, inner: &[u8]) -> Option<Out> {

@@ -16,6 +16,8 @@ const LINES_MAX: usize = 400;
 pub struct Cover {
     /// Rows of the transition table.
     pub rows: BTreeMap<usize, u64>,
+    /// Those of them whose record replayed; births that fail are in no record and count as the engine took them.
+    pub recorded: BTreeMap<usize, u64>,
     /// Reason codes in records.
     pub reasons: BTreeMap<&'static str, u64>,
     /// Kinds of faults.
@@ -87,6 +89,7 @@ impl Cover {
             from.iter().for_each(|(key, count)| *to.entry(key.clone()).or_default() += count);
         }
         sum(&mut self.rows, &other.rows);
+        sum(&mut self.recorded, &other.recorded);
         sum(&mut self.reasons, &other.reasons);
         sum(&mut self.faults, &other.faults);
         sum(&mut self.messages, &other.messages);

@@ -11,7 +11,7 @@ use jvpn_common::reason::Reason;
 use jvpn_common::time::Duration;
 
 /// Names of the kinds, as the cover counts them.
-pub const KINDS: [&str; 36] = [
+pub const KINDS: [&str; 37] = [
     "silence up",
     "silence down",
     "silence both",
@@ -48,6 +48,7 @@ pub const KINDS: [&str; 36] = [
     // What one gateway without a bug never meets is thrown in by a switch that no product build has.
     "switch: newer owner",
     "switch: invariant broken",
+    "nat lifetime",
     "policy reload",
 ];
 
@@ -70,12 +71,12 @@ impl World {
         let now = self.now;
         self.cover.note(now, || format!("fault {name} client {client} path {path}"));
         match kind {
-            0..=7 => self.path_fault(kind, client, path),
+            0..=7 | 35 => self.path_fault(kind, client, path),
             8..=12 => self.packet_fault(kind),
             13 | 14 => self.link_fault(kind == 14, client, path),
             15..=19 => self.gateway_fault(kind),
             29..=34 => self.inside_fault(kind, client, path),
-            35 => self.reload_policy(client),
+            36 => self.reload_policy(client),
             _ => self.other_fault(kind, client, path),
         }
     }
@@ -101,6 +102,10 @@ impl World {
             5 => {
                 net.rebind(&mut self.rng);
                 self.checker.home(net.outer, host.number);
+            }
+            35 => {
+                let life = self.rng.millis(9_000, 16_000);
+                (net.life, net.mapped) = (Some(life), self.now);
             }
             6 | 7 => {
                 for way in [&mut net.to_gateway, &mut net.to_client] {
@@ -151,14 +156,18 @@ impl World {
         net.up = false;
         net.up_at = Some(back);
         let id = net.id;
+        let beside: Vec<_> = net.ports.drain(..).map(|port| port.id).collect();
         if new_network {
             self.next_path += 1;
             net.id = jvpn_common::client::PathId(next_id);
             net.renumber(host.number, path as u8, &mut self.rng);
             self.checker.home(net.outer, host.number);
         }
-        let input = Input::PathDown { path: id, reason: Reason::LinkDown };
-        let out = host.handle(now, input, &mut self.cover);
+        let mut out = Vec::new();
+        for path in [id].into_iter().chain(beside) {
+            let input = Input::PathDown { path, reason: Reason::LinkDown };
+            out.extend(host.handle(now, input, &mut self.cover));
+        }
         self.put(back, What::PathBack { client, path });
         self.out_of_client(client, out);
     }

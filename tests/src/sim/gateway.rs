@@ -15,6 +15,7 @@ use super::maps::Maps;
 use super::net::{PORT, gateways};
 use super::rng::Rng;
 use super::worker::EpochKeys;
+use crate::rows::is_in_memory;
 use core::net::SocketAddr;
 use jvpn_common::abi::mapped;
 use jvpn_common::crypto::Suite;
@@ -27,6 +28,7 @@ use jvpn_common::ids::{
 use jvpn_common::limits::ALIVE_FOR;
 use jvpn_common::mapop::MapOp;
 use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
+use jvpn_common::session::transition::TABLE;
 use jvpn_common::session::{Policy, Session};
 use jvpn_common::steer::{self, Bytes, Source};
 use jvpn_common::time::Instant;
@@ -484,7 +486,12 @@ impl GatewayHost {
     pub fn collect(&self, cover: &mut Cover) {
         let Some(engine) = &self.engine else { return };
         let view = engine.view();
-        view.rows.iter().for_each(|(row, count)| *cover.rows.entry(*row).or_default() += count);
+        for (&row, count) in &view.rows {
+            *cover.rows.entry(row).or_default() += count;
+            if TABLE.get(row).is_some_and(is_in_memory) {
+                *cover.recorded.entry(row).or_default() += count;
+            }
+        }
         view.seen.iter().for_each(|(kind, count)| *cover.messages.entry(kind).or_default() += count);
         view.drops.iter().for_each(|(why, count)| *cover.drops.entry(format!("{why:?}")).or_default() += count);
     }

@@ -36,6 +36,17 @@ pub struct Way {
     pub odd_until: Instant,
 }
 
+/// A port of a client on a path, as the gateway sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Port {
+    /// Its name for the client.
+    pub id: PathId,
+    /// Outer address.
+    pub outer: SocketAddr,
+    /// When the NAT made its mapping.
+    pub mapped: Instant,
+}
+
 /// A path of a client.
 #[derive(Clone, Debug)]
 pub struct NetPath {
@@ -57,6 +68,12 @@ pub struct NetPath {
     pub up_at: Option<Instant>,
     /// Outer address as the gateway sees it.
     pub outer: SocketAddr,
+    /// When the NAT made its mapping.
+    pub mapped: Instant,
+    /// How long mappings live, busy or not.
+    pub life: Option<Duration>,
+    /// Ports beside the first one.
+    pub ports: Vec<Port>,
     /// One way delay.
     pub delay: Duration,
     /// More of it, until when.
@@ -89,6 +106,9 @@ impl NetPath {
             up: true,
             up_at: None,
             outer: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            mapped: Instant(0),
+            life: None,
+            ports: Vec::new(),
             delay: rng.millis(1, 60),
             spike: (Duration::ZERO, Instant(0)),
             jitter: rng.millis(0, 4),
@@ -115,6 +135,54 @@ impl NetPath {
         let old = self.outer.port();
         while self.outer.port() == old {
             self.outer.set_port(rng.between(1_024, 65_000) as u16);
+        }
+    }
+
+    /// From where the gateway sees what leaves a port now; a mapping whose life is over is another one.
+    pub fn leaves(&mut self, id: PathId, now: Instant, rng: &mut Rng) -> Option<SocketAddr> {
+        let over = |mapped: Instant| self.life.is_some_and(|life| now.since(mapped) >= life);
+        if self.id == id {
+            if over(self.mapped) {
+                self.rebind(rng);
+                self.mapped = now;
+            }
+            return Some(self.outer);
+        }
+        let life = self.life;
+        let port = self.ports.iter_mut().find(|port| port.id == id)?;
+        if life.is_some_and(|life| now.since(port.mapped) >= life) {
+            port.outer.set_port(rng.between(1_024, 65_000) as u16);
+            port.mapped = now;
+        }
+        Some(port.outer)
+    }
+
+    /// The port to which an outer address leads now.
+    pub fn leads_to(&self, outer: SocketAddr, now: Instant) -> Option<PathId> {
+        let lives = |mapped: Instant| self.life.is_none_or(|life| now.since(mapped) < life);
+        if self.outer == outer {
+            return lives(self.mapped).then_some(self.id);
+        }
+        self.ports.iter().find(|port| port.outer == outer && lives(port.mapped)).map(|port| port.id)
+    }
+
+    /// Whether a port of this name is on the path.
+    pub fn port(&self, id: PathId) -> bool {
+        self.id == id || self.ports.iter().any(|port| port.id == id)
+    }
+
+    /// Another port, which has the name `id`.
+    pub fn open(&mut self, id: PathId, now: Instant) {
+        let port = 1_024 + (self.outer.port().wrapping_add((id.0 % 1_000) as u16 * 61)) % 60_000;
+        self.ports.push(Port { id, outer: SocketAddr::new(self.outer.ip(), port), mapped: now });
+    }
+
+    /// A port is closed; the path has the name of one that is left.
+    pub fn close(&mut self, id: PathId) {
+        self.ports.retain(|port| port.id != id);
+        if self.id == id && !self.ports.is_empty() {
+            let Port { id, outer, mapped } = self.ports.remove(0);
+            (self.id, self.outer, self.mapped) = (id, outer, mapped);
         }
     }
 
@@ -145,5 +213,6 @@ impl NetPath {
         self.to_gateway = Way::default();
         self.to_client = Way::default();
         self.spike = (Duration::ZERO, Instant(0));
+        self.life = None;
     }
 }

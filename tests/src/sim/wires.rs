@@ -25,13 +25,13 @@ impl World {
         let now = self.now;
         self.cover.step(now, 11, &bytes);
         // Whoever owns the address now gets it; the NAT forgot the others.
-        let find = |host: &ClientHost| host.paths.iter().position(|path| path.up && path.outer == outer);
+        let find =
+            |host: &ClientHost| host.paths.iter().filter(|path| path.up).find_map(|path| path.leads_to(outer, now));
         let owner = self.clients.iter().enumerate().find_map(|(client, host)| Some((client, find(host)?)));
-        let Some((client, path)) = owner else { return };
+        let Some((client, id)) = owner else { return };
         if self.clients[client].asleep.is_some() {
             return;
         }
-        let id = self.clients[client].paths[path].id;
         let out = self.clients[client].receive(now, id, from, bytes, &mut self.cover);
         self.checker.client(&self.clients[client], &self.gateway, now);
         self.out_of_client(client, out);
@@ -41,8 +41,11 @@ impl World {
         let now = self.now;
         for (id, gateway, bytes) in out {
             self.checker.datagram(false, &bytes, now, &mut self.cover);
-            let Some(path) = self.clients[client].paths.iter().find(|path| path.id == id && path.up) else { continue };
-            let mut outer = path.outer;
+            let host = &mut self.clients[client];
+            let up = host.paths.iter_mut().filter(|path| path.up);
+            let left = up.filter_map(|path| Some((path.leaves(id, now, &mut self.rng)?, path))).next();
+            let Some((mut outer, path)) = left else { continue };
+            self.checker.home(outer, host.number);
             if now < self.no_rekey_until && bytes.first() == Some(&5) && bytes.len() > 1_000 {
                 continue;
             }
@@ -68,7 +71,8 @@ impl World {
         let now = self.now;
         for (from, outer, bytes) in out {
             self.checker.datagram(true, &bytes, now, &mut self.cover);
-            let path = self.clients.iter().flat_map(|client| &client.paths).find(|path| path.outer == outer);
+            let path =
+                self.clients.iter().flat_map(|client| &client.paths).find(|path| path.leads_to(outer, now).is_some());
             let Some(path) = path else { continue };
             let arrivals = path.carry(false, bytes.len(), now, &mut self.rng);
             self.remember(Copy { up: false, outer, gateway: from, bytes: bytes.clone() });

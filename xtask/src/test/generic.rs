@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::Context as _;
 
 use super::plan::Size;
-use super::test_command;
+use super::{rows, test_command};
 use crate::paths;
 use crate::progress::{self, Output};
 
@@ -39,7 +39,7 @@ const MODE: &str = "generic";
 pub(super) fn run(size: Size) -> anyhow::Result<()> {
     let seen = paths::target().join("tmp/generic-seen");
     fs::create_dir_all(paths::target().join("tmp")).context("a place for what was seen")?;
-    let environment = [(SWITCH, MODE.to_owned()), (SEEN, seen.display().to_string())];
+    let environment = [(SWITCH, MODE.to_owned()), (SEEN, seen.display().to_string()), rows::of(MODE)?];
     let mut failed = Vec::new();
     for Again { suite, guess_s, without } in AGAIN {
         forget(&seen)?;

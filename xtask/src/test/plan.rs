@@ -44,6 +44,8 @@ pub(super) enum Action {
     Vectors,
     /// Suites once more, with the kernel program in the stack.
     Generic,
+    /// Which rows of the transition table the steps before recorded.
+    Rows,
 }
 
 pub(super) struct Step {
@@ -116,8 +118,12 @@ const SUITES: &[Suite] = &[
 ];
 
 /// After the suites.
-const LAST: &[Step] =
-    &[sized("generic", 360, Action::Generic), step("docs", 60, Action::Docs), step("deny", 200, Action::Deny)];
+const LAST: &[Step] = &[
+    sized("generic", 360, Action::Generic),
+    built("rows", 1, Action::Rows),
+    step("docs", 60, Action::Docs),
+    step("deny", 200, Action::Deny),
+];
 
 pub(super) enum Job {
     Step(&'static Step),

@@ -4,7 +4,7 @@
 
 use super::Client;
 use crate::api::model::{
-    Candidate, Jumped, PathView, PolicyValue, PolicyView, Problem, Session, Status, Terminated, Transport,
+    Candidate, EndReason, Jumped, PathView, PolicyValue, PolicyView, Problem, Session, Status, Terminated, Transport,
 };
 use crate::api::{Refused, Reply, Request};
 use crate::config::Role;
@@ -35,9 +35,12 @@ impl Client {
         match request {
             Request::Status(reply) => drop(reply.send(self.status())),
             Request::Sessions(reply) => drop(reply.send(self.session().into_iter().collect())),
+            Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Paths(reply) => drop(reply.send(self.path_list())),
             Request::Jump { to, dry_run, reply, .. } => self.jump(&to, dry_run, reply),
-            Request::Terminate { session, dry_run, reply, .. } => drop(reply.send(self.terminate(session, dry_run))),
+            Request::Terminate { session, why, dry_run, reply, .. } => {
+                drop(reply.send(self.terminate(session, why, dry_run)));
+            }
             Request::ReloadPeers { reply, .. } => {
                 drop(reply.send(Err(Refused::Failed("a client has no peers".to_owned()))));
             }
@@ -47,7 +50,7 @@ impl Client {
         }
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let view = self.engine.view();
         let session = self.session();
         let problems = problems(&view);
@@ -141,12 +144,13 @@ impl Client {
             local: self.local(path),
             remote: path.endpoint.map(|at| at.to_string()).unwrap_or_default(),
             class: class(path.class).to_owned(),
-            state: state(path).to_owned(),
+            state: path_state(path).to_owned(),
             rtt_ms: path.srtt.map(|srtt| srtt.as_secs_f64() * 1e3),
             loss_percent: Some(f64::from(path.loss_permille) / 10.0),
             jitter_ms: path.jitter.map(|jitter| jitter.as_secs_f64() * 1e3),
             mtu: path.mtu,
             gateway_says: Some(if path.bound { "bound" } else { "not bound" }.to_owned()),
+            mapping_s: path.mapping.map(|life| life.as_secs_f64()),
         };
         view.paths.iter().map(shown).collect()
     }
@@ -154,7 +158,9 @@ impl Client {
     fn jump(&mut self, to: &str, dry_run: bool, reply: Reply<Result<Jumped, Refused>>) {
         let view = self.engine.view();
         let from = view.paths.iter().find(|path| path.active).map(|path| path.label.to_string());
-        let Some(wanted) = view.paths.iter().find(|path| path.label.as_str() == to) else {
+        // Two ports of one transport have one name; the one in use says whether the session is there.
+        let named = view.paths.iter().filter(|path| path.label.as_str() == to);
+        let Some(wanted) = named.max_by_key(|path| path.active) else {
             let names: Vec<_> = view.paths.iter().map(|path| path.label.to_string()).collect();
             let text = format!("no transport `{to}`; there are: {}", names.join(", "));
             return drop(reply.send(Err(Refused::NotFound(text))));
@@ -194,10 +200,14 @@ impl Client {
         }
     }
 
-    fn terminate(&mut self, session: SessionId, dry_run: bool) -> Result<Terminated, Refused> {
+    fn terminate(&mut self, session: SessionId, why: EndReason, dry_run: bool) -> Result<Terminated, Refused> {
         let view = self.engine.view();
         if view.session != Some(session) {
             return Err(Refused::NotFound(format!("no session {session}")));
+        }
+        if why != EndReason::Operator {
+            let text = format!("a client ends its session with {}; say why on the gateway", Reason::ClientTermination);
+            return Err(Refused::Failed(text));
         }
         if !dry_run {
             self.input(Input::Close);
@@ -249,9 +259,10 @@ const fn class(class: PathClass) -> &'static str {
     }
 }
 
-const fn state(path: &Seen) -> &'static str {
+pub(super) const fn path_state(path: &Seen) -> &'static str {
     match path.state {
         PathState::Alive if path.active => "active",
+        PathState::Alive if path.beside => "second port",
         PathState::Alive => "standby",
         PathState::New => "unproven",
         PathState::Suspect => "suspect",

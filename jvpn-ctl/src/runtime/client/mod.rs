@@ -9,6 +9,7 @@
 //! ```
 
 mod api;
+mod metrics;
 pub mod network;
 mod paths;
 mod record;
@@ -166,6 +167,12 @@ impl Client {
                         self.socket_lost(path, &port);
                     }
                 }
+                Command::OpenPort { beside } => {
+                    if let Some(up) = self.networks.open_beside(beside, &self.worker) {
+                        self.input(Input::PathUp(up));
+                    }
+                }
+                Command::ClosePort { path } => self.networks.close(path, &self.worker),
                 Command::Locators { set, steering, add, remove } => self.sets.locators(set, steering, add, &remove),
                 Command::InstallKeys(keys) => self.sets.install(*keys, clock::boot()),
                 Command::WipeKeys { set, epoch } => self.sets.wipe(set, epoch),

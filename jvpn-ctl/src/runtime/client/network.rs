@@ -272,6 +272,7 @@ mod tests {
 
     fn config(transports: Vec<TransportConfig>) -> ClientConfig {
         ClientConfig {
+            telemetry: Default::default(),
             name: "till".into(),
             private_key: crate::config::client::KeySource::File("k".into()),
             tun: "jvpn0".into(),

@@ -58,10 +58,7 @@ impl Networks {
             .map(|(&id, _)| id)
             .collect();
         for id in gone {
-            self.paths.remove(&id);
-            if !worker.remove_socket(SocketId(id.0)) {
-                tracing::warn!(path = id.0, "the worker's queue is full; a dead socket stays with it");
-            }
+            self.remove(id, worker);
             changes.push(Change::Down(id));
         }
         for candidate in candidates {
@@ -72,26 +69,57 @@ impl Networks {
                     path.candidate = candidate;
                     changes.push(Change::Up(up(id, &path.candidate)));
                 }
-                None => match open(&candidate) {
-                    Ok(port) => {
-                        let port = Arc::new(port);
-                        if !worker.add_socket(SocketId(id.0), Arc::clone(&port)) {
-                            tracing::warn!(path = id.0, "the worker's queue is full; the path is left out");
-                            self.incomplete = true;
-                            continue;
-                        }
-                        changes.push(Change::Up(up(id, &candidate)));
-                        self.paths.insert(id, Path { candidate, port });
-                    }
-                    // Tried again soon: an address that is not usable yet.
-                    Err(error) => {
-                        self.incomplete = true;
-                        tracing::warn!(%error, interface = candidate.network.interface, "no socket for a path");
-                    }
+                // Tried again soon: an address that is not usable yet.
+                None => match self.add(id, candidate, worker) {
+                    Some(up) => changes.push(Change::Up(up)),
+                    None => self.incomplete = true,
                 },
             }
         }
         changes
+    }
+
+    /// Opens the socket of a path.
+    fn add(&mut self, id: PathId, candidate: Candidate, worker: &WorkerHandle) -> Option<PathUp> {
+        let port = match open(&candidate) {
+            Ok(port) => Arc::new(port),
+            Err(error) => {
+                tracing::warn!(%error, interface = candidate.network.interface, "no socket for a path");
+                return None;
+            }
+        };
+        if !worker.add_socket(SocketId(id.0), Arc::clone(&port)) {
+            tracing::warn!(path = id.0, "the worker's queue is full; the path is left out");
+            return None;
+        }
+        let up = up(id, &candidate);
+        self.paths.insert(id, Path { candidate, port });
+        Some(up)
+    }
+
+    /// Opens another port on the network of a path; a path of its own.
+    pub(super) fn open_beside(&mut self, first: PathId, worker: &WorkerHandle) -> Option<PathUp> {
+        let candidate = self.paths.get(&first)?.candidate.clone();
+        self.next += 1;
+        let up = self.add(PathId(self.next), candidate, worker)?;
+        Some(PathUp { beside: Some(first), ..up })
+    }
+
+    /// Closes a port. The network keeps the name of the one that is left.
+    pub(super) fn close(&mut self, id: PathId, worker: &WorkerHandle) {
+        let Some(path) = self.remove(id, worker) else { return };
+        let left = self.paths.iter().find(|(_, other)| other.candidate.network == path.candidate.network);
+        if let (Some((&left, _)), Some(name)) = (left, self.names.get_mut(&path.candidate.network)) {
+            *name = left;
+        }
+    }
+
+    fn remove(&mut self, id: PathId, worker: &WorkerHandle) -> Option<Path> {
+        let path = self.paths.remove(&id)?;
+        if !worker.remove_socket(SocketId(id.0)) {
+            tracing::warn!(path = id.0, "the worker's queue is full; a dead socket stays with it");
+        }
+        Some(path)
     }
 
     fn name(&mut self, network: &Network) -> PathId {
@@ -118,12 +146,8 @@ impl Networks {
     pub(super) fn lost(&mut self, id: PathId, port: &Arc<UdpPort>, worker: &WorkerHandle) -> bool {
         let Some(path) = self.paths.get(&id).filter(|path| Arc::ptr_eq(&path.port, port)) else { return false };
         tracing::warn!(interface = path.candidate.network.interface, "a socket carries nothing any more");
-        self.paths.remove(&id);
         self.incomplete = true;
-        if !worker.remove_socket(SocketId(id.0)) {
-            tracing::warn!(path = id.0, "the worker's queue is full; a dead socket stays with it");
-        }
-        true
+        self.remove(id, worker).is_some()
     }
 
     /// Sends a datagram of the engine; what cannot be sent is lost, as on any network. Gives a socket that will
@@ -168,6 +192,7 @@ fn up(path: PathId, candidate: &Candidate) -> PathUp {
         metered: candidate.metered,
         v6: candidate.network.address.is_ipv6(),
         endpoint: candidate.network.endpoint,
+        beside: None,
         link_mtu: candidate.mtu,
     }
 }
@@ -216,6 +241,21 @@ mod tests {
         assert!(!networks.is_incomplete());
         assert!(!networks.lost(id, &port, &worker), "a word about the socket before this one came late");
         assert!(networks.path(id).is_some());
+    }
+
+    #[test]
+    fn a_second_port_is_a_path_of_the_same_network_and_takes_its_name_when_the_first_closes() {
+        let (worker, _inbox) = WorkerHandle::deaf();
+        let (mut networks, first, port) = one(&worker);
+        let up = networks.open_beside(first, &worker).unwrap();
+        assert_eq!((up.beside, up.label), (Some(first), Label::new("lo")));
+        let second = Arc::clone(&networks.path(up.path).unwrap().port);
+        assert_ne!(second.local_addr().unwrap().port(), port.local_addr().unwrap().port());
+        assert!(networks.update(vec![loopback(1)], &worker).is_empty(), "two ports of one network");
+        networks.close(first, &worker);
+        assert!(networks.path(first).is_none() && networks.update(vec![loopback(1)], &worker).is_empty());
+        assert!(is_bounce(&networks.update(vec![loopback(2)], &worker), up.path), "the network's name is the second's");
+        assert!(networks.open_beside(first, &worker).is_none(), "beside what is closed there is nothing");
     }
 
     #[test]

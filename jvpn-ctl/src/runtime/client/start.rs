@@ -6,7 +6,7 @@ use super::Client;
 use super::network::WATCHED;
 use super::paths::Networks;
 use super::role::{ClientRole, Sets};
-use crate::api;
+use crate::api::Pages;
 use crate::audit::Audit;
 use crate::config::Paths;
 use crate::config::client::ClientConfig;
@@ -54,9 +54,7 @@ pub(super) async fn start(config: ClientConfig, paths: Paths) -> Result<()> {
             let _ = tell.send(error);
         }
     })?;
-    let socket = api::Socket::bind(&paths.socket)?;
-    let (requests, asked) = tokio::sync::mpsc::channel(api::REQUESTS_MAX);
-    let served = tokio::task::spawn_local(api::serve(socket, api::Handle { requests, feed: audit.feed() }));
+    let (pages, asked) = Pages::open(&paths.socket, &config.telemetry, audit.feed())?;
     let mut client = Client {
         engine: Engine::new(engine, Box::new(System), clock::boot()),
         networks: Networks::default(),
@@ -74,7 +72,7 @@ pub(super) async fn start(config: ClientConfig, paths: Paths) -> Result<()> {
     };
     tracing::info!(name = client.config.name, tun = client.config.tun, "connecting");
     let result = client.run(inbox, asked, ended).await;
-    served.abort();
+    drop(pages);
     while !handle.stop() {
         tokio::task::yield_now().await;
     }

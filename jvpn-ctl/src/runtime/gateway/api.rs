@@ -4,14 +4,13 @@
 
 use super::Gateway;
 use super::jump::Wish;
-use crate::api::model::{Candidate, PathView, Problem, Session, Status, Terminated, Transport};
+use crate::api::model::{Candidate, EndReason, PathView, Problem, Session, Status, Terminated, Transport};
 use crate::api::{Caller, Refused, Request};
 use crate::config::Role;
 use crate::runtime::clock;
 use jvpn_common::gateway::SessionView;
 use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::SessionId;
-use jvpn_common::reason::Reason;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -20,10 +19,11 @@ impl Gateway {
         match request {
             Request::Status(reply) => drop(reply.send(self.status())),
             Request::Sessions(reply) => drop(reply.send(self.session_list())),
+            Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Paths(reply) => drop(reply.send(self.path_list())),
             Request::Jump { session, to, dry_run, by, reply } => self.jump(Wish { session, to, dry_run, by }, reply),
-            Request::Terminate { session, dry_run, by, reply } => {
-                drop(reply.send(self.terminate(session, dry_run, by)));
+            Request::Terminate { session, why, dry_run, by, reply } => {
+                drop(reply.send(self.terminate(session, why, dry_run, by)));
             }
             Request::ReloadPeers { by, reply } => drop(reply.send(self.reload_peers(by))),
             Request::Reload { mode, dry_run, by, reply } => {
@@ -34,7 +34,7 @@ impl Gateway {
         }
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let view = self.engine.view();
         let problems = self.problems();
         Status {
@@ -149,15 +149,16 @@ impl Gateway {
                 jitter_ms: None,
                 mtu: Some(transport.mtu),
                 gateway_says: Some("bound".to_owned()),
+                mapping_s: None,
             });
         }
         paths
     }
 
-    fn terminate(&mut self, id: SessionId, dry_run: bool, by: Caller) -> Result<Terminated, Refused> {
+    fn terminate(&mut self, id: SessionId, why: EndReason, dry_run: bool, by: Caller) -> Result<Terminated, Refused> {
         let version = self.engine.sessions().find(|(known, _)| *known == id).map(|(_, view)| view.core.version());
         let version = version.ok_or_else(|| Refused::NotFound(format!("no session {id}")))?;
-        let reason = Reason::OperatorTermination;
+        let reason = why.code();
         if !dry_run {
             tracing::info!(session = %id, by = %by, "ending a session");
             self.input(Input::Order(Order::Terminate { session: id, reason }));

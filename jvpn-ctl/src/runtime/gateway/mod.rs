@@ -13,6 +13,7 @@ mod commit;
 mod compute;
 mod jump;
 mod keeper;
+mod metrics;
 mod policy;
 mod relays;
 mod reload;

@@ -14,7 +14,7 @@ use super::sessions::Sessions;
 use super::sockets::{GoneSockets, Sockets};
 use super::watch::{LOOK_EVERY, Watch};
 use super::{Gateway, setup};
-use crate::api;
+use crate::api::Pages;
 use crate::audit::{self, Audit};
 use crate::config::{Emergency, GatewayConfig, GatewayKeys, Paths};
 use crate::dataplane::WorkerTables;
@@ -80,9 +80,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let (worker, counters, ended) = worker(&config, role, tun, sender, &sockets)?;
     let mut engine = Engine::new(engine_config, Box::new(System), clock::boot());
     engine.restore(restored);
-    let socket = api::Socket::bind(&paths.socket)?;
-    let (requests, asked) = tokio::sync::mpsc::channel(api::REQUESTS_MAX);
-    let served = tokio::task::spawn_local(api::serve(socket, api::Handle { requests, feed: audit.feed() }));
+    let (pages, asked) = Pages::open(&paths.socket, &config.telemetry, audit.feed())?;
     let relays = Relays::start(&config, &key, (incarnation, owner_epoch), Arc::clone(&sockets.trailers))?;
     let executor = Executor { plane, keeper, audit, sessions, sockets, complained: None };
     let mut gateway = Gateway {
@@ -107,7 +105,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     };
     tracing::info!(name = gateway.config.name, port = gateway.config.listen, incarnation = incarnation.0, "serving");
     let result = gateway.run(inbox, asked, ended).await;
-    served.abort();
+    drop(pages);
     while !worker.stop() {
         tokio::task::yield_now().await;
     }

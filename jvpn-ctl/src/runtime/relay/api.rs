@@ -17,6 +17,7 @@ impl Relay {
         match request {
             Request::Status(reply) => drop(reply.send(self.status())),
             Request::Sessions(reply) => drop(reply.send(Vec::new())),
+            Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Paths(reply) => drop(reply.send(Vec::new())),
             Request::Jump { reply, .. } => drop(reply.send(Err(refused()))),
             Request::Terminate { reply, .. } => drop(reply.send(Err(refused()))),
@@ -27,7 +28,7 @@ impl Relay {
         }
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let problems = self.problems();
         let names = self.owners.iter().map(|state| format!("held of {}", state.peer.name));
         let counts = (0_u16..).map(|owner| self.hold.of_owner(owner) as u64);

@@ -13,9 +13,10 @@
 mod api;
 mod forward;
 mod hops;
+mod metrics;
 mod owners;
 
-use crate::api::{self as pages, Request};
+use crate::api::{Pages, Request};
 use crate::audit::Audit;
 use crate::config::{Paths, RelayConfig};
 use crate::dataplane::attach::Program;
@@ -105,9 +106,7 @@ async fn start(config: RelayConfig, paths: Paths, detach_on_exit: bool) -> Resul
     }
     // Which start of it this is, and of which owner, a relay says of its owners only.
     plane.configure(&node.settings(Incarnation(0), OwnerEpoch(0)));
-    let socket = pages::Socket::bind(&paths.socket)?;
-    let (requests, asked) = mpsc::channel(pages::REQUESTS_MAX);
-    let served = tokio::task::spawn_local(pages::serve(socket, pages::Handle { requests, feed: audit.feed() }));
+    let (pages, asked) = Pages::open(&paths.socket, &config.telemetry, audit.feed())?;
     let (tell, events) = mpsc::channel(2 * max_sessions as usize + 1_024);
     let tables = forward::tables(plane.shared(), !interfaces.is_empty());
     let owners = config.owners.iter().cloned();
@@ -131,7 +130,7 @@ async fn start(config: RelayConfig, paths: Paths, detach_on_exit: bool) -> Resul
     tracing::info!(name = relay.config.name, port, owners = relay.owners.len(), "relaying");
     let result = relay.run(events, asked).await;
     calls.iter().for_each(tokio::task::JoinHandle::abort);
-    served.abort();
+    drop(pages);
     result
 }
 
