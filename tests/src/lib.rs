@@ -16,4 +16,5 @@ pub mod packet_sabotage;
 pub mod rows;
 pub mod sim;
 pub mod size;
+pub mod swarm;
 pub mod vm;

@@ -100,6 +100,50 @@ impl Stage {
         self.maps(number).verdicts().expect("counters").kernel(verdict)
     }
 
+    /// The sum of a metric over the samples that have all of these labels; of a histogram, how many there are.
+    fn metric(&self, role: Role, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let document = self.product.json(role, &["metrics"]).expect("metrics");
+        let families = document["families"].as_array().expect("families");
+        let family = families.iter().find(|family| family["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+        let samples = family["samples"].as_array().expect("samples").iter();
+        let samples = samples.filter(|sample| labels.iter().all(|(label, value)| sample["labels"][*label] == *value));
+        samples.filter_map(|sample| sample.get("count").unwrap_or(&sample["value"]).as_f64()).sum()
+    }
+
+    /// What every role counts agrees with what is seen of it.
+    fn metrics_agree(&self, xdp: Xdp, switches_before: f64) {
+        for role in [Role::Gateway, Role::Relay(0), Role::Client] {
+            let (code, text, said) = self.product.verb(role, &["metrics"]).expect("the verb runs");
+            let whole = text.starts_with("# HELP jvpn_build ") && text.ends_with("\n# EOF\n");
+            assert!(code == 0 && whole, "{role:?}: {text}{said}");
+        }
+        // What goes up and down may be on its way on a busy machine.
+        for (role, name, labels) in [
+            (Role::Gateway, "jvpn_healthy", None),
+            (Role::Relay(0), "jvpn_healthy", None),
+            (Role::Client, "jvpn_healthy", None),
+            (Role::Gateway, "jvpn_sessions", Some(("state", "ATTACHED"))),
+            (Role::Gateway, "jvpn_streams", Some(("state", "connected"))),
+            (Role::Relay(0), "jvpn_sessions_forwarded", None),
+            (Role::Client, "jvpn_sessions", Some(("state", "ATTACHED"))),
+            (Role::Client, "jvpn_paths", Some(("state", "active"))),
+        ] {
+            let labels: Vec<_> = labels.into_iter().collect();
+            self.until(&format!("{name} {labels:?} of {role:?} is 1"), |stage| {
+                stage.metric(role, name, &labels) == 1.0
+            });
+        }
+        assert!(self.metric(Role::Gateway, "jvpn_transitions", &[("from", "BIRTH"), ("to", "ATTACHED")]) >= 1.0);
+        for phase in ["prove", "commit"] {
+            let count = self.metric(Role::Gateway, "jvpn_switch_seconds", &[("phase", phase)]);
+            assert!(count > switches_before, "{phase}: {count}, and {switches_before} before the jump");
+        }
+        assert!(self.metric(Role::Gateway, "jvpn_rx_bytes", &[]) > 0.0);
+        let forwarded = self.metric(Role::Relay(0), "jvpn_xdp_verdicts", &[("verdict", "FORWARDED_UP")]);
+        assert!(xdp == Xdp::Detached || forwarded > 0.0);
+        assert!(self.metric(Role::Client, "jvpn_events", &[("event", "TRANSPORT_SWITCH")]) >= 1.0);
+    }
+
     /// Cuts or heals the streams of a relay.
     fn streams(&self, number: usize, cut: bool) {
         let rules = if cut {
@@ -135,6 +179,7 @@ fn a_session_is_born_and_moves_through_a_relay_in_every_mode() {
         stage.reaches(INNER_GATEWAY_V4);
         stage.reaches(INNER_GATEWAY_V6);
         let before = stage.session();
+        let switches = stage.metric(Role::Gateway, "jvpn_switch_seconds", &[("phase", "commit")]);
         let from = stage.active().expect("a transport");
         let to = Path::of_transport(&from).expect("a path of the lab").other();
         stage.jump(to.transport());
@@ -145,6 +190,7 @@ fn a_session_is_born_and_moves_through_a_relay_in_every_mode() {
             let passed = [Verdict::ForwardedUp, Verdict::ForwardedDown].map(|verdict| stage.counted(0, verdict));
             assert!(passed.iter().all(|count| *count > 0), "{xdp:?}: the kernel program forwards: {passed:?}");
         }
+        stage.metrics_agree(xdp, switches);
         stage.end();
     }
 }

@@ -71,11 +71,17 @@ impl fmt::Debug for RecordKey {
 }
 
 impl RecordKey {
-    /// Reads the key of a state directory; makes one at the first start.
-    pub(super) fn open(state_dir: &Path) -> Result<Self, AuditError> {
+    /// Reads the key of a state directory; makes one at the first start. Where there is a record already, that is told.
+    pub(super) fn open(state_dir: &Path, used: bool) -> Result<Self, AuditError> {
         let path = state_dir.join(FILE);
         let seed = match key::read::<Seed>(&path) {
-            Err(key::KeyError::Missing(_)) => Self::make(state_dir, &path)?,
+            Err(key::KeyError::Missing(_)) => {
+                let seed = Self::make(state_dir, &path)?;
+                if used {
+                    tracing::warn!(path = %path.display(), "the key of the record's checkpoints was gone; another one signs");
+                }
+                seed
+            }
             read => read.map_err(|cause| AuditError::Key { cause: Box::new(cause) })?,
         };
         let pair = Ed25519KeyPair::from_seed_unchecked(seed.0.expose());
@@ -134,14 +140,14 @@ mod tests {
     #[test]
     fn the_key_is_made_once_for_its_owner_alone_and_is_the_same_afterwards() {
         let dir = tempfile::tempdir().expect("a directory");
-        let first = RecordKey::open(dir.path()).expect("made").public();
-        assert_eq!(RecordKey::open(dir.path()).expect("read").public(), first);
+        let first = RecordKey::open(dir.path(), false).expect("made").public();
+        assert_eq!(RecordKey::open(dir.path(), false).expect("read").public(), first);
         assert_eq!(public_key(dir.path()).expect("read"), first);
         let mode = std::fs::metadata(key_file(dir.path())).expect("there").permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
         assert_eq!(first.to_string().parse(), Ok(first));
         let text = std::fs::read_to_string(key_file(dir.path())).expect("text");
-        assert!(!format!("{:?}", RecordKey::open(dir.path()).expect("read")).contains(text.trim()));
+        assert!(!format!("{:?}", RecordKey::open(dir.path(), false).expect("read")).contains(text.trim()));
     }
 
     #[test]
@@ -149,7 +155,7 @@ mod tests {
         for (text, mode) in [("AAAA", 0o600), ("junk", 0o600), ("", 0o600), ("QUJD\n", 0o644)] {
             let dir = tempfile::tempdir().expect("a directory");
             key::write_new(&key_file(dir.path()), text, mode).expect("written");
-            let error = RecordKey::open(dir.path()).expect_err("refused").to_string();
+            let error = RecordKey::open(dir.path(), false).expect_err("refused").to_string();
             assert!(error.contains("record.key"), "{error}");
             assert_eq!(std::fs::read_to_string(key_file(dir.path())).expect("there"), text);
         }
@@ -158,7 +164,8 @@ mod tests {
     #[test]
     fn a_signature_is_of_one_key_and_one_text() {
         let [ours, other] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
-        let (ours, other) = (RecordKey::open(ours.path()).expect("made"), RecordKey::open(other.path()).expect("made"));
+        let (ours, other) =
+            (RecordKey::open(ours.path(), false).expect("made"), RecordKey::open(other.path(), false).expect("made"));
         let checkpoint = |key: &RecordKey, seq| Checkpoint {
             node: "gw".into(),
             seq,

@@ -119,10 +119,11 @@ impl Audit {
         let dir = dir_of(state_dir);
         segment::make_dir(&dir)?;
         let found = segment::recover(&dir)?;
-        let key = key::RecordKey::open(state_dir)?;
+        let key = key::RecordKey::open(state_dir, found.next_seq > 1)?;
         let written = found.next_seq.saturating_sub(1);
         let sealer = sealer::Sealer::new(key, options.checkpoint_every, written);
-        let writer = Writer::new(dir.clone(), &found, options.segment_max, sealer)?;
+        let signed = sealer::furthest(&dir)?;
+        let writer = Writer::new(dir.clone(), &found, signed, options.segment_max, sealer)?;
         let shared = Arc::new(Shared {
             writer: Mutex::new(writer),
             dirty: Condvar::new(),

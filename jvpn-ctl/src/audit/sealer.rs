@@ -109,6 +109,17 @@ pub(super) fn lines_of(segments: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, A
     Ok(lines)
 }
 
+/// Number of the last record that any checkpoint beside the record names, its segment there or not; 0 without one.
+pub(super) fn furthest(dir: &Path) -> Result<u64, AuditError> {
+    let mut furthest = 0;
+    for path in segment::named_like(dir, "checkpoint-")? {
+        let text = std::fs::read(&path).map_err(|cause| AuditError::io(&path, cause))?;
+        let (_, last) = segment::last_whole(&text, |line| Checkpoint::read(line).map(|signed| signed.checkpoint.seq));
+        furthest = furthest.max(last.unwrap_or(0));
+    }
+    Ok(furthest)
+}
+
 /// The newest checkpoint of a record; none if there is none yet.
 ///
 /// # Errors

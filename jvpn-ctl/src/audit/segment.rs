@@ -85,6 +85,11 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), AuditError> {
 
 /// Every segment, oldest first.
 pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
+    named_like(dir, "record-")
+}
+
+/// Every file of lines whose name begins so, oldest first.
+pub(super) fn named_like(dir: &Path, start: &str) -> Result<Vec<PathBuf>, AuditError> {
     let mut segments = Vec::new();
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(segments),
@@ -93,7 +98,7 @@ pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
     for entry in entries {
         let path = entry.map_err(|cause| AuditError::io(dir, cause))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("record-") && name.ends_with(".jsonl") {
+        if name.starts_with(start) && name.ends_with(".jsonl") {
             segments.push(path);
         }
     }

@@ -343,3 +343,30 @@ fn the_records_of_one_commit_are_written_together_or_not_at_all() {
     let gap = &lines(state.path())[2];
     assert!(gap.contains("\"first_seq\":\"3\"") && gap.contains("\"last_seq\":\"4\""), "{gap}");
 }
+
+#[test]
+fn records_taken_away_behind_a_checkpoint_are_a_gap_at_the_next_start() {
+    let state = tempfile::tempdir().expect("a directory");
+    {
+        let (audit, _) = Audit::open(state.path()).expect("opens");
+        for _ in 0..5 {
+            audit.append(record("a")).expect("written");
+        }
+    }
+    let all = std::fs::read_to_string(newest(state.path())).expect("lines");
+    let first_two: String = all.split_inclusive('\n').take(2).collect();
+    std::fs::write(newest(state.path()), first_two).expect("cut");
+    let (audit, found) = Audit::open(state.path()).expect("opens");
+    assert_eq!((found.next_seq, found.torn), (3, None), "it ends with a whole line");
+    assert_eq!(audit.append(record("a")).expect("written"), 7);
+    assert_eq!(chained(state.path()), [1, 2, 6, 7]);
+    let gap: serde_json::Value = serde_json::from_str(&lines(state.path())[2]).expect("JSON");
+    assert_eq!(
+        (&gap["event"], &gap["details"]["first_seq"], &gap["details"]["last_seq"]),
+        (&"GAP".into(), &"3".into(), &"5".into())
+    );
+    drop(audit);
+    std::fs::remove_file(newest(state.path())).expect("gone");
+    let (audit, _) = Audit::open(state.path()).expect("opens");
+    assert_eq!(audit.append(record("a")).expect("written"), 9, "also when no line is left");
+}

@@ -41,18 +41,30 @@ pub(super) struct Written {
 }
 
 impl Writer {
-    pub(super) fn new(dir: PathBuf, found: &Recovered, segment_max: u64, sealer: Sealer) -> Result<Self, AuditError> {
+    /// The writing end behind what was found. `signed` is the last record that a checkpoint names: none is made of a record
+    /// that is not on the disk, so one beyond the end tells what was taken away since, and the next record names it.
+    pub(super) fn new(
+        dir: PathBuf,
+        found: &Recovered,
+        signed: u64,
+        segment_max: u64,
+        sealer: Sealer,
+    ) -> Result<Self, AuditError> {
+        let missed = (signed >= found.next_seq).then_some(Missed { first: found.next_seq, last: signed });
+        if let Some(Missed { first, last }) = missed {
+            tracing::error!(dir = %dir.display(), first, last, "records that a checkpoint names are gone");
+        }
         let newest = segment::list(&dir)?.pop();
         let path = newest.unwrap_or_else(|| dir.join(segment::name(found.next_seq)));
         Ok(Self {
             segment: Segment::open(&dir, path)?,
             dir,
             segment_max,
-            next: found.next_seq,
+            next: missed.map_or(found.next_seq, |missed| missed.last.saturating_add(1)),
             head: found.head,
             node: String::new(),
             written: found.next_seq.saturating_sub(1),
-            missed: None,
+            missed,
             sealer,
             closing: false,
         })

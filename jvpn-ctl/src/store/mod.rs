@@ -116,7 +116,7 @@ impl StoreError {
             Self::Lock(LockError::Held { .. }) => "stop that process, or give this one its own --state-dir".into(),
             Self::Lock(LockError::Io { .. }) | Self::Io { .. } => "check the directory's owner and free space".into(),
             Self::Damaged { path, .. } => {
-                format!("restore a backup, or move {} away: clients then start new sessions", path.display())
+                format!("restore a backup, or move {} away: sessions then come back from the record", path.display())
             }
             Self::Format { .. } => "start the program that wrote it, or move the file away".into(),
         }
@@ -141,7 +141,15 @@ impl Store {
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let lock = DirLock::take(state_dir)?;
         let path = state_dir.join("state.redb");
-        let database = guarded(&path, || open_database(&path))?;
+        let database = guarded(&path, || {
+            let mut database = open_database(&path)?;
+            // Every page against its checksum: a bit that flipped in a session is found now, not believed. What the
+            // library falls back to is an older picture, which the record makes up for.
+            if !database.check_integrity()? {
+                tracing::warn!(path = %path.display(), "it was damaged and is repaired as of an earlier write");
+            }
+            Ok(database)
+        })?;
         let store = Self { database: Mutex::new(Some(database)), path, _lock: lock };
         store.check_format()?;
         Ok(store)

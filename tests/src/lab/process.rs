@@ -190,6 +190,11 @@ impl Product {
         Ok(())
     }
 
+    /// Which program is started from now on.
+    pub fn use_binary(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
     pub fn pid(&self, role: Role) -> Result<u32> {
         let side = self.side(role);
         side.child.as_ref().map(Child::id).with_context(|| format!("{} is not running", side.verb))

@@ -24,6 +24,21 @@ impl Tap {
         Ok(Tap { socket })
     }
 
+    /// The same with so many bytes of queue, for who looks rarely.
+    pub fn with_queue(space: &Netns, interface: &str, bytes: usize) -> Result<Tap> {
+        let tap = Self::on(space, interface)?;
+        sys::force_receive_buffer(&tap.socket, bytes).context("a long queue")?;
+        Ok(tap)
+    }
+
+    /// Shows each frame that arrived since the last look.
+    pub fn each(&mut self, mut see: impl FnMut(&[u8])) {
+        let mut buffer = [0; 2_048];
+        while let Ok(length) = self.socket.read(&mut buffer) {
+            see(&buffer[..length]);
+        }
+    }
+
     /// What arrived since the last look; nothing that left.
     pub fn arrived(&mut self) -> Vec<Vec<u8>> {
         let mut buffer = vec![0; 2_048];

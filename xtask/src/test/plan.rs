@@ -114,6 +114,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "inspect", guess_s: 20, elevated: true },
     Suite { name: "relay", guess_s: 100, elevated: true },
     Suite { name: "prove", guess_s: 20, elevated: true },
+    Suite { name: "crash", guess_s: 60, elevated: true },
     Suite { name: "demo", guess_s: 240, elevated: true },
     Suite { name: "kernels", guess_s: 150, elevated: false },
 ];

@@ -11,8 +11,8 @@ use crate::dataplane::{DataPlane, Undo};
 use crate::runtime::clock;
 use anyhow::{Context, Result};
 use jvpn_common::event::Record;
-use jvpn_common::gateway::Commit;
 use jvpn_common::gateway::command::Datagram;
+use jvpn_common::gateway::{Commit, StoreOp};
 use jvpn_common::time::Instant;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,12 +46,15 @@ impl Executor {
     /// Carries it out; false when nothing of it happened.
     pub(super) fn commit(&mut self, commit: Commit) -> bool {
         let Commit { worker, maps, store, records, strict, send } = commit;
+        // A session leaves the store when its end is recorded: whoever dies in between finds the end, not a session that
+        // vanished.
+        let (ends, puts): (Vec<_>, Vec<_>) = store.into_iter().partition(|op| matches!(op, StoreOp::Remove(_)));
         let mut undo = Vec::with_capacity(maps.len());
         let done = (|| -> Result<u64> {
             for op in &maps {
                 undo.push(self.plane.apply(op).with_context(|| format!("map operation {op:?}"))?);
             }
-            self.keeper.apply(store)?;
+            self.keeper.apply(puts)?;
             self.record(records)
         })();
         let last = match done {
@@ -62,8 +65,10 @@ impl Executor {
                 return false;
             }
         };
-        self.sessions.follow(&maps);
-        self.sessions.apply(worker, clock::boot());
+        if let Err(error) = self.keeper.apply(ends) {
+            self.complain(&error, "an ended session stays in the store until the next start");
+        }
+        self.sessions.commit(&maps, worker, clock::boot());
         if strict && last > 0 && !send.is_empty() {
             self.send_when_synced(last, send);
         } else {

@@ -1,11 +1,12 @@
 //! What the store keeps of sessions: durable where a version or a birth depends on it, later otherwise.
 //!
-//! Owns the queue of writes that may wait. Must never let a queued older picture overwrite a newer one.
+//! Owns the queue of writes that may wait. Must never let a queued older picture overwrite a newer one, nor make who
+//! only adds to the queue wait for the disk.
 
 use crate::runtime::clock;
 use crate::store::{Change, Store, StoreError, StoredSession, has_room};
 use anyhow::Result;
-use jvpn_common::gateway::{Peer, StoreOp, Stored};
+use jvpn_common::gateway::{StoreOp, Stored};
 use jvpn_common::ids::SessionId;
 use jvpn_common::secret::PublicKey;
 use jvpn_common::session::{Policy, Session};
@@ -20,6 +21,8 @@ const LAZY: Duration = Duration::from_millis(500);
 /// Sessions to write, and whether the last write failed.
 #[derive(Debug, Default)]
 struct Waiting {
+    /// Held by who writes, before the queue's lock: so that a newer durable picture waits for an older lazy one.
+    writing: Mutex<()>,
     queue: Mutex<BTreeMap<SessionId, StoredSession>>,
     failing: AtomicBool,
 }
@@ -30,7 +33,7 @@ pub(super) struct Keeper {
     store: Arc<Store>,
     waiting: Arc<Waiting>,
     boot_id: String,
-    policies: BTreeMap<[u8; 32], Arc<Policy>>,
+    policies: BTreeMap<PublicKey, Arc<Policy>>,
 }
 
 impl Keeper {
@@ -41,7 +44,7 @@ impl Keeper {
     pub(super) fn start(
         store: Arc<Store>,
         boot_id: String,
-        policies: BTreeMap<[u8; 32], Arc<Policy>>,
+        policies: BTreeMap<PublicKey, Arc<Policy>>,
     ) -> std::io::Result<Self> {
         let waiting = Arc::<Waiting>::default();
         let weak = Arc::downgrade(&waiting);
@@ -56,15 +59,9 @@ impl Keeper {
         Ok(Self { store, waiting, boot_id, policies })
     }
 
-    /// Policies by peer.
-    #[must_use]
-    pub(super) const fn policies(&self) -> &BTreeMap<[u8; 32], Arc<Policy>> {
-        &self.policies
-    }
-
-    /// Takes the policies of peers that were read again.
-    pub(super) fn set_policies(&mut self, peers: &BTreeMap<PublicKey, Peer>) {
-        self.policies = peers.iter().map(|(key, peer)| (*key.as_bytes(), Arc::clone(&peer.policy))).collect();
+    /// Takes the policies of peers that changed.
+    pub(super) fn set_policies(&mut self, policies: BTreeMap<PublicKey, Arc<Policy>>) {
+        self.policies = policies;
     }
 
     /// Carries store steps out.
@@ -73,6 +70,8 @@ impl Keeper {
     /// When a durable one could not be written.
     pub(super) fn apply(&self, ops: Vec<StoreOp>) -> Result<()> {
         let mut durable = Vec::new();
+        let waits = ops.iter().any(|op| !matches!(op, StoreOp::Put { durable: false, .. }));
+        let _writing = waits.then(|| self.waiting.write());
         for op in ops {
             match op {
                 StoreOp::Put { stored, durable: true } => {
@@ -109,7 +108,7 @@ impl Keeper {
 
     fn row(&self, stored: &Stored) -> Result<StoredSession> {
         let core = Session::decode(&stored.core).ok_or_else(|| anyhow::anyhow!("a session that does not decode"))?;
-        let policy = self.policies.get(stored.peer.as_bytes());
+        let policy = self.policies.get(&stored.peer);
         let loss =
             core.lost_at().and_then(|lost| policy.map(|policy| (lost + policy.transport_loss_ttl).since(stored.at)));
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -142,21 +141,29 @@ impl Waiting {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn write(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn flush(&self, store: &Store) {
-        // Held while writing, so that a newer durable picture waits for an older lazy one.
-        let mut waiting = self.lock();
+        let _writing = self.write();
         let failing = self.failing.load(Relaxed);
         if failing && !store.path().parent().is_none_or(has_room) {
             return;
         }
+        let rows = std::mem::take(&mut *self.lock());
         // With nothing to write, only a store that failed is tried.
-        if waiting.is_empty() && !failing {
+        if rows.is_empty() && !failing {
             return;
         }
-        let changes: Vec<Change> = waiting.values().cloned().map(|row| Change::Put(Box::new(row))).collect();
+        let changes: Vec<Change> = rows.values().cloned().map(|row| Change::Put(Box::new(row))).collect();
         let written = store.apply(&changes);
-        if written.is_ok() {
-            waiting.clear();
+        if written.is_err() {
+            // What came meanwhile is newer.
+            let mut queue = self.lock();
+            rows.into_iter().for_each(|(id, row)| {
+                queue.entry(id).or_insert(row);
+            });
         }
         self.note(written.err().as_ref());
     }
@@ -170,5 +177,39 @@ impl Waiting {
             (true, None) => tracing::info!("the store can be written again"),
             (false, None) | (true, Some(_)) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jvpn_common::ids::{OwnerEpoch, Version};
+    use jvpn_common::session::Birth;
+    use jvpn_common::time::Instant;
+
+    fn stored(ceiling: u64) -> Box<Stored> {
+        let birth = Birth { id: SessionId([7; 16]), peer: [9; 32], owner_epoch: OwnerEpoch(1) };
+        let core = Session::born(birth, &Policy::field(), Instant(7)).encode();
+        let peer = PublicKey::from_bytes([9; 32]).unwrap();
+        let (session, addresses, at, ceiling) = (birth.id, Vec::new(), Instant(7), Version(ceiling));
+        Box::new(Stored { session, peer, addresses, core, ceiling, at })
+    }
+
+    #[test]
+    fn a_picture_that_may_wait_is_taken_while_the_disk_is_busy_and_a_durable_one_wins_over_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(dir.path()).unwrap());
+        let waiting = Arc::<Waiting>::default();
+        let keeper = Keeper { store: Arc::clone(&store), waiting, boot_id: "this".into(), policies: BTreeMap::new() };
+        {
+            let _busy = keeper.waiting.write();
+            keeper.apply(vec![StoreOp::Put { stored: stored(1), durable: false }]).unwrap();
+        }
+        keeper.apply(vec![StoreOp::Put { stored: stored(2), durable: true }]).unwrap();
+        keeper.waiting.flush(&store);
+        assert_eq!(store.load_all().unwrap()[0].ceiling, Version(2), "the older picture is forgotten");
+        keeper.apply(vec![StoreOp::Put { stored: stored(3), durable: false }]).unwrap();
+        keeper.waiting.flush(&store);
+        assert_eq!(store.load_all().unwrap()[0].ceiling, Version(3));
     }
 }

@@ -1,19 +1,21 @@
 //! Sessions of an earlier start: from store, record and maps back into the engine.
 //!
-//! Owns which of the three is believed. The record has every acknowledged version; the store has what a
-//! power cut may have cost the record; the maps have the slots old locators still lead to.
+//! Owns which of the three is believed. The record has every acknowledged version and every end; the store has what
+//! a power cut may have cost the record; the maps have the slots old locators still lead to. Must never let a
+//! session that the record leaves live vanish without a word.
 
 use crate::audit::{Recovered, Remembered};
 use crate::dataplane::Adopted;
 use crate::runtime::clock;
 use crate::store::StoredSession;
-use jvpn_common::event::replay;
+use jvpn_common::event::{Record, replay};
 use jvpn_common::gateway::Restored;
 use jvpn_common::ids::{OwnerEpoch, SessionId, Version};
 use jvpn_common::secret::PublicKey;
-use jvpn_common::session::version::{Gap, continued};
-use jvpn_common::session::{Elapsed, Session};
+use jvpn_common::session::version::{self, Gap, continued};
+use jvpn_common::session::{Elapsed, Session, State};
 use jvpn_common::time::{Duration, Instant};
+use std::collections::BTreeMap;
 
 /// What is known of earlier starts.
 #[derive(Debug)]
@@ -32,57 +34,112 @@ pub(super) struct Known<'a> {
     pub owner_epoch: OwnerEpoch,
 }
 
+/// What an earlier start left.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Sessions to go on with.
+    pub sessions: Vec<Restored>,
+    /// Slots in the maps that belong to none of them.
+    pub orphans: Vec<Adopted>,
+    /// Sessions that the store has and the record says are over: the process died between the two.
+    pub over: Vec<SessionId>,
+}
+
+/// A session as one source has it.
+struct Picture {
+    core: Session,
+    /// Boot time it belongs to.
+    then: Instant,
+    /// Wall time it belongs to, in milliseconds since 1970.
+    wall_ms: u64,
+    /// Whether that boot is this one.
+    same_boot: bool,
+    ceiling: Version,
+}
+
 impl Known<'_> {
-    /// The sessions to go on with, and adopted slots that belong to none.
+    /// What to go on with, and what to clear away.
     #[must_use]
-    pub(super) fn sessions(mut self) -> (Vec<Restored>, Vec<Adopted>) {
-        let mut restored = Vec::new();
+    pub(super) fn left(mut self) -> Left {
+        let (mut restored, mut over) = (BTreeMap::new(), Vec::new());
         for stored in std::mem::take(&mut self.stored) {
-            match self.session(&stored) {
-                Some(session) => restored.push(session),
-                None => tracing::error!(session = %stored.id, "a stored session does not decode; it is left out"),
+            match self.stored(&stored).and_then(|picture| self.session(picture)) {
+                Some(session) if session.core.is_live() => drop(restored.insert(stored.id, session)),
+                Some(_) => over.push(stored.id),
+                None => tracing::error!(session = %stored.id, "a stored session does not decode; the record is asked"),
             }
         }
-        let known = |id: &SessionId| restored.iter().any(|session: &Restored| session.core.id() == *id);
-        let orphans = std::mem::take(&mut self.adopted).into_iter().filter(|slot| !known(&slot.session)).collect();
-        (restored, orphans)
+        for (id, record) in &self.remembered.transitions {
+            if restored.contains_key(id) || record.to == Some(State::Terminated) {
+                continue;
+            }
+            match self.recorded(record).and_then(|picture| self.session(picture)) {
+                Some(session) => {
+                    tracing::warn!(session = %id, "not in the store; it is restored from the record");
+                    restored.insert(*id, session);
+                }
+                None => tracing::error!(session = %id, "live in the record, and neither store nor record restores it"),
+            }
+        }
+        let adopted = std::mem::take(&mut self.adopted).into_iter();
+        let orphans = adopted.filter(|slot| !restored.contains_key(&slot.session)).collect();
+        Left { sessions: restored.into_values().collect(), orphans, over }
     }
 
-    fn session(&self, stored: &StoredSession) -> Option<Restored> {
-        let peer = PublicKey::from_bytes(stored.peer).ok()?;
-        let (core, then) = self.newest(stored)?;
-        let same_boot = stored.boot_id == self.boot_id;
+    fn session(&self, picture: Picture) -> Option<Restored> {
+        let Picture { core, then, wall_ms, same_boot, ceiling } = picture;
+        let peer = PublicKey::from_bytes(*core.peer()).ok()?;
         let whole = same_boot && self.recovered.torn.is_none();
         let recorded =
-            self.remembered.transitions.get(&stored.id).map_or(core.version(), |record| record.state_version);
-        let (version, gap) = onwards(recorded, core.version(), stored.ceiling, whole);
+            self.remembered.transitions.get(&core.id()).map_or(core.version(), |record| record.state_version);
+        let (version, gap) = onwards(recorded, core.version(), ceiling, whole);
         let now = clock::boot();
         let elapsed = if same_boot {
             Elapsed { then: now, now, between: Duration::ZERO }
         } else {
-            let wall = (clock::wall() / 1_000_000).saturating_sub(stored.wall_ms);
+            let wall = (clock::wall() / 1_000_000).saturating_sub(wall_ms);
             Elapsed { then, now, between: Duration::from_millis(wall) }
         };
+        if !core.is_live() {
+            return Some(Restored { core, peer, ceiling, gap: None, slots: Vec::new() });
+        }
         let core = core.restored(elapsed, version, self.owner_epoch);
-        let slots = self.adopted.iter().filter(|slot| slot.session == stored.id);
+        let slots = self.adopted.iter().filter(|slot| slot.session == core.id());
         let slots = slots.map(|slot| (slot.slot, slot.generation)).collect();
-        Some(Restored { core, peer, ceiling: stored.ceiling.max(version), gap, slots })
+        Some(Restored { core, peer, ceiling: ceiling.max(version), gap, slots })
     }
 
-    /// The newer picture of store and record, and the boot time it belongs to.
-    fn newest(&self, stored: &StoredSession) -> Option<(Session, Instant)> {
-        let core = Session::decode(&stored.core)?;
-        let recorded = self.remembered.transitions.get(&stored.id).and_then(|record| {
-            let policy = self.remembered.policies.get(&record.policy_version)?;
-            let after = replay(record, policy).map_err(|mismatch| {
-                tracing::error!(session = %stored.id, seq = record.seq, %mismatch, "a record does not replay; the store is believed");
-            });
-            Some((after.ok()?.after, record.at))
+    /// The newer picture of store and record.
+    fn stored(&self, stored: &StoredSession) -> Option<Picture> {
+        let core = Session::decode(&stored.core).filter(|core| core.id() == stored.id)?;
+        let recorded =
+            self.remembered.transitions.get(&stored.id).and_then(|record| Some((self.after(record)?, record.at)));
+        let (core, then) = match recorded {
+            Some((after, at)) if after.version() > core.version() => (after, at),
+            _ => (core, stored.at),
+        };
+        let same_boot = stored.boot_id == self.boot_id;
+        Some(Picture { core, then, wall_ms: stored.wall_ms, same_boot, ceiling: stored.ceiling })
+    }
+
+    /// The picture of the record alone. Nothing says of which boot it is, so wall time says how old it is, and versions go
+    /// on behind the block that its last one lies in.
+    fn recorded(&self, record: &Record) -> Option<Picture> {
+        let core = self.after(record)?;
+        let ts = record.ts.parse::<jiff::Timestamp>().ok()?;
+        let wall_ms = u64::try_from(ts.as_millisecond()).unwrap_or(0);
+        let ceiling = version::ceiling(core.version(), Version(0)).unwrap_or_default();
+        Some(Picture { core, then: record.at, wall_ms, same_boot: false, ceiling })
+    }
+
+    /// The session after a recorded transition.
+    fn after(&self, record: &Record) -> Option<Session> {
+        let policy = self.remembered.policies.get(&record.policy_version)?;
+        let again = replay(record, policy).map_err(|mismatch| {
+            let session = record.session_id.map(|id| id.to_string()).unwrap_or_default();
+            tracing::error!(session, seq = record.seq, %mismatch, "a record does not replay; the store is believed");
         });
-        match recorded {
-            Some((after, at)) if after.version() > core.version() => Some((after, at)),
-            _ => Some((core, stored.at)),
-        }
+        Some(again.ok()?.after)
     }
 }
 
@@ -96,6 +153,10 @@ fn onwards(recorded: Version, stored: Version, ceiling: Version, whole: bool) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::entropy::System;
+    use jvpn_common::event::{Context, replayed};
+    use jvpn_common::secret::PrivateKey;
+    use jvpn_common::session::{Birth, Ender, Input, Policy};
 
     #[test]
     fn versions_go_on_above_record_and_store_and_what_is_in_no_record_is_named() {
@@ -107,5 +168,83 @@ mod tests {
         assert_eq!(onwards(5, 3, true), (5, None), "the store is written lazily; no version is given twice");
         assert_eq!(onwards(5, 6, true), (6, Some((6, 6))), "a crash between store and record");
         assert_eq!(onwards(5, 6, false), (1_024, Some((6, 1_024))), "a power cut");
+    }
+
+    /// A session that was confirmed, with the record of that: the machine's own, of an input as a record has it.
+    fn attached() -> (Session, Record, Policy) {
+        let (policy, at) = (Policy::field(), Instant(7));
+        let peer = *PrivateKey::generate(&mut System).public().as_bytes();
+        let birth = Birth { id: SessionId([7; 16]), peer, owner_epoch: OwnerEpoch(1) };
+        let born = Session::born(birth, &policy, at);
+        let step = born.step(&Input::Terminate { by: Ender::Operator }, &policy, at).unwrap();
+        let ts = crate::audit::wall_clock();
+        let context = Context { ts: &ts, at, node: "gw", seq: 1, peer: "till" };
+        let mut record = Record::transition(&context, &step.transitions[0]);
+        let transport = serde_json::json!({
+            "k": 0, "remote": "192.0.2.1:7", "gateway": 0, "label": "path", "class": "primary", "mtu": 1_280, "since": "7"
+        });
+        let input =
+            serde_json::json!({"kind": "CONFIRM", "fields": {"transport": transport, "reject_after": "180000000000"}});
+        record.input = Some(serde_json::from_value(input).unwrap());
+        let record = replayed(&record, &policy).unwrap();
+        (replay(&record, &policy).unwrap().after, record, policy)
+    }
+
+    fn known(stored: Vec<StoredSession>, record: Record, policy: Policy, recovered: &Recovered) -> Known<'_> {
+        let transitions = [(record.session_id.unwrap(), record)].into();
+        let remembered = Remembered { transitions, policies: [(policy.version, policy)].into() };
+        Known { stored, remembered, recovered, adopted: Vec::new(), boot_id: "this", owner_epoch: OwnerEpoch(1) }
+    }
+
+    fn row(core: &Session) -> StoredSession {
+        StoredSession {
+            id: core.id(),
+            peer: *core.peer(),
+            addresses: Vec::new(),
+            policy: "field".into(),
+            policy_version: core.policy_version(),
+            state: core.state().name().into(),
+            session_ttl_left_ms: 1,
+            loss_ttl_left_ms: None,
+            wall_ms: clock::wall() / 1_000_000,
+            at: Instant(7),
+            ceiling: Version(1_024),
+            boot_id: "this".into(),
+            core: core.encode(),
+        }
+    }
+
+    #[test]
+    fn a_session_that_only_the_record_has_comes_back_behind_the_block_of_its_last_version() {
+        let (core, record, policy) = attached();
+        let recovered = Recovered::default();
+        let left = known(Vec::new(), record.clone(), policy.clone(), &recovered).left();
+        let [session] = left.sessions.as_slice() else { panic!("{left:?}") };
+        assert_eq!(
+            (session.core.id(), session.core.version(), session.ceiling),
+            (core.id(), Version(1_024), Version(1_024))
+        );
+        let named = session.gap.map(|gap| (gap.first, gap.last));
+        assert_eq!(named, Some((core.version().next(), Version(1_024))));
+
+        let broken = StoredSession { core: vec![1, 2, 3], ..row(&core) };
+        let left = known(vec![broken], record.clone(), policy.clone(), &recovered).left();
+        assert_eq!((left.sessions.len(), left.over.len()), (1, 0), "nor is one that does not decode left out");
+        let left = known(vec![row(&core)], record, policy, &recovered).left();
+        assert_eq!((left.sessions[0].core.version(), left.sessions[0].gap), (core.version(), None), "both have it");
+    }
+
+    #[test]
+    fn a_session_whose_end_is_recorded_does_not_come_back_from_the_store() {
+        let (core, _, policy) = attached();
+        let step = core.step(&Input::Terminate { by: Ender::Operator }, &policy, Instant(9)).unwrap();
+        let ts = crate::audit::wall_clock();
+        let context = Context { ts: &ts, at: Instant(9), node: "gw", seq: 2, peer: "till" };
+        let record = Record::transition(&context, step.transitions.last().unwrap());
+        let recovered = Recovered::default();
+        let left = known(vec![row(&core)], record.clone(), policy.clone(), &recovered).left();
+        assert_eq!((left.sessions.len(), left.over), (0, vec![core.id()]));
+        let left = known(Vec::new(), record, policy, &recovered).left();
+        assert_eq!((left.sessions.len(), left.over.len()), (0, 0));
     }
 }
