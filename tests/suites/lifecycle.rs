@@ -50,10 +50,10 @@ fn sizes() -> [Size; 4] {
             name: "three transports, messages that overtake each other",
             unit: COARSE,
             transports: 3,
-            in_flight: size::of(2, 3),
+            in_flight: 2,
             endless: true,
             depth: size::of(6, 8),
-            worlds_min: size::of(10_000, 200_000),
+            worlds_min: size::of(20_000, 100_000),
         },
         Size {
             name: "budgets that refill by and by",
@@ -61,8 +61,8 @@ fn sizes() -> [Size; 4] {
             transports: 2,
             in_flight: 1,
             endless: true,
-            depth: size::of(9, WHOLE),
-            worlds_min: size::of(10_000, 100_000),
+            depth: size::of(9, 12),
+            worlds_min: size::of(20_000, 30_000),
         },
         Size {
             name: "a session that ends by itself",
@@ -70,8 +70,8 @@ fn sizes() -> [Size; 4] {
             transports: 2,
             in_flight: 1,
             endless: false,
-            depth: size::of(9, 14),
-            worlds_min: size::of(10_000, 100_000),
+            depth: size::of(9, 12),
+            worlds_min: size::of(20_000, 25_000),
         },
     ]
 }

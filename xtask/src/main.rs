@@ -64,7 +64,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "mutants",
-        args: "[--shard K/N] [--resume] [--only SECTION]",
+        args: "[--shard K/N] [--resume] [--only SECTION] [--page]",
         help: "change the product's checks one by one and see whether a test notices; hours",
         run: mutants::run,
     },

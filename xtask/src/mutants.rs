@@ -4,10 +4,10 @@
 
 mod list;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::Context as _;
 
@@ -30,6 +30,8 @@ struct Wanted {
     shard: Option<String>,
     resume: bool,
     only: Option<String>,
+    /// Nothing is run: the page is made of what is there.
+    page: bool,
 }
 
 pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
@@ -42,9 +44,15 @@ pub(crate) fn run(args: Args<'_>) -> anyhow::Result<()> {
         let _ = fs::remove_dir_all(place());
     }
     fs::create_dir_all(place()).context("making the directory of results")?;
-    for section in
-        checks.sections.iter().filter(|section| wanted.only.as_ref().is_none_or(|only| *only == section.name))
-    {
+    let names: Vec<&str> = checks.sections.iter().map(|section| section.name.as_str()).collect();
+    if let Some(only) = wanted.only.as_deref().filter(|only| !names.contains(only)) {
+        return Err(usage(&format!("no section `{only}`; sections: {}", names.join(" "))));
+    }
+    for section in &checks.sections {
+        gather(section)?;
+        if wanted.page || wanted.only.as_ref().is_some_and(|only| *only != section.name) {
+            continue;
+        }
         mutate(section, &wanted)?;
         gather(section)?;
         report(&checks)?;
@@ -64,6 +72,7 @@ fn parse(args: Args<'_>) -> anyhow::Result<Wanted> {
         let mut value = || words.next().cloned().ok_or_else(|| usage(&format!("{word} needs a value")));
         match word.as_str() {
             "--resume" => wanted.resume = true,
+            "--page" => (wanted.page, wanted.resume) = (true, true),
             "--only" => wanted.only = Some(value()?),
             "--shard" => {
                 let shard = value()?;
@@ -75,7 +84,9 @@ fn parse(args: Args<'_>) -> anyhow::Result<Wanted> {
                 wanted.shard = Some(shard);
             }
             other => {
-                return Err(usage(&format!("mutants takes --shard K/N, --resume and --only SECTION, not `{other}`")));
+                return Err(usage(&format!(
+                    "mutants takes --shard K/N, --resume, --only SECTION and --page, not `{other}`"
+                )));
             }
         }
     }
@@ -123,8 +134,10 @@ fn mutate(section: &Section, wanted: &Wanted) -> anyhow::Result<()> {
 /// Adds what a run found to what was found before. A mutant keeps its last fate.
 fn gather(section: &Section) -> anyhow::Result<()> {
     let mut fates = found(section);
-    for fate in FATES {
-        let file = place().join(&section.name).join("mutants.out").join(format!("{fate}.txt"));
+    // The tool puts the results of the run before aside; those of one that was cut short are only there.
+    let runs = ["mutants.out.old", "mutants.out"].map(|run| place().join(&section.name).join(run));
+    for (run, fate) in runs.iter().flat_map(|run| FATES.map(|fate| (run, fate))) {
+        let file = run.join(format!("{fate}.txt"));
         for mutant in fs::read_to_string(file).unwrap_or_default().lines() {
             fates.insert(mutant.to_owned(), fate.to_owned());
         }
@@ -144,15 +157,16 @@ fn found(section: &Section) -> BTreeMap<String, String> {
     text.lines().filter_map(split).collect()
 }
 
-/// How many mutants a section has.
-fn all(section: &Section) -> usize {
+/// The mutants a section has now: what was found about others, by an older text, says nothing.
+fn all(section: &Section) -> BTreeSet<String> {
     let mut command = Command::new(paths::tool(tool::MUTANTS.name));
     command.current_dir(paths::root()).args(["mutants", "--list", "--package", section.package()]);
     for (file, functions) in &section.files {
         let name = file.rsplit('/').next().unwrap_or(file).replace('.', "\\.");
         command.args(["--file", file]).arg("--re").arg(format!("{name}:.*\\b({})\\b", functions.join("|")));
     }
-    command.output().map_or(0, |output| String::from_utf8_lossy(&output.stdout).lines().count())
+    let lines = |output: Output| String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    command.output().map_or_else(|_| BTreeSet::new(), lines)
 }
 
 /// Writes the page; gives the number of survivors without a reason.
@@ -163,19 +177,21 @@ fn report(checks: &Checks) -> anyhow::Result<usize> {
     let mut table = String::new();
     let mut survivors = String::new();
     for section in &checks.sections {
-        let fates = found(section);
-        let count = |fate: &str| fates.values().filter(|known| *known == fate).count();
         let whole = all(section);
+        let mut fates = found(section);
+        fates.retain(|mutant, _| whole.contains(mutant));
+        let count = |fate: &str| fates.values().filter(|known| *known == fate).count();
         let slow = count("timeout");
         table.push_str(&format!(
-            "| {} | {whole} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} |\n",
             section.name,
+            whole.len(),
             fates.len(),
             // One that never ends is noticed by whoever waits.
             count("caught") + slow,
             count("missed"),
             count("unviable"),
-            whole.saturating_sub(fates.len())
+            whole.len() - fates.len()
         ));
         for mutant in fates.iter().filter(|(_, fate)| *fate == "missed").map(|(mutant, _)| mutant) {
             let reason = checks.reason(mutant);
@@ -200,7 +216,7 @@ const HEAD: &str = "\
 `cargo xtask mutants` changes one operator or one result at a time in the functions listed in `tests/mutants.toml`, the *checks* of
 the product, and runs the fast suite of their section. It writes this page. A mutant that no test notices is a missing test,
 unless a line in that file says why it is none. Results gather in `target/mutants`; `--resume` goes on, `--shard K/N` does a part,
-`--only SECTION` one section. It is no step of `cargo xtask test`: one mutant costs a build of its crate.
+`--only SECTION` one section, `--page` only writes the page. It is no step of `cargo xtask test`: one mutant costs a build of its crate.
 ";
 
 const TABLE: &str = "\
@@ -220,7 +236,7 @@ mod tests {
     fn a_shard_is_a_part_of_a_whole() {
         let wanted = parse(&words("--shard 2/8 --resume --only session")).expect("valid");
         let session = Some("session".to_owned());
-        assert_eq!(wanted, Wanted { shard: Some("2/8".to_owned()), resume: true, only: session });
+        assert_eq!(wanted, Wanted { shard: Some("2/8".to_owned()), resume: true, only: session, page: false });
         for wrong in ["--shard 8/8", "--shard 2", "--shard", "--shards 1/2", "--shard -1/2"] {
             let error = parse(&words(wrong)).expect_err(wrong);
             assert_eq!(exit::code(&error), exit::USAGE, "{wrong}");
