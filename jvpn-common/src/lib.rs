@@ -41,6 +41,8 @@ pub mod replay;
 #[cfg(feature = "engine")]
 pub mod sabotage;
 #[cfg(feature = "engine")]
+pub mod scenario;
+#[cfg(feature = "engine")]
 pub mod secret;
 #[cfg(feature = "engine")]
 pub mod session;

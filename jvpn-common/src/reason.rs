@@ -111,6 +111,7 @@ reasons! {
     63 NoValidCandidate "NO_VALID_CANDIDATE" Switching "No candidate is validated or good enough." "See `paths` on the client.";
     64 PolicyDenied "POLICY_DENIED" Switching "Policy does not allow the candidate." "See allowed_transports and the transport's class.";
     65 ImprovementTooSmall "IMPROVEMENT_TOO_SMALL" Switching "The candidate is not better by the policy's improvement." "Normal; prevents flapping.";
+    66 SwitchingFrozen "SWITCHING_FROZEN" Switching "Policy freezes moves that are not necessary: better_switching is frozen." "See `policy show`; `policy emergency off` on the gateway ends an emergency.";
     80 Loss "LOSS" Detail "Packets were lost." "See `paths`.";
     81 Jitter "JITTER" Detail "The round trip varied." "See `paths`.";
     82 Rtt "RTT" Detail "The round trip was long." "See `paths`.";

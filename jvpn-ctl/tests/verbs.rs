@@ -203,9 +203,18 @@ fn a_torn_store_is_an_error_that_names_the_file() {
 #[test]
 fn without_a_daemon_every_asking_verb_exits_with_3_and_says_how_to_start_it() {
     let host = Host::new();
-    for verb in
-        [&["status"][..], &["sessions"], &["paths"], &["events"], &["jump", "--to", "wifi"], &["terminate", "a1"]]
-    {
+    for verb in [
+        &["status"][..],
+        &["sessions"],
+        &["paths"],
+        &["events"],
+        &["jump", "--to", "wifi"],
+        &["terminate", "a1"],
+        &["reload"],
+        &["policy", "show"],
+        &["policy", "show", "till"],
+        &["policy", "emergency", "on", "--all"],
+    ] {
         let said = host.run(verb);
         assert_eq!((said.code, said.out.as_str()), (3, ""), "{verb:?}");
         says(&said.err, &["no jvpn-ctl is running", "jvpn-ctl serve"]);
@@ -261,7 +270,13 @@ fn a_peer_whose_file_cannot_be_handed_out_leaves_nothing() {
 #[test]
 fn every_verb_explains_itself() {
     let host = Host::new();
-    let verbs: [&[&str]; 26] = [
+    let verbs: [&[&str]; 32] = [
+        &["reload"],
+        &["policy"],
+        &["policy", "show"],
+        &["policy", "list"],
+        &["policy", "test"],
+        &["policy", "emergency"],
         &["init"],
         &["genkey"],
         &["pubkey"],
@@ -329,4 +344,79 @@ fn colour_is_for_terminals_and_no_color_wins_there_too() {
     assert!(on_a_terminal(&[], "status").contains('\x1b'));
     assert!(!on_a_terminal(&[("NO_COLOR", "1")], "status").contains('\x1b'));
     assert!(!on_a_terminal(&[], "--color never status").contains('\x1b'));
+}
+
+#[test]
+fn policy_show_names_the_place_of_every_value_also_without_a_gateway() {
+    let host = Host::new();
+    host.gateway();
+    let add = ["peer", "add", "till", "--endpoint", "198.51.100.7:51821", "--policy", "counter", "--stdout"];
+    let missing = host.run(&add);
+    assert_eq!(missing.code, 2, "{}", missing.err);
+    host.replace(
+        "etc/gateway.toml",
+        "#[policy.counter]",
+        "[policy.counter]\nbase = \"metered\"\ndead_after = \"45ms\"",
+    );
+    let added = host.run(&add);
+    assert_eq!(added.code, 0, "{}", added.err);
+    let shown = host.run(&["policy", "show", "till"]);
+    assert_eq!(shown.code, 0, "{}", shown.err);
+    says(&shown.err, &["no gateway is running"]);
+    let line = |key: &str| shown.out.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
+    let words = |key: &str| line(key).split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+    says(&words("dead_after"), &["dead_after 45ms ", "etc/gateway.toml:"]);
+    assert_eq!(words("probe_interval"), "probe_interval 100ms shipped class metered");
+    assert_eq!(words("session_ttl"), "session_ttl 1d default");
+    let json = host.run(&["policy", "show", "till", "--json"]);
+    says(&json.out, &["{\"schema\":\"jvpn.policy/1\"", "\"policy\":\"counter\"", "\"policy_version\":"]);
+    let miss = host.run(&["policy", "show", "tilll"]);
+    assert_eq!((miss.code, miss.out.as_str()), (4, ""));
+    says(&miss.err, &["did you mean `till`?"]);
+    let list = host.run(&["policy", "list"]);
+    says(&list.out, &["counter", "metered", "dead_after 45ms", "till"]);
+}
+
+#[test]
+fn what_policy_and_reload_cannot_mean_is_refused_before_anybody_is_asked() {
+    let host = Host::new();
+    for (words, says_so) in [
+        (&["reload", "--mode", "soon"][..], "--mode"),
+        (&["policy", "emergency", "on"], "PEER"),
+        (&["policy", "emergency", "on", "till", "--all"], "--all"),
+        (&["policy", "emergency", "maybe", "till"], "maybe"),
+        (&["policy", "show", "a/b"], "is no id, name"),
+        (&["policy", "test", "--scenario", "deth"], "did you mean `death`?"),
+        (&["policy", "test"], "--scenario"),
+        (&["policy", "test", "--scenario", "death", "--class", "field", "--peer", "till"], "--peer"),
+    ] {
+        let said = host.run(words);
+        assert_eq!((said.code, said.out.as_str()), (2, ""), "{words:?}: {}", said.err);
+        says(&said.err, &[says_so]);
+    }
+    let class = host.run(&["policy", "test", "--scenario", "death", "--class", "nope"]);
+    assert_eq!(class.code, 4);
+    says(&class.err, &["no policy is called `nope`", "only shipped classes"]);
+    assert_eq!(host.run(&["policy", "test", "--scenario", "death", "--peer", "till"]).code, 4);
+}
+
+#[test]
+fn policy_test_plays_the_same_seed_the_same_way_and_tells_one_class_from_another() {
+    let host = Host::new();
+    let play = |more: &[&str]| host.run(&[&["policy", "test", "--scenario", "net.toml"], more].concat());
+    let net = "duration = \"20s\"\n[[path]]\nname = \"wifi\"\n[[path]]\nname = \"lte\"\ndelay = \"30ms\"\n\
+               [[fault]]\npath = \"wifi\"\nkind = \"death\"\nat = \"8s\"\nfor = \"10s\"\n";
+    std::fs::write(host.at("net.toml"), net).expect("written");
+    let once = play(&["--json"]);
+    assert_eq!(once.code, 0, "{}", once.err);
+    says(&once.out, &["{\"schema\":\"jvpn.policy-test/1\"", "\"seed\":1", "\"verdict\":\"kept\"", "REATTACH_ACCEPT"]);
+    assert_eq!(play(&["--json"]).out, once.out);
+    let table = play(&["--compare", "metered"]);
+    says(&table.out, &["policy", "verdict", "field", "metered", "kept"]);
+    let told = play(&["--class", "fast"]).out;
+    says(&told, &["seed 1", "wifi: nothing passes any more", "HANDSHAKE_OK", "policy fast (version"]);
+    std::fs::write(host.at("net.toml"), net.replace("8s", "8x")).expect("written");
+    let wrong = play(&[]);
+    assert_eq!((wrong.code, wrong.out.as_str()), (2, ""));
+    says(&wrong.err, &["net.toml:9:6", "`at` wants a duration"]);
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use jvpn_tests::lab::clock::now_ns;
 use jvpn_tests::lab::flow::{Direction, Flows};
+use jvpn_tests::lab::http::{Download, Server};
 use jvpn_tests::lab::mode::{self, Xdp};
 use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
@@ -18,6 +19,7 @@ use jvpn_tests::lab::process::{Product, Role, find_binary};
 use jvpn_tests::lab::setup::Setup;
 use jvpn_tests::lab::topology::{GATEWAY_PORT, INNER_CLIENT_V4, INNER_GATEWAY_V4, LAN_V4, Path};
 use jvpn_tests::lab::{Lab, hostile, require_root};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// Until something that takes milliseconds has happened on a machine that does other things as well.
@@ -629,4 +631,137 @@ fn every_reading_verb_speaks_json_takes_short_ids_and_refuses_with_its_code() {
     assert!(shown.into_iter().any(|name| name == other), "by the client's name: {session:#}");
     let (code, out, _) = stage.product.verb(Role::Gateway, &["terminate", short, "--yes"]).expect("runs");
     assert!(code == 0 && out.contains("OPERATOR_TERMINATION"), "{out}");
+}
+
+/// Writes the gateway's file again with other lines in its class.
+fn bounds(stage: &Stage, lines: &str) {
+    let file = stage.files(Role::Gateway).join("gateway.toml");
+    let text = fs::read_to_string(&file).expect("a file");
+    let (kept, _) = text.split_once("\n[policy.field]").unwrap_or((&text, ""));
+    fs::write(&file, format!("{kept}\n[policy.field]\n{lines}\n")).expect("written");
+}
+
+/// What a side shows of a key: value, what waits, and where it comes from; then the versions of gateway and client.
+fn bound(stage: &Stage, role: Role, key: &str) -> (String, String, String, bool) {
+    let words: &[&str] = if role == Role::Gateway { &["policy", "show", "till-17"] } else { &["policy", "show"] };
+    let shown = stage.product.json(role, words).expect("a policy");
+    let values = shown["values"].as_array().expect("values");
+    let value = values.iter().find(|value| value["key"] == key).expect("the key");
+    let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    (text("value"), text("next"), text("source"), shown["policy_version"] == shown["client_version"])
+}
+
+fn reload(stage: &Stage, words: &[&str]) -> (i32, String, String) {
+    stage.product.verb(Role::Gateway, &[&["reload"], words].concat()).expect("runs")
+}
+
+fn dead_after(stage: &Stage, role: Role) -> String {
+    bound(stage, role, "dead_after").0
+}
+
+#[test]
+fn policies_are_reloaded_under_a_session_that_notices_nothing_and_its_client_shows_them() {
+    let stage = Stage::with(&Setup { xdp: Xdp::Detached, ..Setup::default() });
+    let server = Server::start(&stage.lab.topology.gateway(), INNER_GATEWAY_V4.parse().expect("an address"));
+    let server = server.expect("a server");
+    let download = Download::start(&stage.lab.topology.client(), server.address).expect("a download");
+    let before = stage.session();
+
+    bounds(&stage, "dead_after = \"45ms\"");
+    let (code, out, said) = reload(&stage, &["--dry-run", "--mode", "strict"]);
+    assert!(code == 0 && out.contains("~ policy field dead_after: 30ms → 45ms (till-17)"), "{out}{said}");
+    assert_eq!(dead_after(&stage, Role::Gateway), "30ms", "a dry run changes nothing");
+    let (code, out, said) = reload(&stage, &["--mode", "strict"]);
+    assert!(code == 0 && out.contains("dead_after: 30ms → 45ms"), "{out}{said}");
+    until("the client shows the snapshot", &stage, || dead_after(&stage, Role::Client) == "45ms");
+    until("its acknowledgement", &stage, || bound(&stage, Role::Gateway, "dead_after").3);
+    assert!(bound(&stage, Role::Gateway, "dead_after").2.contains("gateway.toml:"), "where it comes from");
+
+    bounds(&stage, "dead_after = \"60ms\"");
+    let (code, _, said) = reload(&stage, &["--mode", "grace"]);
+    assert_eq!(code, 0, "{said}");
+    let (value, next, ..) = bound(&stage, Role::Gateway, "dead_after");
+    assert_eq!((value.as_str(), next.as_str()), ("45ms", "60ms"));
+
+    bounds(&stage, "dead_after = \"1ms\"");
+    let (code, out, said) = reload(&stage, &[]);
+    let places = said.contains("gateway.toml:") && said.contains("must lie between 5ms and 10s");
+    assert!((code, out.as_str()) == (2, "") && places && said.contains("nothing was changed"), "{said}");
+    let hangup = || {
+        let pid = stage.product.pid(Role::Gateway).expect("runs").cast_signed();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).expect("a pid"), Signal::HUP).expect("sent");
+    };
+    hangup();
+    until("the log says why", &stage, || stage.log(Role::Gateway).contains("SIGHUP: nothing was changed"));
+
+    let file = stage.files(Role::Gateway).join("gateway.toml");
+    let text = fs::read_to_string(&file).expect("a file").replace("1ms", "60ms");
+    fs::write(&file, text.replace("masquerade = false", "masquerade = true")).expect("written");
+    let (code, out, said) = reload(&stage, &[]);
+    let named = said.contains("masquerade: false → true") && said.contains("start the gateway again");
+    assert!((code, out.as_str()) == (5, "") && named, "{said}");
+    fs::write(&file, text).expect("written");
+    assert_eq!(stage.session(), before, "no reload is a transition");
+    assert_eq!(dead_after(&stage, Role::Client), "45ms", "what waits is not told");
+
+    let to = if stage.status(Role::Client)["session"]["transport"]["name"] == "path-a" { "path-b" } else { "path-a" };
+    let (code, _, said) = stage.product.verb(Role::Client, &["jump", "--to", to]).expect("jump");
+    assert_eq!(code, 0, "{said}");
+    until("the client shows what waited", &stage, || dead_after(&stage, Role::Client) == "60ms");
+
+    bounds(&stage, "dead_after = \"70ms\"");
+    hangup();
+    until("SIGHUP is a reload with grace", &stage, || bound(&stage, Role::Gateway, "dead_after").1 == "70ms");
+    assert_eq!(stage.session().0, before.0);
+    let (code, out, said) = stage.product.verb(Role::Gateway, &["why", &before.0, "--all"]).expect("why");
+    assert_eq!(code, 0, "every transition replays under the text in force for it: {out}{said}");
+    assert!(download.alive(), "the download never noticed");
+    drop((download, server));
+}
+
+#[test]
+fn an_emergency_refuses_every_wish_to_move_lets_a_loss_pass_and_outlives_a_restart() {
+    let mut stage = Stage::with(&Setup { xdp: Xdp::Detached, ..Setup::default() });
+    let (id, _) = stage.session();
+    let on = |stage: &Stage| stage.status(Role::Client)["session"]["transport"]["name"].as_str().map(str::to_owned);
+    let from = on(&stage).expect("a transport");
+    let to = if from == "path-a" { "path-b" } else { "path-a" };
+    let gateway = |stage: &Stage, words: &[&str]| stage.product.verb(Role::Gateway, words).expect("runs");
+    let (code, out, said) = gateway(&stage, &["policy", "emergency", "on", &id[..8]]);
+    assert!(code == 0 && out.contains("under emergency: till-17"), "{out}{said}");
+    until("the client has the snapshot", &stage, || bound(&stage, Role::Client, "better_switching").0 == "frozen");
+    let (_, _, source, _) = bound(&stage, Role::Gateway, "better_switching");
+    assert_eq!(source, "emergency");
+    let before = stage.session();
+    let (code, _, said) = gateway(&stage, &["jump", "--to", to]);
+    assert!(code == 5 && said.contains("SWITCHING_FROZEN"), "{code}: {said}");
+    let (code, _, said) = stage.product.verb(Role::Client, &["jump", "--to", to]).expect("runs");
+    assert_eq!(code, 5, "{said}");
+    assert_eq!(stage.session(), before, "nothing moved");
+    let (_, out, _) = gateway(&stage, &["events", "--reason", "SWITCHING_FROZEN"]);
+    assert!(out.contains("TRANSPORT_SWITCH_DENIED"), "a refusal is recorded: {out}");
+
+    let client = stage.lab.topology.client();
+    let uplink = if from == "path-a" { Path::A } else { Path::B }.uplink();
+    client.ip(&format!("link set {uplink} down\n")).expect("gone");
+    until("a loss moves it all the same", &stage, || on(&stage).as_deref() == Some(to));
+    client.ip(&format!("link set {uplink} up\n")).expect("back");
+    stage.lab.topology.route("client").expect("routes");
+
+    stage.product.stop(Role::Gateway).expect("stopped");
+    stage.product.start_side(Role::Gateway).expect("started");
+    stage.product.wait_healthy().expect("a session");
+    until("it is as before the restart", &stage, || {
+        bound(&stage, Role::Gateway, "better_switching").0 == "frozen" && stage.session().0 == id
+    });
+    let (code, _, said) = gateway(&stage, &["policy", "emergency", "off", "till-71"]);
+    assert!(code == 4 && said.contains("did you mean `till-17`?"), "{code}: {said}");
+    let (code, out, said) = gateway(&stage, &["policy", "emergency", "off", "till-17"]);
+    assert!(code == 0 && out.contains("nobody is under emergency"), "{out}{said}");
+    let (code, _, said) = gateway(&stage, &["policy", "emergency", "off", "till-17"]);
+    assert!(code == 5 && said.contains("till-17 is not under emergency"), "{code}: {said}");
+    until("a wish is free again", &stage, || {
+        let (code, ..) = stage.product.verb(Role::Client, &["jump", "--to", &from]).expect("runs");
+        code == 0 && on(&stage).as_deref() == Some(&from)
+    });
 }

@@ -107,9 +107,7 @@ const ELSEWHERE: [(Reason, &str); 22] = [
 ];
 
 /// Messages a gateway or client must have opened, and datagrams that must have been on the wire.
-///
-/// POLICY_UPDATE is read by clients and sent by nobody: policies do not change while a gateway runs.
-const MESSAGES: [&str; 24] = [
+const MESSAGES: [&str; 25] = [
     "1 initiation",
     "2 response",
     "3 cookie reply",
@@ -128,6 +126,7 @@ const MESSAGES: [&str; 24] = [
     "REKEY",
     "REKEY_WANTED",
     "PATH_REPORT",
+    "POLICY_UPDATE",
     "JUMP_REQUEST",
     "GOING_AWAY",
     "CLOSE",

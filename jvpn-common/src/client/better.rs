@@ -8,6 +8,7 @@ use super::command::PathId;
 use super::timing::{BETTER_FLOOR, BETTER_STREAK};
 use crate::message::reattach::Purpose;
 use crate::reason::Reason;
+use crate::session::policy::BetterSwitching;
 use crate::time::nanos;
 
 impl Engine {
@@ -32,6 +33,7 @@ impl Engine {
             _ if path.barred.is_some_and(|until| until > self.now) => Some(Reason::TransportSwitchDenied),
             _ if self.shares_transport(id) || !large => Some(Reason::ImprovementTooSmall),
             _ if self.improvement(id) < session.timing.improvement_permille.max(1) => Some(Reason::ImprovementTooSmall),
+            _ if session.timing.policy.better_switching == BetterSwitching::Frozen => Some(Reason::SwitchingFrozen),
             _ if self.now.since(session.bound_at) < session.timing.cooldown => Some(Reason::CooldownActive),
             _ => None,
         }
@@ -42,7 +44,8 @@ impl Engine {
         let held = self.held_back(id);
         let Some(session) = &self.session else { return };
         let Some(active) = self.paths.get(&session.active) else { return };
-        let better = id != session.active && matches!(held, None | Some(Reason::CooldownActive));
+        let may_soon = matches!(held, None | Some(Reason::CooldownActive | Reason::SwitchingFrozen));
+        let better = id != session.active && may_soon;
         let free =
             held.is_none() && session.request.is_none() && session.suspicion.is_none() && self.handshake.is_none();
         let Some(path) = self.paths.get(&id) else { return };

@@ -63,7 +63,7 @@ impl Engine {
             | Control::RekeyWanted) => {
                 self.send_control(path, &Message { id: message.id, body: Control::Done });
                 if self.session.as_mut().is_some_and(|session| session.first_time(message.id)) {
-                    self.on_wish(body);
+                    self.on_wish(message.id, body);
                 }
             }
             Control::Confirm { .. }
@@ -76,10 +76,13 @@ impl Engine {
     }
 
     /// What the gateway wants by itself, once.
-    fn on_wish(&mut self, body: Control) {
+    fn on_wish(&mut self, id: u64, body: Control) {
         match body {
             Control::PolicyUpdate(policy) => {
-                let Some(session) = &mut self.session else { return };
+                let now = self.now;
+                // One that was overtaken by a newer one says nothing any more.
+                let Some(session) = self.session.as_mut().filter(|session| id > session.policy_id) else { return };
+                (session.policy_id, session.policy_at) = (id, now);
                 session.timing = Timing::of(&policy);
                 session.policy.clone_from(&policy);
                 let (session, addresses, mtu) = (session.id, session.addresses.clone(), session.mtu);

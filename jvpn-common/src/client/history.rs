@@ -53,6 +53,7 @@ impl Engine {
             addresses: session.map(|session| session.addresses.clone()).unwrap_or_default(),
             mtu: session.map_or(0, |session| session.mtu),
             policy: session.map(|session| session.policy.clone()).unwrap_or_default(),
+            policy_at: session.map(|session| session.policy_at),
             conditions: self.conditions.iter().copied().collect(),
             reasons: self.reasons.iter().copied().collect(),
             paths: self.paths.values().map(|path| self.path_view(path)).collect(),

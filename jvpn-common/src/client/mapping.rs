@@ -15,6 +15,7 @@ use super::command::{Command, EventKind, PathId};
 use super::paths::Path;
 use crate::message::reattach::Purpose;
 use crate::reason::Reason;
+use crate::session::policy::BetterSwitching;
 use crate::time::{Duration, Instant};
 use std::collections::VecDeque;
 
@@ -115,10 +116,11 @@ impl Mapping {
 }
 
 impl Engine {
-    /// The path in use, while nothing is wrong with it.
+    /// The path in use, while nothing is wrong with it and policy lets it be left.
     fn settled(&self) -> Option<&Path> {
         let session = self.session.as_ref()?;
-        let settled = session.lost.is_none()
+        let settled = session.timing.policy.better_switching == BetterSwitching::Allowed
+            && session.lost.is_none()
             && session.outage.is_none()
             && session.suspicion.is_none()
             && session.request.is_none()

@@ -68,6 +68,9 @@ pub(super) struct Session {
     pub(super) addresses: Vec<IpNet>,
     pub(super) mtu: u16,
     pub(super) policy: Vec<u8>,
+    /// Number of the message that brought it, and when; zero for the handshake.
+    pub(super) policy_id: u64,
+    pub(super) policy_at: Instant,
     pub(super) timing: Timing,
     pub(super) keys: KeySet,
     /// Path of the last acknowledged binding.
@@ -123,6 +126,8 @@ impl Session {
             mtu: accepted.mtu,
             timing: Timing::of(&accepted.policy),
             policy: accepted.policy,
+            policy_id: 0,
+            policy_at: now,
             keys,
             active,
             bound_at: now,

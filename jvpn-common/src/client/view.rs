@@ -104,6 +104,8 @@ pub struct View {
     pub mtu: u16,
     /// Policy snapshot in its own encoding.
     pub policy: Vec<u8>,
+    /// When it came.
+    pub policy_at: Option<Instant>,
     /// Conditions that hold: GATEWAY_UNRESPONSIVE and the like.
     pub conditions: Vec<Reason>,
     /// Why the last thing happened, newest first.

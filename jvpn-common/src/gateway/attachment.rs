@@ -8,7 +8,7 @@ use super::security::Roam;
 use crate::abi::ActiveWord;
 use crate::channel::Channel;
 use crate::crypto::Suite;
-use crate::ids::{Epoch, Generation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex, Version};
+use crate::ids::{Epoch, Generation, Locator, OwnerEpoch, PolicyVersion, SessionId, Slot, TransportIndex, Version};
 use crate::limits::{LOCATORS_MAX, PATH_MTU_UNPROVEN, TRANSPORT_INDEX_MAX};
 use crate::secret::PublicKey;
 use crate::session::flap::Meter;
@@ -100,6 +100,8 @@ pub(super) struct Attachment {
     pub(super) roam: Roam,
     /// What we say by ourselves and is not acknowledged yet.
     pub(super) outbox: Outbox,
+    /// The version of policy its client has.
+    pub(super) told: PolicyVersion,
     /// When anything authenticated came last.
     pub(super) last_opened: Instant,
     /// Since when inner packets have gone down without anything coming back.
@@ -141,6 +143,7 @@ impl Attachment {
             pending: None,
             roam: Roam::default(),
             outbox: Outbox::default(),
+            told: PolicyVersion::default(),
             last_opened: now,
             unanswered: None,
             requests: Meter::default(),

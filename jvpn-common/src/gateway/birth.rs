@@ -23,8 +23,9 @@ use crate::message::handshake::Outcome;
 use crate::message::{Accepted, Answer, HandshakePurpose, Hello};
 use crate::reason::Reason;
 use crate::secret::{PresharedKey, PublicKey};
-use crate::session::{Birth, Session};
+use crate::session::{Birth, Policy, Session};
 use crate::wire::Kind;
+use std::sync::Arc;
 
 /// After how long a refused client should ask again.
 const REFUSED_RETRY_MS: u32 = 5_000;
@@ -64,8 +65,8 @@ struct Terms {
     timestamp: u64,
     /// Version and owner the client has seen.
     claimed: (Version, OwnerEpoch),
-    /// Policy snapshot.
-    policy: Vec<u8>,
+    /// Policy whose snapshot it gets.
+    policy: Arc<Policy>,
 }
 
 /// Terms on their way into a message 2.
@@ -205,7 +206,7 @@ impl Engine {
         let (slot, generation) = self.table.take_slot(self.config.max_sessions).ok_or(Reason::CapacityReached)?;
         let indexes: Vec<_> = (0..LOCATORS_MAX as u16).map(TransportIndex).collect();
         let locators = self.table.fresh_locators(slot, self.config.workers, &indexes, &mut *self.entropy);
-        let (timestamp, policy) = (hello.timestamp, policy.encode());
+        let timestamp = hello.timestamp;
         Ok(Terms { outcome, slot, generation, session, suite, locators, timestamp, claimed, policy })
     }
 
@@ -255,7 +256,7 @@ impl Engine {
             mtu: self.config.mtu,
             addresses,
             locators: terms.locators.clone(),
-            policy: terms.policy.clone(),
+            policy: terms.policy.encode(),
         }
     }
 
@@ -287,6 +288,7 @@ impl Engine {
             (terms.outcome != Outcome::Resumed).then(|| Box::new(Session::born(born, &self.policy(&peer), self.now)));
         let place = Place { slot, generation, session: terms.session, peer, suite: terms.suite };
         let mut attachment = Attachment::new(place, channel, terms.locators, self.now);
+        attachment.told = terms.policy.version;
         attachment.pending = Some(Pending {
             origin: asked.origin,
             message2,

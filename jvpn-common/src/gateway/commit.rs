@@ -178,6 +178,9 @@ impl Engine {
             (live.core, live.ceiling) = (core, ceiling);
             live.reason = reason.or(live.reason);
         }
+        if reason.is_some() {
+            self.advance_policy(id);
+        }
         self.arm(id);
     }
 
@@ -204,9 +207,9 @@ impl Engine {
 
     fn arm_from(&mut self, id: SessionId, earliest: Instant) {
         let Some(live) = self.table.sessions.get(&id) else { return };
-        let policy = self.policy(&live.peer);
+        let policy = &live.policy.now;
         let waiting = live.waiting.is_any().then_some(earliest);
-        let at = live.core.next_deadline(&policy).into_iter().chain(waiting).min();
+        let at = live.core.next_deadline(policy).into_iter().chain(waiting).min();
         let slot = live.slot;
         self.alarms.set(Due::Session(id), at.map(|at| at.max(earliest)));
         if let Some(slot) = slot {
@@ -241,12 +244,12 @@ impl Engine {
         send: Vec<Datagram>,
     ) -> (Change, Commit) {
         let Some(live) = self.table.sessions.get(&id) else { return (Change::new(Then::Nothing), Commit::default()) };
-        let policy = self.policy(&live.peer);
+        let policy = &live.policy.now;
         let (step, locators, send) = match self.checked(live, step) {
             Ok(step) => (step, locators, send),
             Err(ending) => (*ending, Locators::default(), Vec::new()),
         };
-        let mut commit = Commit { strict: is_strict(&policy), send, ..Commit::default() };
+        let mut commit = Commit { strict: is_strict(policy), send, ..Commit::default() };
         let attachment = live.slot.and_then(|slot| self.table.attachments.get(&slot));
         let mut word = attachment.map(|held| (held.slot, held.word));
         if let Some(held) = attachment {
@@ -286,7 +289,7 @@ impl Engine {
         let Err(broken) = invariant::check(&live.core, &step) else { return Ok(step) };
         let ending = Input::InvariantBroken { which: broken.which };
         // A session that is over cannot be ended again: then the step is all there is.
-        Err(Box::new(live.core.step(&ending, &self.policy(&live.peer), self.now).unwrap_or(step)))
+        Err(Box::new(live.core.step(&ending, &live.policy.now, self.now).unwrap_or(step)))
     }
 
     /// TERMINATE, sealed while there are keys, for a step that ends a session; a client that ends it by itself

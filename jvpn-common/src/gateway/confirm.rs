@@ -102,7 +102,7 @@ impl Engine {
         let gone = Refusal::new(RefusalKind::Invalid, Reason::SessionNotFound);
         let attachment = self.table.attachments.get(&slot).ok_or(gone)?;
         let pending = attachment.pending.as_ref().ok_or(gone)?;
-        let policy = self.policy(&attachment.peer);
+        let policy = self.deciding(attachment.session, &attachment.peer);
         let allowed = Allowed::by(&policy, &transport)?;
         let confirmed = Confirmed::new(Opened::new(transport), path, allowed)?;
         let reject_after = self.now + REJECT_AFTER;
@@ -131,7 +131,7 @@ impl Engine {
         let Some(keys) = pending.keys.take() else { return self.drop(Drop::Busy) };
         // Nothing ends this handshake now but the outcome of its commit.
         self.alarms.set(Due::Pending(slot), None);
-        let policy = self.policy(&peer);
+        let policy = self.deciding(session, &peer);
         let mut commit = Commit { strict: is_strict(&policy), send: done.into_iter().collect(), ..Commit::default() };
         let live = self.table.sessions.get(&session);
         let (reserved, is_new) = (live.map_or(Version(0), |live| live.ceiling), live.is_none());
@@ -205,7 +205,7 @@ impl Engine {
     ) -> Option<(SessionId, Vec<usize>)> {
         let other = self.table.session_of(peer).filter(|other| *other != session)?;
         let live = self.table.sessions.get(&other)?;
-        let step = live.core.step(&Input::Superseded, &self.policy(peer), self.now).ok()?;
+        let step = live.core.step(&Input::Superseded, &live.policy.now, self.now).ok()?;
         commit.send.extend(self.last_word(other, &step));
         if let Some(old) = live.slot {
             commit.maps.extend(self.free_maps(old, None));
@@ -238,6 +238,7 @@ impl Engine {
         if let Some(transport) = stepped.core.transport() {
             attachment.remember(transport.path, transport.label);
         }
+        let policy = self.confirmed_policy(id, &peer);
         // An order to end it stands; what else waited went with the old keys.
         let old = self.table.delist(id);
         let removed = (!self.config.peers.contains_key(&peer)).then_some(Reason::PolicyTermination);
@@ -247,6 +248,7 @@ impl Engine {
         let live = Live {
             core: stepped.core.clone(),
             peer,
+            policy,
             slot: Some(slot),
             ceiling: stepped.ceiling,
             reason: None,

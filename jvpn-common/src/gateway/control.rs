@@ -141,6 +141,8 @@ impl Engine {
             }
         }
         let session = attachment.session;
+        // A snapshot that was given up finds its client again with what the client says.
+        self.tell_policy(session);
         let Some(live) = self.table.sessions.get(&session) else { return };
         let active = live.core.transport().map(|transport| transport.k);
         let Some(path) = paths.iter().find(|path| Some(path.k) == active) else { return };
@@ -162,8 +164,7 @@ impl Engine {
 
     /// Gives an input to a session's core and commits what it proposes; a refusal is counted.
     pub(super) fn apply(&mut self, id: SessionId, input: &Input, send: Vec<super::command::Datagram>) -> bool {
-        let Some(peer) = self.table.sessions.get(&id).map(|live| live.peer) else { return false };
-        let policy = self.policy(&peer);
+        let policy = self.policy_of(id);
         let Some(live) = self.table.sessions.get_mut(&id) else { return false };
         if live.busy.is_some() {
             self.drop(Drop::Busy);

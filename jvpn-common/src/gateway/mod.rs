@@ -17,6 +17,7 @@
 //!              commit    ── one change of a session: maps, store, record, datagrams, all or nothing
 //!              plan      ── which map writes a change is     ended ── why sessions ended
 //!              table     ── who is where        attachment ── what lives with a key set
+//!              reload    ── peers and policies that change while sessions live
 //! ```
 
 mod admission;
@@ -36,6 +37,7 @@ mod plan;
 mod reattach;
 mod reconcile;
 mod rekey;
+pub mod reload;
 mod restore;
 mod security;
 mod table;
@@ -61,6 +63,7 @@ pub use command::{Commit, DataKeys, StoreOp, Stored, WorkerOp};
 use commit::Change;
 pub use config::{Config, Peer};
 use ended::Ended;
+pub use reload::Mode;
 pub use restore::Restored;
 use std::collections::{BTreeMap, VecDeque};
 use table::Table;

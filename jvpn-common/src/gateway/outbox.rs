@@ -13,6 +13,7 @@ use super::view::Drop;
 use super::{Due, Engine};
 use crate::ids::{SessionId, Slot};
 use crate::message::{Control, Message};
+use crate::session::Policy;
 use crate::time::{Duration, Instant};
 
 /// Messages of a slot that wait at once. There are three kinds, and a newer one replaces an older of its
@@ -65,9 +66,15 @@ impl Outbox {
         oldest
     }
 
-    /// The client has it.
-    fn acknowledged(&mut self, id: u64) {
-        self.waiting.retain(|waiting| waiting.message.id != id);
+    /// The client has it; gives what it was.
+    fn acknowledged(&mut self, id: u64) -> Option<Control> {
+        let place = self.waiting.iter().position(|waiting| waiting.message.id == id)?;
+        Some(self.waiting.remove(place).message.body)
+    }
+
+    /// Whether this very message waits.
+    pub(super) fn holds(&self, body: &Control) -> bool {
+        self.waiting.iter().any(|waiting| waiting.message.body == *body)
     }
 
     /// When something is due.
@@ -125,7 +132,9 @@ impl Engine {
     /// The client has a message of ours.
     pub(super) fn on_received(&mut self, slot: Slot, id: u64) {
         let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
-        attachment.outbox.acknowledged(id);
+        if let Some(Control::PolicyUpdate(snapshot)) = attachment.outbox.acknowledged(id) {
+            attachment.told = Policy::decode(&snapshot).map_or(attachment.told, |policy| policy.version);
+        }
         let next = attachment.outbox.next();
         self.alarms.set(Due::Unacknowledged(slot), next);
     }

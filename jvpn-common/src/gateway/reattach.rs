@@ -62,13 +62,15 @@ enum Freshness {
 impl Engine {
     pub(super) fn on_request(&mut self, came: Came, request: Request, proof: Option<([u8; 16], Instant)>) {
         let Some(path) = self.path(came.origin) else { return self.drop(Drop::GatewayAddress) };
-        let Some(attachment) = self.table.attachments.get_mut(&came.slot) else { return };
+        let Some(attachment) = self.table.attachments.get(&came.slot) else { return };
         let (session, peer) = (attachment.session, attachment.peer);
         let challenged = proof.map(|(_, time)| time);
         let asked = Asked { came, request, session, peer, path, challenged };
-        let Some(policy) = self.config.peers.get(&peer).map(|peer| peer.policy.clone()) else {
+        if !self.config.peers.contains_key(&peer) {
             return self.drop(Drop::Refused);
-        };
+        }
+        let policy = self.policy_of(session);
+        let Some(attachment) = self.table.attachments.get_mut(&came.slot) else { return };
         let limit = policy.max_requests_per_min.saturating_mul(MESSAGES_PER_REQUEST);
         if !attachment.requests.admit(limit, self.now) {
             self.drop(Drop::RateLimited);
@@ -211,7 +213,7 @@ impl Engine {
     }
 
     fn on_switch(&mut self, asked: Asked, switch: Switch) {
-        let policy = self.policy(&asked.peer);
+        let policy = self.policy_of(asked.session);
         let Some(live) = self.table.sessions.get(&asked.session) else { return };
         let input = Input::Reattach(switch);
         let lax = self.sabotage.is(Bug::AcceptsLowerNonce).then(|| live.core.forgetting_nonce());

@@ -4,6 +4,7 @@
 //! so that probes under old locators are still echoed with the new incarnation. Must never bind anything.
 
 use super::Engine;
+use super::reload::InForce;
 use super::table::{Live, Waiting};
 use crate::ids::{Generation, SessionId, Slot, Version};
 use crate::reason::Reason;
@@ -27,19 +28,6 @@ pub struct Restored {
 }
 
 impl Engine {
-    /// Replaces the peers; sessions of those that are gone end, confirmed or not.
-    pub fn set_peers(&mut self, peers: std::collections::BTreeMap<PublicKey, super::Peer>) {
-        self.config.peers = peers;
-        let known: Vec<PublicKey> = self.config.peers.keys().copied().collect();
-        self.end_births(&Input::PeerRemoved, |peer| known.binary_search(peer).is_err());
-        let gone = |live: &Live| !self.config.peers.contains_key(&live.peer);
-        let gone: Vec<SessionId> =
-            self.table.sessions.iter().filter(|(_, live)| gone(live)).map(|(&id, _)| id).collect();
-        for id in gone {
-            self.terminate(id, Reason::PolicyTermination);
-        }
-    }
-
     /// Takes sessions of the previous start over; call before the first input.
     pub fn restore(&mut self, restored: Vec<Restored>) {
         for Restored { core, peer, ceiling, gap, slots } in restored {
@@ -54,11 +42,12 @@ impl Engine {
             }
             let waiting = Waiting { restarted: true, end: removed.then_some(Reason::PolicyTermination), rekeyed: None };
             let suspicions = super::security::Suspicions::default();
-            self.table
-                .enlist(id, Live { core, peer, slot: None, ceiling, reason: None, busy: None, waiting, suspicions });
+            let policy = InForce::only(self.policy(&peer));
+            let live = Live { core, peer, policy, slot: None, ceiling, reason: None, busy: None, waiting, suspicions };
+            self.table.enlist(id, live);
             // A timer that ran out meanwhile fires first; unless the session is over then, the rest waits.
             let input = if removed { Input::PeerRemoved } else { Input::ControllerRestarted };
-            let policy = self.policy(&peer);
+            let policy = self.policy_of(id);
             let step = self.table.sessions.get(&id).map(|live| {
                 live.core.step(&input, &policy, self.now).or_else(|_| live.core.step(&Input::Tick, &policy, self.now))
             });

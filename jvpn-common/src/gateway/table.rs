@@ -4,6 +4,7 @@
 //! until its client resumes. Must never reuse a slot without a new generation.
 
 use super::attachment::{Attachment, Pending};
+use super::reload::InForce;
 use super::security::Suspicions;
 use crate::crypto::Entropy;
 use crate::ids::{Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Live {
     pub(super) core: Session,
     pub(super) peer: PublicKey,
+    pub(super) policy: InForce,
     pub(super) slot: Option<Slot>,
     /// Versions up to this one are on disk as a ceiling.
     pub(super) ceiling: Version,

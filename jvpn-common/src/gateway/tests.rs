@@ -13,6 +13,7 @@ mod outbox;
 mod reattach;
 mod rekey;
 mod relay;
+mod reload;
 mod resume;
 mod security;
 mod sound;

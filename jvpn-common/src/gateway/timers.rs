@@ -10,9 +10,8 @@ use super::{Commit, Due, Engine};
 use crate::ids::{Epoch, SessionId, Slot};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
-use crate::session::{Input, Keys, Policy, Side};
+use crate::session::{Input, Keys, Side};
 use crate::time::Instant;
-use std::sync::Arc;
 
 impl Engine {
     pub(super) fn fire_due(&mut self) {
@@ -35,7 +34,7 @@ impl Engine {
         if live.busy.is_some() {
             return;
         }
-        let policy = self.policy(&live.peer);
+        let policy = live.policy.now.clone();
         match live.core.tick(&policy, self.now) {
             Some(step) => {
                 let (change, commit) = self.propose(id, step, Locators::default(), Vec::new());
@@ -48,8 +47,7 @@ impl Engine {
 
     /// Gives a session what waited for it; says whether a commit came of it.
     pub(super) fn catch_up(&mut self, id: SessionId) -> bool {
-        let Some(peer) = self.table.sessions.get(&id).map(|live| live.peer) else { return false };
-        let policy = self.policy(&peer);
+        let policy = self.policy_of(id);
         let Some(live) = self.table.sessions.get_mut(&id) else { return false };
         if live.busy.is_some() || live.core.is_due(&policy, self.now) {
             // Its timers fire first; this is called again after each.
@@ -112,7 +110,7 @@ impl Engine {
         if live.slot != Some(slot) || !live.core.is_bound() {
             return None;
         }
-        let policy = self.policy(&attachment.peer);
+        let policy = &live.policy.now;
         let idle = (policy.standby_interval * 3).max(policy.gateway_dead_after);
         Some(match attachment.unanswered {
             Some(since) => {
@@ -153,11 +151,6 @@ impl Engine {
             attachment.unanswered = unanswered.filter(|&since| since > attachment.last_opened);
         }
         self.arm_silence(slot, Instant(0));
-    }
-
-    /// The policy of a peer; a removed peer's last sessions end under the defaults.
-    pub(super) fn policy(&self, peer: &PublicKey) -> Arc<Policy> {
-        self.config.peers.get(peer).map_or_else(|| Arc::new(Policy::field()), |peer| peer.policy.clone())
     }
 
     /// Inner prefixes of a peer: what it may send from and what is sent to it.

@@ -3,10 +3,10 @@
 //! Owns read-only pictures for `status` and `sessions`. Must never show a key.
 
 use super::Engine;
-use crate::ids::{SessionId, Slot};
+use crate::ids::{PolicyVersion, SessionId, Slot};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
-use crate::session::{Label, Path, Session, State};
+use crate::session::{Label, Path, Policy, Session, State};
 use crate::time::{Duration, Instant};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -80,8 +80,12 @@ pub struct SessionView<'a> {
     pub reason: Option<Reason>,
     /// Inner addresses.
     pub addresses: &'a [IpNet],
-    /// Name of its policy.
-    pub policy: &'a str,
+    /// The policy it is decided under.
+    pub policy: &'a Policy,
+    /// The one that counts after its next transition.
+    pub policy_next: Option<&'a Policy>,
+    /// The version of policy its client has; none while it has no keys.
+    pub policy_told: Option<PolicyVersion>,
     /// Smoothed round trip of the active transport, as the client reports it.
     pub srtt: Option<Duration>,
     /// When anything authenticated came last.
@@ -131,7 +135,9 @@ impl Engine {
                 validated: attachment.map_or(&[], |held| held.validated.as_slice()),
                 reason: live.reason,
                 addresses: peer.map_or(&[], |peer| peer.addresses.as_slice()),
-                policy: peer.map_or("", |peer| &peer.policy.name),
+                policy: &live.policy.now,
+                policy_next: live.policy.next.as_deref(),
+                policy_told: attachment.map(|held| held.told),
                 srtt: srtt.filter(|srtt| !srtt.is_zero()),
                 last_opened: attachment.map(|held| held.last_opened),
             };

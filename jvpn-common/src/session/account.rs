@@ -5,7 +5,7 @@
 
 use super::guard::View;
 use super::input::{Cause, Ender, Input, Side};
-use super::policy::Policy;
+use super::policy::{BetterSwitching, Policy};
 use super::transition::{Guard, On, TABLE, TIMERS};
 use super::units::Unit as _;
 use super::{Session, Transition, Transport};
@@ -208,7 +208,13 @@ impl View<'_> {
         let (session, policy, now) = (self.session, self.policy, self.now);
         let Input::Reattach(switch) = self.input else { return Vec::new() };
         let (request, to) = (switch.request(), switch.transport());
-        let mut bounds = Vec::new();
+        let mut bounds = vec![Bound {
+            name: "better_switching",
+            observed: policy.better_switching.show(),
+            relation: "",
+            limit: BetterSwitching::Allowed.show(),
+            holds: policy.better_switching == BetterSwitching::Allowed,
+        }];
         let same = session.transport.is_some_and(|active| active.k == to.k && active.path == to.path);
         bounds.push(Bound {
             name: "candidate",
@@ -263,6 +269,13 @@ impl Transition {
 }
 
 impl Session {
+    /// The bounds that hold a BETTER back.
+    #[must_use]
+    pub fn held_back(&self, input: &Input, policy: &Policy, now: Instant) -> Vec<Bound> {
+        let bounds = View { session: self, input, policy, now }.better_bounds();
+        bounds.into_iter().filter(|bound| !bound.holds).collect()
+    }
+
     /// The timers that run, the next one first.
     #[must_use]
     pub fn running(&self, policy: &Policy) -> Vec<Running> {

@@ -3,7 +3,7 @@
 //! Owns deadlines and bounds. Must never change a session.
 
 use super::input::{Cause, Input};
-use super::policy::Policy;
+use super::policy::{BetterSwitching, Policy};
 use super::state::{Keys, State};
 use super::transition::{Guard, On};
 use super::{Refusal, RefusalKind, Session};
@@ -87,6 +87,9 @@ impl View<'_> {
             return Err(denied(Reason::NoValidCandidate));
         };
         let (request, to) = (switch.request(), switch.transport());
+        if policy.better_switching == BetterSwitching::Frozen {
+            return Err(denied(Reason::SwitchingFrozen));
+        }
         if session.transport.is_some_and(|active| active.k == to.k && active.path == to.path) {
             return Err(denied(Reason::NoValidCandidate));
         }

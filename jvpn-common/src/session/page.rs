@@ -124,18 +124,22 @@ pub fn graph() -> String {
 /// The policy keys with their values in the shipped classes.
 #[must_use]
 pub fn policy() -> String {
-    let classes = ["field", "fast", "metered"].map(|name| Policy::shipped(name).unwrap_or_default().values());
-    let mut page =
-        String::from("| key | `field` | `fast` | `metered` | range | what it bounds |\n|---|---|---|---|---|---|\n");
+    let classes =
+        ["field", "fast", "metered", "emergency"].map(|name| Policy::shipped(name).unwrap_or_default().values());
+    let mut page = String::from(
+        "| key | `field` | `fast` | `metered` | `emergency` | range | what it bounds |\n|---|---|---|---|---|---|---|\n",
+    );
     for (n, key) in KEYS.iter().enumerate() {
-        let [field, fast, metered] = classes.each_ref().map(|values| values.get(n).map_or("", |value| &value.1));
+        let [field, fast, metered, emergency] =
+            classes.each_ref().map(|values| values.get(n).map_or("", |value| &value.1));
         let other = |value| if value == field { "" } else { value };
         let (name, min, max) = (key.name, (key.min)(), (key.max)());
         let _ = writeln!(
             page,
-            "| `{name}` | {field} | {} | {} | {min} … {max} | {} |",
+            "| `{name}` | {field} | {} | {} | {} | {min} … {max} | {} |",
             other(fast),
             other(metered),
+            other(emergency),
             key.meaning
         );
     }

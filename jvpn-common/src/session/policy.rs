@@ -7,6 +7,7 @@ use super::state::{TransportClass, named};
 use super::units::{Permille, Transports, Unit};
 use crate::ids::PolicyVersion;
 use crate::time::Duration;
+use sha2::{Digest as _, Sha256};
 
 named! {
     /// Whether an acknowledgement waits for the disk.
@@ -15,6 +16,16 @@ named! {
         Relaxed = 1 "relaxed",
         /// The answer leaves after the record is synced.
         Strict = 2 "strict",
+    }
+}
+
+named! {
+    /// Whether a session may move to a better transport while its own lives.
+    BetterSwitching {
+        /// Within improvement, cooldown and rate.
+        Allowed = 1 "allowed",
+        /// Never: it moves only when it must.
+        Frozen = 2 "frozen",
     }
 }
 
@@ -160,6 +171,7 @@ keys! {
     max_switches_per_min: u32 = 12, 1 => 600, "Switches (BETTER and LOST) in a minute; more and the session is DEGRADED, BETTER denied.";
     cooldown: Duration = secs(1), ms(0) => secs(600), "How soon after a switch the next BETTER may follow.";
     improvement: Permille = Permille(200), Permille(0) => Permille(1_000), "How much better a BETTER must be.";
+    better_switching: BetterSwitching = BetterSwitching::Allowed, BetterSwitching::Allowed => BetterSwitching::Frozen, "Whether a BETTER may happen at all, an operator's jump included; LOST and REBIND always may.";
     max_candidates: u32 = 4, 1 => 4, "Transports a client keeps ready.";
     dead_after: Duration = ms(30), ms(5) => secs(10), "How long the active path may be silent before the client suspects it.";
     probe_interval: Duration = ms(20), ms(5) => secs(10), "How often the active path is probed while inner traffic flows.";
@@ -206,8 +218,11 @@ impl Default for Policy {
     }
 }
 
+/// Names of the classes that ship.
+pub const SHIPPED: &[&str] = &["field", "fast", "metered", "emergency"];
+
 impl Policy {
-    /// A class that ships: `field`, `fast` or `metered`.
+    /// A class that ships, one of [`SHIPPED`].
     #[must_use]
     pub fn shipped(name: &str) -> Option<Self> {
         let mut policy = Self { name: name.into(), ..Self::field() };
@@ -218,6 +233,7 @@ impl Policy {
                 (policy.probe_interval, policy.dead_after) = (ms(100), ms(200));
                 policy.standby_interval = secs(30);
             }
+            "emergency" => policy.better_switching = BetterSwitching::Frozen,
             _ => return None,
         }
         Some(policy)
@@ -280,6 +296,23 @@ impl Policy {
             Some((_, a, b, why)) => Err(Contradiction { a, b, why }),
             None => Ok(()),
         }
+    }
+
+    /// This text under its own version: the first four bytes of the SHA-256 of the text, so that a record names exactly
+    /// the text it was decided under.
+    #[must_use]
+    pub fn versioned(mut self) -> Self {
+        self.version = PolicyVersion(0);
+        let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(self.text().as_bytes()));
+        self.version = PolicyVersion(u32::from_be_bytes([a, b, c, d]));
+        self
+    }
+
+    /// The keys in which another policy differs: name, value here, value there.
+    #[must_use]
+    pub fn changes(&self, other: &Self) -> Vec<(&'static str, String, String)> {
+        let both = self.values().into_iter().zip(other.values());
+        both.filter(|(old, new)| old.1 != new.1).map(|(old, new)| (old.0, old.1, new.1)).collect()
     }
 
     /// The whole text, as it is recorded once per version.

@@ -2,7 +2,7 @@
 //!
 //! Owns how a value is read, shown and numbered. Must never round: what is shown reads back the same.
 
-use super::policy::Audit;
+use super::policy::{Audit, BetterSwitching};
 use super::state::TransportClass;
 use crate::time::{Duration, nanos};
 
@@ -152,22 +152,32 @@ impl Unit for Transports {
     }
 }
 
-impl Unit for Audit {
-    const NAME: &'static str = "relaxed or strict";
+/// Choices with a name and a number.
+macro_rules! choices {
+    ($($ty:ident $says:literal;)*) => {$(
+        impl Unit for $ty {
+            const NAME: &'static str = $says;
 
-    fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
+            fn parse(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
 
-    fn show(&self) -> String {
-        self.name().into()
-    }
+            fn show(&self) -> String {
+                self.name().into()
+            }
 
-    fn raw(&self) -> u64 {
-        self.number().into()
-    }
+            fn raw(&self) -> u64 {
+                self.number().into()
+            }
 
-    fn from_raw(raw: u64) -> Option<Self> {
-        u8::try_from(raw).ok().and_then(Self::from_number)
-    }
+            fn from_raw(raw: u64) -> Option<Self> {
+                u8::try_from(raw).ok().and_then(Self::from_number)
+            }
+        }
+    )*};
+}
+
+choices! {
+    Audit "relaxed or strict";
+    BetterSwitching "allowed or frozen";
 }

@@ -16,7 +16,7 @@ mod tests;
 
 pub use client::{Client, ClientError};
 pub(crate) use pages::Pages;
-pub use request::{Caller, REQUESTS_MAX, Refused, Reply, Request};
+pub use request::{Caller, REQUESTS_MAX, Refused, Reply, Request, Wish};
 pub use server::{Handle, serve};
 pub(crate) use socket::group_number;
 pub use socket::{Socket, SocketError};

@@ -4,6 +4,7 @@
 
 use super::model;
 use crate::observe::metrics::Exposition;
+use jvpn_common::gateway::Mode;
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
 use tokio::sync::oneshot;
@@ -51,6 +52,26 @@ pub enum Request {
         /// The answer.
         reply: Reply<Result<model::Terminated, Refused>>,
     },
+    /// Read the files again.
+    Reload {
+        /// When it counts for live sessions; none is what the file says.
+        mode: Option<Mode>,
+        /// Only say what would change.
+        dry_run: bool,
+        /// Who asks.
+        by: Caller,
+        /// The answer.
+        reply: Reply<Result<model::Reload, Refused>>,
+    },
+    /// The policy of a peer; on a client its own.
+    Policy {
+        /// Name of the peer, or the start of its session's id.
+        peer: Option<String>,
+        /// The answer.
+        reply: Reply<Result<model::PolicyView, Refused>>,
+    },
+    /// Begin or end an emergency.
+    Emergency(Wish, Reply<Result<model::EmergencyState, Refused>>),
     /// Read the peers again; sessions of removed ones end with POLICY_TERMINATION.
     ReloadPeers {
         /// Who asks.
@@ -60,11 +81,26 @@ pub enum Request {
     },
 }
 
+/// Whose emergency begins or ends.
+#[derive(Debug)]
+pub struct Wish {
+    /// Whether it begins.
+    pub on: bool,
+    /// Name of a peer, or the start of a session's id; none is everybody.
+    pub whom: Option<String>,
+    /// Who asks.
+    pub by: Caller,
+}
+
 /// Why something was not done; nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// There is no such session or transport.
     NotFound(String),
+    /// The question or the files are wrong: in words, with their places.
+    Invalid(String),
+    /// It cannot be done while this is so.
+    Conflict(String),
     /// A bound or the state does not allow it.
     Denied {
         /// The primary code.

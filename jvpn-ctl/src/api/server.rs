@@ -4,10 +4,10 @@
 //! it asks whoever owns them.
 
 use super::model::{
-    Body, EndReason, Envelope, ErrorBody, History, Jumped, OneSession, Paths, Reloaded, Session, Sessions, Status,
-    Terminated,
+    Body, EmergencyState, EndReason, Envelope, ErrorBody, History, Jumped, OneSession, Paths, PolicyView, Reload,
+    Reloaded, Session, Sessions, Status, Terminated,
 };
-use super::request::{Caller, Refused, Reply, Request};
+use super::request::{Caller, Refused, Reply, Request, Wish};
 use super::socket::{Peer, Socket, admits};
 use super::{metrics, stream};
 use crate::audit::{self, Feed};
@@ -18,6 +18,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use jvpn_common::gateway::Mode;
 use jvpn_common::ids::SessionId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +68,9 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/paths", get(paths))
         .route("/v1/jump", post(jump))
         .route("/v1/peers/reload", post(reload_peers))
+        .route("/v1/reload", post(reload))
+        .route("/v1/policy", get(policy))
+        .route("/v1/policy/emergency", post(emergency))
         .route("/v1/events", get(stream::events))
         .fallback(|| async {
             Failure::not_found("no such page; see /v1/status, /v1/sessions, /v1/paths, /v1/metrics, /v1/events")
@@ -127,6 +131,8 @@ impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::NotFound(text) => Self::not_found(text),
+            Refused::Invalid(text) => Self::bad(text),
+            Refused::Conflict(text) => Self(StatusCode::CONFLICT, error(text)),
             Refused::Failed(text) => Self::broken(text),
             Refused::Denied { reason, detail, text } => {
                 let detail = detail.map(|detail| detail.name().to_owned());
@@ -292,4 +298,47 @@ async fn reload_peers(
     axum::Extension(by): axum::Extension<Caller>,
 ) -> Answer<Reloaded> {
     answer(shared.ask(|reply| Request::ReloadPeers { by, reply }).await??)
+}
+
+/// What a reload is asked with.
+#[derive(Debug, serde::Deserialize)]
+struct ReloadQuery {
+    mode: Option<Mode>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn reload(
+    State(shared): State<Arc<Shared>>,
+    axum::Extension(by): axum::Extension<Caller>,
+    Query(query): Query<ReloadQuery>,
+) -> Answer<Reload> {
+    let ReloadQuery { mode, dry_run } = query;
+    answer(shared.ask(|reply| Request::Reload { mode, dry_run, by, reply }).await??)
+}
+
+/// Whose policy is asked for.
+#[derive(Debug, serde::Deserialize)]
+struct PolicyQuery {
+    peer: Option<String>,
+}
+
+async fn policy(State(shared): State<Arc<Shared>>, Query(query): Query<PolicyQuery>) -> Answer<PolicyView> {
+    answer(shared.ask(|reply| Request::Policy { peer: query.peer, reply }).await??)
+}
+
+/// Whose emergency begins or ends.
+#[derive(Debug, serde::Deserialize)]
+struct EmergencyQuery {
+    on: bool,
+    whom: Option<String>,
+}
+
+async fn emergency(
+    State(shared): State<Arc<Shared>>,
+    axum::Extension(by): axum::Extension<Caller>,
+    Query(query): Query<EmergencyQuery>,
+) -> Answer<EmergencyState> {
+    let EmergencyQuery { on, whom } = query;
+    answer(shared.ask(|reply| Request::Emergency(Wish { on, whom, by }, reply)).await??)
 }

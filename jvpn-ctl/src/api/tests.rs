@@ -69,6 +69,9 @@ async fn stand_in(mut requests: mpsc::Receiver<Request>) {
                 drop(reply.send(all));
             }
             Request::Paths(reply) => drop(reply.send(Vec::new())),
+            Request::Reload { reply, .. } => drop(reply.send(Err(Refused::Invalid("line 3".into())))),
+            Request::Policy { reply, .. } => drop(reply.send(Err(Refused::NotFound("no".into())))),
+            Request::Emergency(_, reply) => drop(reply.send(Err(Refused::Conflict("all are".into())))),
             Request::ReloadPeers { reply, .. } => drop(reply.send(Err(Refused::Failed("no".into())))),
         }
     }

@@ -22,7 +22,9 @@ mod output;
 mod paths;
 mod peer;
 mod plane;
+mod policy;
 mod pubkey;
+mod reload;
 mod serve;
 mod sessions;
 mod status;
@@ -100,12 +102,15 @@ enum Verb {
     Unload(unload::Args),
     Serve(serve::Args),
     Connect(connect::Args),
+    Reload(reload::Args),
     Cleanup(cleanup::Args),
     Status(status::Args),
     Sessions(sessions::Args),
     Paths(paths::Args),
     Jump(jump::Args),
     Terminate(terminate::Args),
+    #[command(subcommand)]
+    Policy(policy::Policy),
     Events(events::Args),
     Explain(explain::Args),
     Why(why::Args),
@@ -177,12 +182,14 @@ fn run(verb: Verb, context: &Context) -> Result<(), CliError> {
         Verb::Unload(args) => unload::run(args, context),
         Verb::Serve(args) => serve::run(args, context),
         Verb::Connect(args) => connect::run(args, context),
+        Verb::Reload(args) => reload::run(args, context),
         Verb::Cleanup(args) => cleanup::run(args, context),
         Verb::Status(args) => status::run(args, context),
         Verb::Sessions(args) => sessions::run(args, context),
         Verb::Paths(args) => paths::run(args, context),
         Verb::Jump(args) => jump::run(args, context),
         Verb::Terminate(args) => terminate::run(args, context),
+        Verb::Policy(verb) => policy::run(verb, context),
         Verb::Events(args) => events::run(args, context),
         Verb::Explain(args) => explain::run(args, context),
         Verb::Why(args) => why::run(args, context),

@@ -33,7 +33,7 @@ pub(super) fn run(verb: Peer, context: &Context) -> Result<(), CliError> {
 }
 
 /// The gateway's configuration and where it is.
-fn gateway(context: &Context) -> Result<(GatewayConfig, PathBuf), CliError> {
+pub(super) fn gateway(context: &Context) -> Result<(GatewayConfig, PathBuf), CliError> {
     let path = context.places.config_of(Role::Gateway);
     let missing = !path.exists();
     let config = GatewayConfig::load(&path).map_err(|report| {

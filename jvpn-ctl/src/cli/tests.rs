@@ -37,6 +37,7 @@ fn the_committed_schemas_are_those_of_the_answers() {
         trace::schema(),
         audit::schema(),
         why::schema(),
+        policy::schema(),
         crate::observe::metrics::schema(),
     ]);
     for (name, schema) in crate::api::model::schemas().into_iter().chain(others) {

@@ -10,6 +10,7 @@ use super::relay::{self, RawRelayPeer, RelayPeer};
 use super::report::{Problem, Report, Source, did_you_mean};
 use super::telemetry::{self, RawTelemetry, TelemetryConfig};
 use ipnet::IpNet;
+use jvpn_common::gateway::Mode;
 use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
 use jvpn_common::session::Policy;
 use serde::Deserialize;
@@ -76,6 +77,8 @@ struct RawGateway {
     #[schemars(with = "Option<u16>")]
     relay_listen: Option<Spanned<i64>>,
     #[schemars(with = "Option<String>")]
+    reload: Option<Mode>,
+    #[schemars(with = "Option<String>")]
     state_dir: Option<Spanned<String>>,
     #[schemars(with = "Option<String>")]
     run_dir: Option<Spanned<String>>,
@@ -139,6 +142,10 @@ pub struct GatewayConfig {
     pub peers: Vec<PeerConfig>,
     /// Every class of policy by name, shipped ones included.
     pub policies: BTreeMap<String, Policy>,
+    /// Where the values of each class come from.
+    pub origins: BTreeMap<String, policy::Origin>,
+    /// When a reload counts for live sessions, unless told otherwise.
+    pub reload: Mode,
     /// Who else is told.
     pub telemetry: TelemetryConfig,
     /// Paths the file names; flags and environment come first.
@@ -183,7 +190,7 @@ impl GatewayConfig {
         let raw: RawFile = load::parse(&source)?;
         let mut reader = Reader::new(&source);
         let mut config = gateway(&mut reader, &raw.gateway);
-        config.policies = policy::read(&mut reader, &raw.policy);
+        (config.policies, config.origins) = policy::read(&mut reader, &raw.policy);
         config.telemetry = telemetry::read(&mut reader, &raw.telemetry);
         config.relays = relay::relays(&mut reader, &raw.relay);
         let mut claims = Claims::of_gateway(&reader, &raw.gateway, &config);
@@ -298,6 +305,8 @@ fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
         relays: Vec::new(),
         peers: Vec::new(),
         policies: BTreeMap::new(),
+        origins: BTreeMap::new(),
+        reload: raw.reload.unwrap_or(Mode::Grace),
         telemetry: TelemetryConfig::default(),
         paths: super::paths::FilePaths {
             state_dir: raw.state_dir.as_ref().map(|path| reader.path(path)),

@@ -3,6 +3,8 @@
 //! Owns the configuration files' meaning and their errors. Must never start anything.
 
 pub mod client;
+pub mod diff;
+pub mod emergency;
 pub mod gateway;
 pub mod key;
 mod load;
@@ -10,12 +12,15 @@ pub mod paths;
 pub mod policy;
 pub mod relay;
 pub mod report;
+pub mod scenario;
 pub mod telemetry;
 pub mod template;
 #[cfg(test)]
 mod tests;
 
 pub use client::{ClientConfig, ClientKeys, KeySource, TransportClass, TransportConfig, Via};
+pub use diff::Diff;
+pub use emergency::Emergency;
 pub use gateway::{GatewayConfig, GatewayKeys, PeerConfig, XdpMode};
 pub(crate) use load::check_name;
 pub use paths::{FilePaths, Paths, Places, Role};

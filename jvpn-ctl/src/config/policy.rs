@@ -9,18 +9,44 @@ use jvpn_common::session::policy::{KEYS, NAME_MAX, PolicyError};
 use std::collections::BTreeMap;
 use toml::{Spanned, Value};
 
-/// The classes every gateway has without configuring them.
-pub const SHIPPED: &[&str] = &["field", "fast", "metered"];
+pub use jvpn_common::session::policy::SHIPPED;
 
 type Table = BTreeMap<Spanned<String>, Spanned<Value>>;
 
 /// The raw `[policy.NAME]` tables.
 pub(super) type RawPolicies = BTreeMap<Spanned<String>, Table>;
 
+/// Where the values of a class come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The shipped class it starts from.
+    pub base: String,
+    /// File, line and column of each key its table sets.
+    pub places: BTreeMap<String, String>,
+}
+
+impl Origin {
+    /// Where the value of a key comes from: its place in a file, the shipped class, or the default of all.
+    #[must_use]
+    pub fn of(&self, key: &str, policy: &Policy) -> String {
+        if let Some(place) = self.places.get(key) {
+            return place.clone();
+        }
+        let value = |policy: &Policy| policy.values().into_iter().find(|(name, _)| *name == key);
+        let same = value(policy) == value(&Policy::field());
+        if same { "default".to_owned() } else { format!("shipped class {}", self.base) }
+    }
+}
+
+/// Every class by name, and where its values come from.
+pub(super) type Classes = (BTreeMap<String, Policy>, BTreeMap<String, Origin>);
+
 /// Reads the tables, adding the shipped classes that were not changed.
-pub(super) fn read(reader: &mut Reader<'_>, raw: &RawPolicies) -> BTreeMap<String, Policy> {
+pub(super) fn read(reader: &mut Reader<'_>, raw: &RawPolicies) -> Classes {
     let shipped = SHIPPED.iter().filter_map(|name| Some(((*name).to_owned(), Policy::shipped(name)?)));
     let mut policies: BTreeMap<_, _> = shipped.collect();
+    let plain = |name: &String| (name.clone(), Origin { base: name.clone(), places: BTreeMap::new() });
+    let mut origins: BTreeMap<_, _> = policies.keys().map(plain).collect();
     for (name, table) in raw {
         let own = reader.name("policy", name);
         if own.len() > NAME_MAX {
@@ -31,9 +57,18 @@ pub(super) fn read(reader: &mut Reader<'_>, raw: &RawPolicies) -> BTreeMap<Strin
             );
         }
         let policy = one(reader, &own, table);
+        origins.insert(own.clone(), origin(reader, &own, table));
         policies.insert(own, policy);
     }
-    policies
+    (policies, origins)
+}
+
+fn origin(reader: &Reader<'_>, own: &str, table: &Table) -> Origin {
+    let named = table.get("base").and_then(|base| base.as_ref().as_str());
+    let base = named.unwrap_or(if SHIPPED.contains(&own) { own } else { "field" }).to_owned();
+    let keys = table.iter().filter(|(key, _)| key.as_ref() != "base");
+    let places = keys.map(|(key, _)| (key.as_ref().clone(), reader.source.place(key.span().start)));
+    Origin { base, places: places.collect() }
 }
 
 fn one(reader: &mut Reader<'_>, own: &str, table: &Table) -> Policy {

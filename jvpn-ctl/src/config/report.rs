@@ -70,6 +70,15 @@ impl Source {
         Mark { source: self.clone(), span, label: label.into() }
     }
 
+    /// A place in words: file, line and column.
+    #[must_use]
+    pub fn place(&self, at: usize) -> String {
+        let before = self.text().get(..at).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+        format!("{}:{line}:{column}", self.path().display())
+    }
+
     /// The whole line that starts at, or contains, a byte; what a missing key points at.
     #[must_use]
     pub fn line_of(&self, at: usize) -> Range<usize> {

@@ -1,6 +1,6 @@
-//! The two signals that end a daemon in order.
+//! The signals a daemon answers to: two that end it in order, one that has it read its files again.
 //!
-//! Owns SIGTERM and SIGINT. Must never end the process itself: the loop does, after its last words.
+//! Owns SIGTERM, SIGINT and SIGHUP. Must never end the process itself: the loop does, after its last words.
 
 use anyhow::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,5 +27,24 @@ impl Stop {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
         }
+    }
+}
+
+/// The signal that asks a daemon to read its files again.
+#[derive(Debug)]
+pub struct Again(Signal);
+
+impl Again {
+    /// Catches it from now on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn new() -> Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for it; several that came meanwhile are one.
+    pub async fn asked(&mut self) {
+        self.0.recv().await;
     }
 }

@@ -5,12 +5,13 @@
 use super::client::ClientHost;
 use super::{What, World};
 use jvpn_common::client::Input;
+use jvpn_common::gateway::Mode;
 use jvpn_common::gateway::command::Order;
 use jvpn_common::reason::Reason;
 use jvpn_common::time::Duration;
 
 /// Names of the kinds, as the cover counts them.
-pub const KINDS: [&str; 36] = [
+pub const KINDS: [&str; 37] = [
     "silence up",
     "silence down",
     "silence both",
@@ -48,6 +49,7 @@ pub const KINDS: [&str; 36] = [
     "switch: newer owner",
     "switch: invariant broken",
     "nat lifetime",
+    "policy reload",
 ];
 
 impl World {
@@ -74,6 +76,7 @@ impl World {
             13 | 14 => self.link_fault(kind == 14, client, path),
             15..=19 => self.gateway_fault(kind),
             29..=34 => self.inside_fault(kind, client, path),
+            36 => self.reload_policy(client),
             _ => self.other_fault(kind, client, path),
         }
     }
@@ -197,6 +200,14 @@ impl World {
                 self.put(back, What::Restart { power });
             }
         }
+    }
+
+    /// Other bounds for a client that is connected, at once or after its next transition.
+    fn reload_policy(&mut self, client: usize) {
+        let (now, policy) = (self.now, super::policy(self.long, &mut self.rng));
+        let mode = if self.rng.chance(500) { Mode::Strict } else { Mode::Grace };
+        let out = self.gateway.reload(client, policy, mode, now, &mut self.checker, &mut self.cover);
+        self.out_of_gateway(out);
     }
 
     fn other_fault(&mut self, kind: usize, client: usize, path: usize) {

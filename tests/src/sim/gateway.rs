@@ -21,8 +21,10 @@ use jvpn_common::abi::mapped;
 use jvpn_common::crypto::Suite;
 use jvpn_common::gateway::command::{Command, Hop, Input, Order, Origin};
 use jvpn_common::gateway::handshake::JobResult;
-use jvpn_common::gateway::{Commit, Config, Engine, Peer, Stored, WorkerOp};
-use jvpn_common::ids::{Epoch, Generation, Incarnation, OpId, OwnerEpoch, SessionId, Slot, TransportIndex, Version};
+use jvpn_common::gateway::{Commit, Config, Engine, Mode, Peer, Stored, WorkerOp};
+use jvpn_common::ids::{
+    Epoch, Generation, Incarnation, OpId, OwnerEpoch, PolicyVersion, SessionId, Slot, TransportIndex, Version,
+};
 use jvpn_common::limits::ALIVE_FOR;
 use jvpn_common::mapop::MapOp;
 use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
@@ -80,6 +82,8 @@ pub struct GatewayHost {
     pub received: BTreeMap<SessionId, Instant>,
     private: Arc<PrivateKey>,
     peers: Vec<(PublicKey, Arc<Policy>)>,
+    /// Every policy there was, as the record has them.
+    texts: BTreeMap<PolicyVersion, Arc<Policy>>,
     load_threshold: u32,
     incarnation: u64,
     slots: BTreeMap<Slot, Slotted>,
@@ -120,6 +124,7 @@ impl GatewayHost {
             bug,
             received: BTreeMap::new(),
             private: Arc::new(private),
+            texts: peers.iter().map(|(_, policy)| (policy.version, policy.clone())).collect(),
             peers,
             load_threshold: if rng.chance(200) { 0 } else { 1_000 },
             incarnation: rng.number() | 1,
@@ -359,11 +364,25 @@ impl GatewayHost {
         self.later.values().any(|later| matches!(later, Later::Commit(..)))
     }
 
-    /// The policies, for replaying records.
-    #[must_use]
-    pub fn policy_of(&self, name: &str) -> Option<Arc<Policy>> {
-        let number: usize = name.strip_prefix("client")?.parse().ok()?;
-        self.peers.get(number).map(|(_, policy)| policy.clone())
+    /// An operator changes the policy of a peer and has the files read again.
+    pub fn reload(
+        &mut self,
+        client: usize,
+        policy: Policy,
+        mode: Mode,
+        now: Instant,
+        checker: &mut Checker,
+        cover: &mut Cover,
+    ) -> Vec<Out> {
+        let running = self.frozen.is_none();
+        let (Some(engine), Some((key, of))) = (self.engine.as_mut().filter(|_| running), self.peers.get_mut(client))
+        else {
+            return Vec::new();
+        };
+        *of = Arc::new(policy);
+        self.texts.insert(of.version, of.clone());
+        engine.set_policies(&BTreeMap::from([(*key, of.clone())]), mode, "sim");
+        self.give(now, Input::Wakeup, checker, cover)
     }
 
     fn give(&mut self, now: Instant, input: Input<'_>, checker: &mut Checker, cover: &mut Cover) -> Vec<Out> {

@@ -30,7 +30,7 @@ use gateway::{GatewayHost, WALL};
 use jvpn_common::client::{Input, Phase};
 use jvpn_common::sabotage::{self, Sabotage};
 use jvpn_common::secret::PrivateKey;
-use jvpn_common::session::policy::Policy;
+use jvpn_common::session::policy::{BetterSwitching, Policy};
 use jvpn_common::time::{Duration, Instant};
 use rng::Rng;
 use std::collections::{BTreeMap, VecDeque};
@@ -174,7 +174,10 @@ fn policy(long: bool, rng: &mut Rng) -> Policy {
     policy.degraded_stability_window = secs(rng.between(4, 15));
     policy.gateway_dead_after = secs(rng.between(2, 6));
     policy.max_recovery_attempts = rng.between(1, 2) as u32;
-    policy
+    if rng.chance(150) {
+        policy.better_switching = BetterSwitching::Frozen;
+    }
+    policy.versioned()
 }
 
 impl World {

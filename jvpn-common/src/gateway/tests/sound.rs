@@ -4,6 +4,7 @@
 //! Owns claims about inputs that only a bug, another gateway or an operator can cause.
 
 use super::*;
+use crate::gateway::Mode;
 use crate::message::{Control, HandshakePurpose, Purpose};
 use crate::sabotage::{Bug, Sabotage};
 use crate::session::transition::{On, TABLE};
@@ -88,7 +89,7 @@ fn a_peer_that_is_removed_loses_its_unconfirmed_handshake_too() {
     other.shake(&mut world, HandshakePurpose::Birth).unwrap();
     let mut peers = config().peers;
     peers.remove(&key(3).public());
-    world.engine.set_peers(peers);
+    world.engine.reload(peers, Mode::Grace, "test");
     world.run();
     assert_eq!(other.confirm(&mut world), None, "a removed peer gets no session");
     assert_eq!((rows(&world, On::Abandon), world.sessions()), (1, vec![client.session]));
@@ -101,7 +102,7 @@ fn a_peer_that_is_removed_loses_its_unconfirmed_handshake_too() {
     other.confirm(&mut world);
     let mut peers = config().peers;
     peers.remove(&key(3).public());
-    world.engine.set_peers(peers);
+    world.engine.reload(peers, Mode::Grace, "test");
     world.finish();
     assert_eq!((world.state(other.session), world.recorded(Reason::PolicyTermination)), (None, 2));
 }

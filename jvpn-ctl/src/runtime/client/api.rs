@@ -3,7 +3,9 @@
 //! Owns the translation into the API's forms, and the one jump an operator waits for.
 
 use super::Client;
-use crate::api::model::{Candidate, EndReason, Jumped, PathView, Problem, Session, Status, Terminated, Transport};
+use crate::api::model::{
+    Candidate, EndReason, Jumped, PathView, PolicyValue, PolicyView, Problem, Session, Status, Terminated, Transport,
+};
 use crate::api::{Refused, Reply, Request};
 use crate::config::Role;
 use crate::runtime::{JUMP_MAX, clock};
@@ -11,9 +13,13 @@ use jvpn_common::client::command::{Input, PathClass};
 use jvpn_common::client::view::{PathState, PathView as Seen, Phase, View};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
+use jvpn_common::session::policy::BetterSwitching;
 use jvpn_common::session::{Label, Policy, State};
 use jvpn_common::time::Instant;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// Why a client does not do it.
+const GATEWAYS: &str = "a client's policy comes from its gateway: do it there";
 
 /// A jump somebody waits for.
 pub(super) struct PendingJump {
@@ -38,6 +44,9 @@ impl Client {
             Request::ReloadPeers { reply, .. } => {
                 drop(reply.send(Err(Refused::Failed("a client has no peers".to_owned()))));
             }
+            Request::Policy { reply, .. } => drop(reply.send(self.policy())),
+            Request::Reload { reply, .. } => drop(reply.send(Err(Refused::Conflict(GATEWAYS.to_owned())))),
+            Request::Emergency(_, reply) => drop(reply.send(Err(Refused::Conflict(GATEWAYS.to_owned())))),
         }
     }
 
@@ -90,6 +99,30 @@ impl Client {
             tx_bytes: sum(|traffic| &traffic.tx_bytes),
             policy: Policy::decode(&view.policy).map(|policy| policy.name).unwrap_or_default(),
             conditions: view.conditions.iter().map(|reason| reason.name().to_owned()).collect(),
+        })
+    }
+
+    /// The snapshot the gateway sent last.
+    fn policy(&self) -> Result<PolicyView, Refused> {
+        let view = self.engine.view();
+        let none = || Refused::NotFound("there is no session, and a policy comes with one".to_owned());
+        let (id, policy) = view.session.zip(Policy::decode(&view.policy)).ok_or_else(none)?;
+        let value = |(key, value): (&str, String)| PolicyValue {
+            key: key.to_owned(),
+            value,
+            source: "the gateway's snapshot".to_owned(),
+            next: None,
+        };
+        Ok(PolicyView {
+            peer: self.config.name.clone(),
+            policy_version: policy.version.0,
+            next_version: None,
+            emergency: policy.better_switching == BetterSwitching::Frozen,
+            session_id: Some(id.to_string()),
+            client_version: Some(policy.version.0),
+            received: view.policy_at.map(clock::text),
+            values: policy.values().into_iter().map(value).collect(),
+            policy: policy.name,
         })
     }
 

@@ -4,14 +4,14 @@
 
 use super::Gateway;
 use super::jump::Wish;
-use crate::api::model::{Candidate, EndReason, PathView, Problem, Reloaded, Session, Status, Terminated, Transport};
+use crate::api::model::{Candidate, EndReason, PathView, Problem, Session, Status, Terminated, Transport};
 use crate::api::{Caller, Refused, Request};
 use crate::config::Role;
 use crate::runtime::clock;
 use jvpn_common::gateway::SessionView;
 use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::SessionId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Gateway {
@@ -26,6 +26,11 @@ impl Gateway {
                 drop(reply.send(self.terminate(session, why, dry_run, by)));
             }
             Request::ReloadPeers { by, reply } => drop(reply.send(self.reload_peers(by))),
+            Request::Reload { mode, dry_run, by, reply } => {
+                drop(reply.send(self.reload(mode, dry_run, &by.to_string())));
+            }
+            Request::Policy { peer, reply } => drop(reply.send(self.policy(peer.as_deref()))),
+            Request::Emergency(wish, reply) => drop(reply.send(self.emergency(&wish))),
         }
     }
 
@@ -118,7 +123,7 @@ impl Gateway {
             switches: core.moves().into(),
             rx_bytes: data.map_or(0, |data| data.traffic().rx_bytes.load(Relaxed)),
             tx_bytes: data.map_or(0, |data| data.traffic().tx_bytes.load(Relaxed)),
-            policy: view.policy.to_owned(),
+            policy: view.policy.name.clone(),
             conditions: Vec::new(),
         }
     }
@@ -165,30 +170,5 @@ impl Gateway {
         }
         let state_version = (!dry_run).then(|| version.next().0);
         Ok(Terminated { session_id: id.to_string(), reason: reason.name().to_owned(), state_version, dry_run })
-    }
-
-    fn reload_peers(&mut self, by: Caller) -> Result<Reloaded, Refused> {
-        let failed = |error: String| Refused::Failed(error);
-        let config =
-            crate::config::GatewayConfig::load(&self.paths.config).map_err(|report| failed(report.to_string()))?;
-        let keys = config.keys().map_err(|error| failed(error.to_string()))?;
-        let engine = super::setup::engine(&config, keys, self.incarnation, self.owner_epoch);
-        let engine = engine.map_err(|error| failed(format!("{error:#}")))?;
-        // On the record before anything is decided under them.
-        let known: BTreeSet<_> = self.executor.keeper.policies().values().map(|policy| policy.version).collect();
-        let records = super::setup::policy_records(&engine, |version| !known.contains(&version));
-        self.audit().append_all(records).map_err(|error| failed(format!("the record cannot be written: {error}")))?;
-        let names = |config: &crate::config::GatewayConfig| -> Vec<String> {
-            config.peers.iter().map(|peer| peer.name.clone()).collect()
-        };
-        let (before, after) = (names(&self.config), names(&config));
-        let added = after.iter().filter(|name| !before.contains(name)).cloned().collect();
-        let removed = before.iter().filter(|name| !after.contains(name)).cloned().collect();
-        tracing::info!(?added, ?removed, by = %by, "peers were read again");
-        self.executor.keeper.set_policies(&engine.peers);
-        self.engine.set_peers(engine.peers);
-        self.config.peers = config.peers;
-        self.carry_out();
-        Ok(Reloaded { added, removed })
     }
 }

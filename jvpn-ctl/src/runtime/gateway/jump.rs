@@ -13,6 +13,7 @@ use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
 use jvpn_common::session::Label;
+use jvpn_common::session::policy::BetterSwitching;
 use jvpn_common::time::Instant;
 use std::collections::BTreeSet;
 
@@ -80,6 +81,11 @@ impl Gateway {
             self.engine.sessions().find(|(known, _)| *known == session).ok_or_else(|| no_session(session))?;
         if !view.core.is_bound() {
             return Err(denied("the session has no transport; its client is asked nothing".to_owned()));
+        }
+        if view.policy.better_switching == BetterSwitching::Frozen {
+            let text = format!("better_switching is frozen for {}; see `policy show {}`", view.name, view.name);
+            let detail = Some(Reason::SwitchingFrozen);
+            return Err(Refused::Denied { reason: Reason::TransportSwitchDenied, detail, text });
         }
         let (to, from) = (Label::new(&wish.to), view.core.transport().map(|transport| transport.label));
         let there = from == Some(to);

@@ -6,7 +6,7 @@
 use crate::runtime::clock;
 use crate::store::{Change, Store, StoreError, StoredSession, has_room};
 use anyhow::Result;
-use jvpn_common::gateway::{Peer, StoreOp, Stored};
+use jvpn_common::gateway::{StoreOp, Stored};
 use jvpn_common::ids::SessionId;
 use jvpn_common::secret::PublicKey;
 use jvpn_common::session::{Policy, Session};
@@ -33,7 +33,7 @@ pub(super) struct Keeper {
     store: Arc<Store>,
     waiting: Arc<Waiting>,
     boot_id: String,
-    policies: BTreeMap<[u8; 32], Arc<Policy>>,
+    policies: BTreeMap<PublicKey, Arc<Policy>>,
 }
 
 impl Keeper {
@@ -44,7 +44,7 @@ impl Keeper {
     pub(super) fn start(
         store: Arc<Store>,
         boot_id: String,
-        policies: BTreeMap<[u8; 32], Arc<Policy>>,
+        policies: BTreeMap<PublicKey, Arc<Policy>>,
     ) -> std::io::Result<Self> {
         let waiting = Arc::<Waiting>::default();
         let weak = Arc::downgrade(&waiting);
@@ -59,15 +59,9 @@ impl Keeper {
         Ok(Self { store, waiting, boot_id, policies })
     }
 
-    /// Policies by peer.
-    #[must_use]
-    pub(super) const fn policies(&self) -> &BTreeMap<[u8; 32], Arc<Policy>> {
-        &self.policies
-    }
-
-    /// Takes the policies of peers that were read again.
-    pub(super) fn set_policies(&mut self, peers: &BTreeMap<PublicKey, Peer>) {
-        self.policies = peers.iter().map(|(key, peer)| (*key.as_bytes(), Arc::clone(&peer.policy))).collect();
+    /// Takes the policies of peers that changed.
+    pub(super) fn set_policies(&mut self, policies: BTreeMap<PublicKey, Arc<Policy>>) {
+        self.policies = policies;
     }
 
     /// Carries store steps out.
@@ -114,7 +108,7 @@ impl Keeper {
 
     fn row(&self, stored: &Stored) -> Result<StoredSession> {
         let core = Session::decode(&stored.core).ok_or_else(|| anyhow::anyhow!("a session that does not decode"))?;
-        let policy = self.policies.get(stored.peer.as_bytes());
+        let policy = self.policies.get(&stored.peer);
         let loss =
             core.lost_at().and_then(|lost| policy.map(|policy| (lost + policy.transport_loss_ttl).since(stored.at)));
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

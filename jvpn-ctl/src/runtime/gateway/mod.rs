@@ -14,7 +14,9 @@ mod compute;
 mod jump;
 mod keeper;
 mod metrics;
+mod policy;
 mod relays;
+mod reload;
 mod restore;
 mod role;
 pub mod sessions;
@@ -31,7 +33,7 @@ use crate::runtime::clock;
 use crate::runtime::interfaces::Interfaces;
 use crate::runtime::node::Detach;
 use crate::runtime::reconcile::Reconcile;
-use crate::runtime::stop::Stop;
+use crate::runtime::stop::{Again, Stop};
 use crate::runtime::sys;
 use crate::tunnel::{Counters, FromWorker, Inbox, WorkerHandle};
 use anyhow::{Context, Result};
@@ -43,7 +45,9 @@ use jvpn_common::gateway::command::{Command, Input, Order};
 use jvpn_common::ids::{Incarnation, OwnerEpoch};
 use jvpn_common::limits::ALIVE_EVERY;
 use jvpn_common::time::Instant;
+pub(crate) use policy::shown;
 use relays::Relays;
+use reload::Told;
 use sockets::GoneSockets;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -74,6 +78,7 @@ struct Gateway {
     watch: Watch,
     reconcile: Reconcile,
     jumps: Vec<PendingJump>,
+    told: Told,
     /// Detaches at the end, if that was asked for.
     #[expect(dead_code, reason = "held for its drop")]
     detach: Option<Detach>,
@@ -104,6 +109,7 @@ impl Gateway {
         let mut look = tokio::time::interval(watch::LOOK_EVERY);
         let mut lease = tokio::time::interval(ALIVE_EVERY);
         let mut stop = Stop::new()?;
+        let mut again = Again::new()?;
         loop {
             self.carry_out();
             self.answer_jumps();
@@ -119,6 +125,7 @@ impl Gateway {
                     self.fire();
                 }
                 Some(request) = requests.recv() => self.serve(request),
+                () = again.asked() => self.reload_by_signal(),
                 _ = look.tick() => self.look(),
                 _ = lease.tick() => self.lease_to_relays(),
                 // Without its worker a gateway serves nobody; whoever started it starts it again.

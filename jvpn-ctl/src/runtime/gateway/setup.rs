@@ -2,17 +2,16 @@
 //!
 //! Owns the conversion of keys, peers and policies. Must never print a key.
 
-use crate::config::gateway::{GatewayConfig, GatewayKeys};
+use crate::config::Emergency;
+use crate::config::gateway::{GatewayConfig, GatewayKeys, PeerConfig};
 use crate::runtime::clock;
-use anyhow::{Context, Result};
 use jvpn_common::crypto::Suite;
 use jvpn_common::event::{self, Record};
 use jvpn_common::gateway::{Config, Peer};
 use jvpn_common::ids::{Incarnation, OwnerEpoch, PolicyVersion};
 use jvpn_common::limits::OVERHEAD_V6;
-use jvpn_common::secret::PresharedKey;
+use jvpn_common::secret::{PresharedKey, PublicKey};
 use jvpn_common::session::Policy;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,15 +28,6 @@ pub fn suites() -> Vec<Suite> {
     }
 }
 
-/// A policy class with its version: the first four bytes of the SHA-256 of its text, so that a record names
-/// exactly the text it was decided under.
-fn versioned(policy: &Policy) -> Policy {
-    let mut policy = Policy { version: PolicyVersion(0), ..policy.clone() };
-    let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(policy.text().as_bytes()));
-    policy.version = PolicyVersion(u32::from_be_bytes([a, b, c, d]));
-    policy
-}
-
 /// Inner MTU: what is left of the configured outer MTU after the larger of the two overheads.
 #[must_use]
 pub fn inner_mtu(config: &GatewayConfig) -> u16 {
@@ -45,26 +35,22 @@ pub fn inner_mtu(config: &GatewayConfig) -> u16 {
 }
 
 /// The engine's configuration.
-///
-/// # Errors
-/// When a key or a policy cannot be used.
+#[must_use]
 pub fn engine(
     config: &GatewayConfig,
+    emergency: &Emergency,
     mut keys: GatewayKeys,
-    incarnation: Incarnation,
-    owner_epoch: OwnerEpoch,
-) -> Result<Config> {
-    let policies: BTreeMap<&str, Arc<Policy>> =
-        config.policies.iter().map(|(name, policy)| (name.as_str(), Arc::new(versioned(policy)))).collect();
+    (incarnation, owner_epoch): (Incarnation, OwnerEpoch),
+) -> Config {
+    let policies = policies(config, emergency);
     let mut peers = BTreeMap::new();
     for peer in &config.peers {
         let preshared_key = keys.preshared.remove(&peer.name).unwrap_or_else(PresharedKey::none);
-        let policy =
-            policies.get(peer.policy.as_str()).cloned().with_context(|| format!("policy `{}`", peer.policy))?;
+        let policy = policies.get(&peer.public_key).cloned().unwrap_or_default();
         let (addresses, routes) = (peer.addresses.clone(), peer.routes.clone());
         peers.insert(peer.public_key, Peer { name: peer.name.clone(), preshared_key, addresses, routes, policy });
     }
-    Ok(Config {
+    Config {
         node: config.name.clone(),
         private_key: Arc::new(keys.private),
         peers,
@@ -75,15 +61,24 @@ pub fn engine(
         incarnation,
         owner_epoch,
         load_threshold: LOAD_THRESHOLD,
-    })
+    }
 }
 
-/// The records of the policies of an engine's peers that are `wanted`, with their full text: who reads the record
-/// replays what was decided under them.
-pub fn policy_records(config: &Config, wanted: impl Fn(PolicyVersion) -> bool) -> Vec<Record> {
-    let policies: BTreeMap<_, _> = config.peers.values().map(|peer| (peer.policy.version, &peer.policy)).collect();
+/// The policy of each peer under its version, emergencies included.
+#[must_use]
+pub fn policies(config: &GatewayConfig, emergency: &Emergency) -> BTreeMap<PublicKey, Arc<Policy>> {
+    let mut texts: BTreeMap<PolicyVersion, Arc<Policy>> = BTreeMap::new();
+    let mut of = |peer: &PeerConfig| {
+        let policy = emergency.policy_of(config, peer);
+        Arc::clone(texts.entry(policy.version).or_insert_with(|| Arc::new(policy)))
+    };
+    config.peers.iter().map(|peer| (peer.public_key, of(peer))).collect()
+}
+
+/// The records of these policies, each text once: who reads the record replays what was decided under them.
+pub fn policy_records<'a>(node: &str, policies: impl Iterator<Item = &'a Arc<Policy>>) -> Vec<Record> {
+    let texts: BTreeMap<_, _> = policies.map(|policy| (policy.version, policy)).collect();
     let ts = crate::audit::wall_clock();
-    let context = event::Context { ts: &ts, at: clock::boot(), node: &config.node, seq: 0, peer: "" };
-    let wanted = policies.iter().filter(|(version, _)| wanted(**version));
-    wanted.map(|(_, policy)| Record::policy(&context, policy)).collect()
+    let context = event::Context { ts: &ts, at: clock::boot(), node, seq: 0, peer: "" };
+    texts.values().map(|policy| Record::policy(&context, policy)).collect()
 }

@@ -7,6 +7,7 @@ use super::commit::Executor;
 use super::compute::Compute;
 use super::keeper::Keeper;
 use super::relays::Relays;
+use super::reload::Told;
 use super::restore::{Known, Left};
 use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
 use super::sessions::Sessions;
@@ -15,7 +16,7 @@ use super::watch::{LOOK_EVERY, Watch};
 use super::{Gateway, setup};
 use crate::api::Pages;
 use crate::audit::{self, Audit};
-use crate::config::{GatewayConfig, Paths};
+use crate::config::{Emergency, GatewayConfig, GatewayKeys, Paths};
 use crate::dataplane::WorkerTables;
 use crate::dataplane::attach::Program;
 use crate::runtime::clock;
@@ -28,12 +29,18 @@ use crate::tunnel::{
     Counters, ToController, Tun, TunOptions, TunnelAddresses, Worker, WorkerHandle, WorkerOptions, to_controller,
 };
 use anyhow::{Context, Result};
-use jvpn_common::gateway::Engine;
+use jvpn_common::gateway::{Config, Engine};
+use jvpn_common::ids::{Incarnation, OwnerEpoch};
 use jvpn_common::mapop::MapOp;
+use jvpn_common::secret::PublicKey;
+use jvpn_common::session::Policy;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+
+/// Policies by peer.
+type Policies = BTreeMap<PublicKey, Arc<Policy>>;
 
 /// Starts a gateway and runs it to its end.
 pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: bool) -> Result<()> {
@@ -41,9 +48,8 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let store = Arc::new(Store::open(&paths.state_dir)?);
     let (audit, recovered) = Audit::open(&paths.state_dir).map(|(audit, recovered)| (Arc::new(audit), recovered))?;
     let (incarnation, owner_epoch) = (store.next_incarnation()?, store.owner_epoch()?);
-    let engine_config = setup::engine(&config, keys, incarnation, owner_epoch)?;
-    let policies = engine_config.peers.iter().map(|(key, peer)| (*key.as_bytes(), peer.policy.clone())).collect();
-    audit.append_all(setup::policy_records(&engine_config, |_| true))?;
+    let (engine_config, policies, told) = told(&config, &paths, keys, (incarnation, owner_epoch))?;
+    audit.append_all(setup::policy_records(&config.name, policies.values()))?;
     let key = Arc::clone(&engine_config.private_key);
     let (name, mtu, addresses) = (config.tun.clone(), setup::inner_mtu(&config), config.addresses.clone());
     let tun = Tun::open(&TunOptions { name, mtu, addresses }).await?;
@@ -96,6 +102,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         watch: Watch::default(),
         reconcile: Reconcile::every(LOOK_EVERY),
         jumps: Vec::new(),
+        told,
     };
     tracing::info!(name = gateway.config.name, port = gateway.config.listen, incarnation = incarnation.0, "serving");
     let result = gateway.run(inbox, asked, ended).await;
@@ -106,15 +113,29 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     result
 }
 
+/// What the engine is told, files and emergencies together.
+fn told(
+    config: &GatewayConfig,
+    paths: &Paths,
+    keys: GatewayKeys,
+    start: (Incarnation, OwnerEpoch),
+) -> Result<(Config, Policies, Told)> {
+    let emergency = Emergency::load(&paths.state_dir)?;
+    if emergency != Emergency::default() {
+        tracing::warn!(all = emergency.all, peers = ?emergency.peers, "under emergency since before this start");
+    }
+    let engine = setup::engine(config, &emergency, keys, start);
+    let policies = setup::policies(config, &emergency);
+    let told = Told::new(emergency, engine.private_key.public(), &policies);
+    Ok((engine, policies, told))
+}
+
 fn node<'a>(config: &'a GatewayConfig, paths: &'a Paths) -> Node<'a> {
     let GatewayConfig { listen: port, interfaces, xdp, max_sessions, .. } = config;
     Node { program: Program::Gateway, port: *port, interfaces, xdp: *xdp, max_sessions: *max_sessions, paths }
 }
 
-fn keeper(
-    store: &Arc<Store>,
-    policies: BTreeMap<[u8; 32], Arc<jvpn_common::session::Policy>>,
-) -> Result<(String, Keeper)> {
+fn keeper(store: &Arc<Store>, policies: Policies) -> Result<(String, Keeper)> {
     let boot_id = clock::boot_id().context("/proc is needed")?;
     let keeper = Keeper::start(Arc::clone(store), boot_id.clone(), policies)?;
     Ok((boot_id, keeper))

@@ -9,7 +9,7 @@ use crate::api::{Refused, Request};
 use crate::config::Role;
 use std::collections::BTreeMap;
 
-const NOT_HERE: &str = "a relay moves and ends no session: ask the gateway that owns it";
+const NOT_HERE: &str = "a relay has no policies, and moves and ends no session: ask the gateway that owns it";
 
 impl Relay {
     pub(super) fn serve(&self, request: Request) {
@@ -22,6 +22,9 @@ impl Relay {
             Request::Jump { reply, .. } => drop(reply.send(Err(refused()))),
             Request::Terminate { reply, .. } => drop(reply.send(Err(refused()))),
             Request::ReloadPeers { reply, .. } => drop(reply.send(Err(refused()))),
+            Request::Reload { reply, .. } => drop(reply.send(Err(refused()))),
+            Request::Policy { reply, .. } => drop(reply.send(Err(refused()))),
+            Request::Emergency(_, reply) => drop(reply.send(Err(refused()))),
         }
     }
 

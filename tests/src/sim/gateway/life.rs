@@ -122,7 +122,7 @@ impl GatewayHost {
         {
             self.gaps.insert(id, (now, Version(last)));
         }
-        let policy = self.policy_of(&record.peer);
+        let policy = self.texts.get(&record.policy_version).cloned();
         if let Some(after) = checker.record(record, policy.as_deref(), now, cover) {
             let versions = self.recorded.entry(after.id()).or_default();
             versions.push((now, after));
