@@ -13,6 +13,7 @@ use crate::ids::{Epoch, Incarnation, Locator, OwnerEpoch, SessionId, TransportIn
 use crate::message::handshake::Outcome;
 use crate::message::reattach::Purpose;
 use crate::message::{Accepted, Ack, Answer, Control, Label, Message};
+use crate::sabotage::{Bug, Sabotage};
 use crate::secret::{PresharedKey, PrivateKey, PublicKey};
 use crate::session::{Policy, State};
 use crate::tag::steering_tag;
@@ -289,6 +290,16 @@ fn an_acknowledgement_with_a_lower_version_moves_nothing() {
     assert_eq!((pair.used(), pair.client.view().version), (None, Version(1)));
     pair.say(path, k, &Message { id, body: Control::Ack(ack(&request, 2)) });
     assert_eq!(pair.used(), Some(B));
+}
+
+#[test]
+fn a_client_that_believes_every_acknowledgement_is_moved_by_an_old_one() {
+    let mut pair = Pair::connected();
+    pair.client.sabotage(Sabotage::with(Bug::AcceptsOldAck));
+    pair.give(Input::Jump { label: Label::new("lte") });
+    let (path, k, id, request) = pair.requests().remove(0);
+    pair.say(path, k, &Message { id, body: Control::Ack(ack(&request, 0)) });
+    assert_eq!(pair.used(), Some(B), "or the test above would find no such bug");
 }
 
 #[test]

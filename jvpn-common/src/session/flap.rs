@@ -32,7 +32,7 @@ impl Meter {
         let passed = usize::try_from(bucket.saturating_sub(self.newest)).unwrap_or(usize::MAX);
         if passed > BUCKETS {
             self.counts = [0; BUCKETS + 1];
-        } else if passed > 0 {
+        } else {
             self.counts.rotate_right(passed);
             self.counts.iter_mut().take(passed).for_each(|count| *count = 0);
         }
@@ -96,6 +96,16 @@ mod tests {
             assert!(window[4] - window[0] >= 60, "five within a minute: {window:?}");
         }
         assert!(passed.len() >= 4 * 9, "a limit that never lets go: {passed:?}");
+    }
+
+    #[test]
+    fn what_happened_late_in_a_bucket_counts_for_a_whole_minute_and_no_longer_than_its_bucket() {
+        let mut meter = Meter::default();
+        meter.add(at(4));
+        assert_eq!((meter.count(at(64)), meter.count(at(65))), (1, 0));
+        meter.add(at(34));
+        let counts = [at(64), at(65), at(94), at(95)].map(|now| meter.count(now));
+        assert_eq!(counts, [2, 1, 1, 0], "each goes in its own time");
     }
 
     #[test]
