@@ -418,5 +418,5 @@ fn policy_test_plays_the_same_seed_the_same_way_and_tells_one_class_from_another
     std::fs::write(host.at("net.toml"), net.replace("8s", "8x")).expect("written");
     let wrong = play(&[]);
     assert_eq!((wrong.code, wrong.out.as_str()), (2, ""));
-    says(&wrong.err, &["net.toml:9:6", "`at` wants a duration"]);
+    says(&wrong.err, &["net.toml:10:6", "`at` wants a duration"]);
 }

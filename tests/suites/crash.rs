@@ -1,5 +1,5 @@
 //! Crashes and restarts: the gateway is killed at random instants while many clients reattach, started on damaged and on
-//! restored state, replaced by another binary; nothing that was acknowledged is lost, repeated or sealed twice.
+//! restored state, replaced by another binary, put to sleep, given a bad disk; nothing that was acknowledged is lost, repeated or sealed twice.
 //!
 //! Needs root and a built jvpn-ctl, like the lab. Owns what must hold afterwards; the swarm is `jvpn_tests::swarm`.
 
@@ -16,10 +16,12 @@ use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
 use jvpn_common::time::Instant as Boot;
 use jvpn_ctl::audit;
-use jvpn_ctl::runtime::clock::boot;
+use jvpn_ctl::runtime::clock::{boot, wall};
 use jvpn_ctl::store::Store;
 use jvpn_tests::lab::clock::now_ns;
 use jvpn_tests::lab::flow::{Direction, Flows};
+use jvpn_tests::lab::mode::Xdp;
+use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role, find_binary};
 use jvpn_tests::lab::record::live_session;
@@ -291,7 +293,7 @@ fn a_gateway_killed_at_random_under_reattaches_loses_and_repeats_nothing_it_ackn
     let (began, mut times) = (Instant::now(), Vec::new());
     for number in 0..kills {
         let when = format!("seed {SEED:#x}, kill {number}");
-        thread::sleep(Duration::from_millis(dice.below(500)));
+        thread::sleep(Duration::from_millis(dice.below(400)));
         let killed = boot();
         stage.host.kill().expect("killed");
         if number % 3 == 2 {
@@ -349,7 +351,7 @@ fn sessions_are_back_within_seconds_of_a_start_after_a_crash() {
     const PROMISE: Duration = Duration::from_secs(2);
     const SHARED: u32 = 5;
     let rounds = size::of(1, 5);
-    let mut stage = Stage::up(size::of(300, 1_000), "native", 7);
+    let mut stage = Stage::up(size::of(200, 1_000), "native", 7);
     let mut times = Vec::new();
     for round in 0..rounds {
         let killed = boot();
@@ -460,7 +462,7 @@ fn a_state_directory_with_one_thing_damaged_starts_with_every_session_or_is_refu
     const SEED: u64 = 0x746f_726e;
     let images = size::of(50, 500);
     // With the real process every so often: it opens the same way, and takes a hundred times as long.
-    const PROCESS_EVERY: usize = 5;
+    const PROCESS_EVERY: usize = 10;
     let mut stage = Stage::up(8, "off", SEED);
     stage.swarm.pace(100);
     thread::sleep(Duration::from_millis(700));
@@ -686,4 +688,249 @@ fn a_planned_restart_with_a_new_binary_is_announced_and_costs_a_moment() {
         record["event"] == "CONDITION" && record["details"]["acknowledged"] == true
     };
     assert!(events.lines().any(told), "the client was told beforehand:\n{events}");
+}
+
+/// The time of a lab: what is added to the clocks of every process that was told its file.
+struct World {
+    file: std::fs::File,
+    boot: Duration,
+    wall_ns: i64,
+}
+
+impl World {
+    fn new(lab: &Lab) -> World {
+        let file = std::fs::File::create(lab.files().join("clock")).expect("a file");
+        let world = World { file, boot: Duration::ZERO, wall_ns: 0 };
+        world.tell();
+        world
+    }
+
+    /// One write over what was there: who reads meanwhile reads one or the other.
+    fn tell(&self) {
+        use std::os::unix::fs::FileExt as _;
+        let text = format!("{:020} {:+020}\n", self.boot.as_nanos(), self.wall_ns);
+        self.file.write_all_at(text.as_bytes(), 0).expect("written");
+    }
+
+    /// Time goes by, in steps that whoever is awake lives through.
+    fn pass(&mut self, minutes: u32) {
+        for _ in 0..minutes {
+            self.boot += Duration::from_secs(60);
+            self.wall_ns += 60_000_000_000;
+            self.tell();
+            thread::sleep(Duration::from_millis(60));
+        }
+    }
+
+    fn step_wall(&mut self, hours: i64) {
+        self.wall_ns += hours * 3_600_000_000_000;
+        self.tell();
+    }
+}
+
+/// The product as it is built beside the suites, whose clocks this file sets; without the kernel program, whose clock
+/// nobody sets.
+struct Timed {
+    product: Product,
+    world: World,
+    lab: Lab,
+}
+
+impl Timed {
+    fn up() -> Timed {
+        if let Err(error) = require_root() {
+            panic!("{error:#}");
+        }
+        let lab = Lab::up().expect("a lab");
+        let world = World::new(&lab);
+        let binary = lab.files().join("jvpn-ctl");
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_jvpn-lab"), &binary).expect("a name");
+        let said = std::process::Command::new(&binary).arg("--version").output().expect("it runs");
+        assert!(String::from_utf8_lossy(&said.stdout).contains("lab-clock"), "{said:?}");
+        let file = |name: &str| lab.files().join(name).to_str().unwrap().to_owned();
+        let environment = vec![("JVPN_LAB_CLOCK".into(), file("clock")), ("JVPN_LAB_DISK".into(), file("disk"))];
+        let setup = Setup { xdp: Xdp::Detached, binary: Some(binary), environment, ..Setup::default() };
+        let mut product = Product::start(&lab, &setup).expect("both sides");
+        product.wait_healthy().expect("a session");
+        Timed { product, world, lab }
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, mut there: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !there(self) {
+            let logs = [Role::Gateway, Role::Client].map(|role| self.product.log_tail(role));
+            assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}\n{}", logs.concat());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn session(&self) -> Option<jvpn_tests::lab::record::Session> {
+        live_session(&self.product.json(Role::Gateway, &["sessions"]).ok()?).ok()
+    }
+
+    fn is_attached(&self) -> bool {
+        let (client, target) = (self.lab.topology.client(), LAN_V4.parse().unwrap());
+        self.session().is_some_and(|session| session.state == "ATTACHED")
+            && ping(&client, target, 56, Duration::from_secs(1)).is_ok()
+    }
+
+    fn sleep(&mut self, who: &[Role], minutes: u32) {
+        let freeze = |role: &Role| self.lab.freeze(self.product.pid(*role).unwrap()).expect("frozen");
+        let frozen: Vec<_> = who.iter().map(freeze).collect();
+        self.world.pass(minutes);
+        for fault in frozen {
+            fault.undo().expect("awake");
+        }
+    }
+
+    fn ended_by(&self, reason: &str) -> usize {
+        let (_, events, _) =
+            self.product.verb(Role::Gateway, &["events", "--json", "--reason", reason]).expect("events");
+        events.lines().filter(|line| line.contains("TERMINATED")).count()
+    }
+}
+
+#[test]
+fn hosts_that_sleep_for_14_minutes_are_attached_again_and_past_the_loss_ttl_the_session_is_over() {
+    let mut timed = Timed::up();
+    timed.until("a session", Timed::is_attached);
+    let first = timed.session().expect("a session").id;
+    for who in [&[Role::Client][..], &[Role::Gateway], &[Role::Client, Role::Gateway]] {
+        timed.sleep(who, 14);
+        timed.until("attached after 14 minutes", Timed::is_attached);
+        assert_eq!(timed.session().expect("a session").id, first, "{who:?}");
+    }
+    timed.sleep(&[Role::Client], 17);
+    timed.until("over", |timed| timed.ended_by("TTL_TRANSPORT_LOSS_EXPIRED") > 0);
+    timed.until("a new session", |timed| timed.is_attached() && timed.session().is_some_and(|new| new.id != first));
+}
+
+#[test]
+fn a_wall_clock_that_steps_by_a_day_changes_nothing_but_what_records_are_labelled_with() {
+    let mut timed = Timed::up();
+    timed.until("a session", Timed::is_attached);
+    let first = timed.session().expect("a session");
+    for hours in [24, -48] {
+        timed.world.step_wall(hours);
+        let other = if timed.session().unwrap().transport.as_deref() == Some("path-a") { "path-b" } else { "path-a" };
+        timed.until("a jump", |timed| {
+            let (code, out, _) = timed.product.verb(Role::Client, &["jump", "--to", other]).expect("jump");
+            code == 0 || out.contains("already")
+        });
+        assert_eq!(timed.session().expect("a session").id, first.id);
+        let (_, events, _) = timed.product.verb(Role::Gateway, &["events", "--json"]).expect("events");
+        let last: Value = serde_json::from_str(events.lines().last().expect("a record")).expect("JSON");
+        let day = |text: &str| text[..10].to_owned();
+        let labelled = day(last["ts"].as_str().expect("a time"));
+        let expected = [-600, 600].map(|seconds| {
+            let at = i64::try_from(wall() / 1_000_000_000).unwrap() + timed.world.wall_ns / 1_000_000_000 + seconds;
+            day(&run(&["date", "-u", "-Idate", "-d", &format!("@{at}")], None).expect("date"))
+        });
+        assert!(expected.contains(&labelled), "{labelled}, not {expected:?}");
+    }
+    // Also over a crash: the same boot, so the wall clock has no say.
+    timed.product.kill(Role::Gateway).expect("killed");
+    timed.world.step_wall(24 * 20);
+    timed.product.start_side(Role::Gateway).expect("started");
+    timed.until("attached again", Timed::is_attached);
+    assert_eq!(timed.session().expect("a session").id, first.id);
+    assert_eq!(timed.ended_by("TTL_SESSION_EXPIRED"), 0);
+}
+
+#[test]
+fn a_start_under_another_boot_clock_takes_what_is_left_of_a_session_from_the_store() {
+    let mut stage = Stage::up(6, "off", 13);
+    stage.swarm.pace(20);
+    thread::sleep(Duration::from_millis(1_000));
+    let left = |stage: &Stage, name: &str| -> BTreeMap<SessionId, u64> {
+        let copy = stage.lab.files().join(name);
+        copy_state(&stage.host.state(), &copy);
+        let stored = Store::open(&copy).unwrap().load_all().unwrap();
+        stored.into_iter().map(|session| (session.id, session.session_ttl_left_ms)).collect()
+    };
+    let killed = boot();
+    stage.host.kill().expect("killed");
+    let before = left(&stage, "before");
+    // As after a boot that was 28 hours earlier: longer than any session lives.
+    stage.host.start_in(&["unshare", "--time", "--boottime", "100000"]).expect("started");
+    let up = stage.host.wait_up(PATIENCE).expect("up");
+    stage.all_resumed(killed, up, "under another clock");
+    stage.all_bound("under another clock");
+    let (code, out, said) = stage.host.verb(&["audit", "verify"]).expect("runs");
+    assert_eq!(code, 0, "{out}{said}");
+    stage.host.stop(PATIENCE).expect("stopped");
+    let after = left(&stage, "after");
+    assert_eq!(before.len(), 6);
+    for (id, was) in before {
+        let is = after[&id];
+        assert!(is <= was && is + 120_000 >= was, "{id}: {was} ms were left, {is} are");
+    }
+    let lives = Lives::read(&stage.record());
+    lives.no_version_is_missing();
+    lives.hold_what_was_acknowledged(&stage.swarm.book());
+}
+
+impl Timed {
+    /// From now on every disk of the lab is so: `slow` (5 s a sync), `read-only`, or as it should be.
+    fn disk(&self, how: &str) {
+        let (file, next) = (self.lab.files().join("disk"), self.lab.files().join("disk.next"));
+        std::fs::write(&next, how).expect("written");
+        std::fs::rename(next, file).expect("in one piece");
+    }
+
+    /// Asks the session onto its other path; whether it went, and how long that took.
+    fn jump(&self) -> (bool, Duration) {
+        let other = if self.session().unwrap().transport.as_deref() == Some("path-a") { "path-b" } else { "path-a" };
+        let began = Instant::now();
+        let (code, ..) = self.product.verb(Role::Client, &["jump", "--to", other]).expect("jump");
+        (code == 0, began.elapsed())
+    }
+
+    fn carries(&self) {
+        let (client, target) = (self.lab.topology.client(), LAN_V4.parse().unwrap());
+        for _ in 0..10 {
+            ping(&client, target, 56, PATIENCE).expect("data flows");
+        }
+    }
+}
+
+#[test]
+fn a_slow_disk_holds_no_jump_up_and_a_read_only_one_is_named_while_data_flows_and_heals() {
+    let timed = Timed::up();
+    timed.until("a session", Timed::is_attached);
+    let first = timed.session().expect("a session").id;
+    timed.until("a jump", |timed| timed.jump().0);
+
+    // The record is synced behind the answer, and what waits for the store waits alone.
+    timed.disk("slow");
+    for _ in 0..2 {
+        let mut took = Duration::MAX;
+        timed.until("a jump on a slow disk", |timed| {
+            let (went, time) = timed.jump();
+            took = time;
+            went
+        });
+        println!("a jump on a disk of 5 s a sync took {} ms", took.as_millis());
+        timed.carries();
+    }
+    timed.disk("read-only");
+    timed.until("the problem is named", |timed| {
+        timed.jump();
+        let status = timed.product.json(Role::Gateway, &["status"]).expect("a status");
+        status["problems"].to_string().contains("cannot be written")
+    });
+    timed.carries();
+    assert_eq!(timed.session().expect("a session").id, first);
+
+    timed.disk("");
+    let healed = Instant::now();
+    timed.until("it heals", |timed| {
+        timed.product.json(Role::Gateway, &["status"]).is_ok_and(|status| status["healthy"] == Value::Bool(true))
+    });
+    println!("healthy {} ms after the disk was", healed.elapsed().as_millis());
+    timed.until("a jump", |timed| timed.jump().0);
+    assert_eq!(timed.session().expect("a session").id, first);
+    let (code, out, said) = timed.product.verb(Role::Gateway, &["audit", "verify"]).expect("runs");
+    assert_eq!(code, 0, "{out}{said}");
 }

@@ -37,5 +37,11 @@ pub(crate) fn everything() -> anyhow::Result<Ready> {
     // The object may have been named by hand for another build; this one takes what was just built.
     cargo.env_remove("JVPN_EBPF_OBJECT");
     progress::run("building the binaries", 240, Output::Inherited, || run::run(cargo))?;
+    let version = std::process::Command::new(paths::binary("jvpn-ctl")).arg("--version").output()?;
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    anyhow::ensure!(
+        version.contains("features: none"),
+        "a release has no feature of the lab, but this one:\n{version}"
+    );
     Ok(ready)
 }

@@ -159,7 +159,8 @@ fn ensure(tool: &Pinned) -> anyhow::Result<()> {
     if is_ready(tool) {
         return Ok(());
     }
-    build(tool, install(tool, &[]))?;
+    // Run for seconds at most: optimising them would cost minutes.
+    build(tool, install(tool, &["--debug"]))?;
     fs::write(record(tool), tool.version).with_context(|| format!("recording the version of {}", tool.name))
 }
 

@@ -167,6 +167,8 @@ impl Engine {
         }
         let (id, addresses, mtu, policy) = (session.id, session.addresses.clone(), session.mtu, session.policy.clone());
         self.session = Some(session);
+        // What the worker said of the keys before is not about these.
+        (self.activity.rekey_due, self.activity.key_spent) = (false, false);
         self.pause = ENDED_PAUSE;
         self.counters.clear();
         for reason in core::mem::take(&mut self.conditions) {

@@ -394,6 +394,22 @@ fn another_incarnation_in_an_echo_is_answered_by_resume_at_once() {
 }
 
 #[test]
+fn keys_that_are_spent_are_replaced_once_and_the_new_ones_are_not_blamed_for_them() {
+    let mut pair = Pair::connected();
+    let spent = Activity { rekey_due: true, key_spent: true, ..Activity::default() };
+    pair.give(Input::Activity(spent.clone()));
+    assert!(pair.sent.iter().any(|(_, bytes)| bytes[0] == 1), "spent keys are resumed");
+    pair.answer_initiation(Outcome::Resumed);
+    let confirm = pair.controls().pop().expect("a CONFIRM");
+    pair.sent.clear();
+    // Read before the input that makes new keys, as the runtime does.
+    pair.give(Input::Activity(spent));
+    pair.say(confirm.0, confirm.1, &Message { id: confirm.2.id, body: Control::Done });
+    assert_eq!(pair.phase(), Phase::Connected);
+    assert!(pair.sent.iter().all(|(_, bytes)| bytes[0] != 1), "once is enough");
+}
+
+#[test]
 fn three_unanswered_requests_lead_to_a_resume_after_a_second() {
     let mut pair = Pair::connected();
     pair.give(Input::PathDown { path: A, reason: Reason::LinkDown });

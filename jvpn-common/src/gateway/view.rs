@@ -6,6 +6,7 @@ use super::Engine;
 use crate::ids::{PolicyVersion, SessionId, Slot};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
+use crate::session::account::Bound;
 use crate::session::{Label, Path, Policy, Session, State};
 use crate::time::{Duration, Instant};
 use ipnet::IpNet;
@@ -108,6 +109,13 @@ pub struct View {
 }
 
 impl Engine {
+    /// Where a session stands with its policy now; nothing of one that is unknown.
+    #[must_use]
+    pub fn standing(&self, id: SessionId, now: Instant) -> Vec<Bound> {
+        let Some(live) = self.table.sessions.get(&id) else { return Vec::new() };
+        live.core.standing(&self.policy_of(id), now)
+    }
+
     /// Counts.
     #[must_use]
     pub fn view(&self) -> View {

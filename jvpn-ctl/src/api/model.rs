@@ -5,6 +5,7 @@
 use crate::audit::Step;
 use crate::config::{Diff, Emergency, Role};
 use jvpn_common::reason::Reason;
+use jvpn_common::session::account::Bound;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -182,6 +183,39 @@ pub struct Sessions {
 pub struct OneSession {
     /// The session.
     pub session: Session,
+    /// The bounds of its policy that a report, a request or a failed attempt meets now, on a gateway.
+    #[serde(default)]
+    pub bounds: Vec<BoundView>,
+}
+
+/// A bound of a policy, and what is seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BoundView {
+    /// The policy's key, or what was looked at.
+    pub name: String,
+    /// What is seen.
+    pub observed: String,
+    /// How it has to be: `below`, `at most`, `at least`, or nothing.
+    pub relation: String,
+    /// The bound.
+    pub limit: String,
+    /// Whether it is so; if not, this holds the session back, or is about to move it.
+    pub holds: bool,
+    /// In words.
+    pub text: String,
+}
+
+impl From<&Bound> for BoundView {
+    fn from(bound: &Bound) -> Self {
+        Self {
+            name: bound.name.to_owned(),
+            observed: bound.observed.clone(),
+            relation: bound.relation.to_owned(),
+            limit: bound.limit.clone(),
+            holds: bound.holds,
+            text: bound.to_string(),
+        }
+    }
 }
 
 /// The timeline of a session.

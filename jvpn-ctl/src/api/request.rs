@@ -24,6 +24,13 @@ pub enum Request {
     Sessions(Reply<Vec<model::Session>>),
     /// What it counts.
     Metrics(Reply<Exposition>),
+    /// Where a session stands with its policy; nothing on a client, which knows only what the gateway acknowledged.
+    Standing {
+        /// Which.
+        session: SessionId,
+        /// The answer.
+        reply: Reply<Vec<model::BoundView>>,
+    },
     /// Every path.
     Paths(Reply<Vec<model::PathView>>),
     /// Move a session to a transport of that name.

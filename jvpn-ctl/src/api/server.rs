@@ -231,7 +231,8 @@ async fn session(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> A
     let (id, session) = shared.resolve(&id).await?;
     let session =
         session.ok_or_else(|| Failure::not_found(format!("no session is called {id}; its history may be known")))?;
-    answer(OneSession { session })
+    let bounds = shared.ask(|reply| Request::Standing { session: id, reply }).await?;
+    answer(OneSession { session, bounds })
 }
 
 async fn history(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Answer<History> {

@@ -9,6 +9,7 @@ use crate::observe::table::Metric;
 use jvpn_common::event::{Context, Event, Record};
 use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
+use jvpn_common::session::account::Bound;
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 
@@ -69,6 +70,16 @@ async fn stand_in(mut requests: mpsc::Receiver<Request>) {
                 drop(reply.send(all));
             }
             Request::Paths(reply) => drop(reply.send(Vec::new())),
+            Request::Standing { reply, .. } => {
+                let bound = Bound {
+                    name: "cooldown",
+                    observed: "0.300s".into(),
+                    relation: "at least",
+                    limit: "1s".into(),
+                    holds: false,
+                };
+                drop(reply.send(vec![(&bound).into()]));
+            }
             Request::Reload { reply, .. } => drop(reply.send(Err(Refused::Invalid("line 3".into())))),
             Request::Policy { reply, .. } => drop(reply.send(Err(Refused::NotFound("no".into())))),
             Request::Emergency(_, reply) => drop(reply.send(Err(Refused::Conflict("all are".into())))),
@@ -117,6 +128,10 @@ async fn a_session_is_found_by_a_prefix_that_fits_one_only() {
     let all: Envelope<Sessions> = daemon.client.get("/v1/sessions").await.expect("answered");
     assert_eq!((all.schema.as_str(), all.body.sessions.len()), ("jvpn.sessions/1", 3));
     let one: Envelope<OneSession> = daemon.client.get("/v1/sessions/b").await.expect("answered");
+    assert_eq!(
+        (one.body.bounds[0].text.as_str(), one.body.bounds[0].holds),
+        ("cooldown: 0.300s is not at least 1s", false)
+    );
     assert_eq!(one.body.session, session("b0"));
     let (status, body) = refused(daemon.client.get::<Envelope<OneSession>>("/v1/sessions/a").await.expect_err("two"));
     assert_eq!(status, 400);

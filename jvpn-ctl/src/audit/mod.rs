@@ -267,7 +267,8 @@ pub fn dir_of(state_dir: &Path) -> PathBuf {
 /// Now, as records write it: RFC 3339 in UTC with nanoseconds. A label; nothing is decided by it.
 #[must_use]
 pub fn wall_clock() -> String {
-    format!("{:.9}", jiff::Timestamp::now())
+    let now = i128::from(crate::runtime::clock::wall());
+    jiff::Timestamp::from_nanosecond(now).map(|now| format!("{now:.9}")).unwrap_or_default()
 }
 
 impl Shared {

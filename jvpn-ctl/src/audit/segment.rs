@@ -4,6 +4,7 @@
 //! Must never change a line that is whole.
 
 use super::AuditError;
+use crate::store::disk::{Use, ahead_of};
 use jvpn_common::event::{Hash, named, open};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
@@ -42,7 +43,8 @@ impl Segment {
 
     /// Appends whole lines or nothing.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), AuditError> {
-        let written = self.room_for(bytes).and_then(|()| self.file.write_all_at(bytes, self.len));
+        let ready = ahead_of(Use::Write).and_then(|()| self.room_for(bytes));
+        let written = ready.and_then(|()| self.file.write_all_at(bytes, self.len));
         match written {
             Ok(()) => {
                 self.len += bytes.len() as u64;

@@ -4,6 +4,7 @@
 
 use super::Shared;
 use super::sealer::End;
+use crate::store::disk::{Use, ahead_of};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ pub(super) fn run(shared: &Shared) {
         }
         let (end, file, closing) = (writer.end(), writer.segment.file.clone(), writer.closing);
         drop(writer);
-        let synced = file.sync_data();
+        let synced = ahead_of(Use::Sync).and_then(|()| file.sync_data());
         rest_until = Some(Instant::now() + SYNC_EVERY);
         match synced {
             Ok(()) => {

@@ -48,7 +48,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), CliError> {
             (Some(id), None) => {
                 let session: Envelope<OneSession> =
                     client.get(&format!("/v1/sessions/{}", super::in_page(&id)?)).await?;
-                if context.json { output::value(&session) } else { output::data(&details(&session.body.session)) }
+                if context.json { output::value(&session) } else { output::data(&details(&session.body)) }
             }
             (Some(id), Some(What::History)) => {
                 let history: Envelope<History> =
@@ -79,7 +79,7 @@ pub(super) fn table(sessions: &Sessions) -> String {
     output::table(headings, sessions.sessions.iter().map(row))
 }
 
-fn details(session: &Session) -> String {
+fn details(OneSession { session, bounds }: &OneSession) -> String {
     let transport = session.transport.as_ref().map(|transport| {
         format!(
             "{} {} -> {} since {}",
@@ -108,7 +108,13 @@ fn details(session: &Session) -> String {
         ["tx", &output::bytes(session.tx_bytes)],
         ["policy", &session.policy],
     ];
-    let lines: Vec<_> = rows.iter().map(|[name, value]| format!("{name:<12}{value}")).collect();
+    let line = |name: &str, value: &str| format!("{name:<12}{value}");
+    let mut lines: Vec<_> = rows.iter().map(|[name, value]| line(name, value)).collect();
+    // What holds it back comes first: that is what is asked for.
+    for holds in [false, true] {
+        let name = if holds { "bound" } else { "held by" };
+        lines.extend(bounds.iter().filter(|bound| bound.holds == holds).map(|bound| line(name, &bound.text)));
+    }
     lines.join("\n")
 }
 

@@ -1,6 +1,6 @@
 //! docs/telemetry.md: prose from beside, lists from the code.
 
-use super::fanout::QUEUE_MAX;
+use super::fanout::{QUEUE_MAX, READERS_MAX};
 use super::said::message_id;
 use super::table::Metric;
 use crate::config::Role;
@@ -35,7 +35,9 @@ fn message_ids() -> String {
 
 #[test]
 fn the_page_lists_every_metric_and_every_message_id() {
-    let page = include_str!("telemetry.md.in").replace("{queue}", &QUEUE_MAX.to_string());
+    let page = include_str!("telemetry.md.in")
+        .replace("{queue}", &QUEUE_MAX.to_string())
+        .replace("{readers}", &READERS_MAX.to_string());
     let page = page.replace("{metrics}\n", &metrics()).replace("{message_ids}\n", &message_ids());
     assert!(Metric::ALL.iter().all(|metric| page.contains(&format!("| `{}` |", metric.sample()))));
     crate::cli::snapshot("docs/telemetry.md", &page);

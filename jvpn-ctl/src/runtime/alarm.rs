@@ -3,6 +3,7 @@
 //! Owns one timerfd. tokio's timers round to a millisecond and stop while the host sleeps; probes are 3 ms
 //! apart, and a session's deadlines do not wait for a lid to open.
 
+use super::clock;
 use super::sys::watch;
 use jvpn_common::time::Instant;
 use rustix::time::{
@@ -16,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 #[derive(Debug)]
 pub struct Alarm {
     fd: AsyncFd<OwnedFd>,
+    /// What the kernel was told, on its own clock.
     set: Option<Instant>,
 }
 
@@ -34,6 +36,7 @@ impl Alarm {
     /// # Errors
     /// Never, for a timer the kernel made.
     pub fn set(&mut self, at: Option<Instant>) -> io::Result<()> {
+        let at = at.map(clock::of_kernel);
         if self.set == at {
             return Ok(());
         }

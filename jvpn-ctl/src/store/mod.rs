@@ -4,6 +4,7 @@
 //! peer's public one, must never panic over what a torn disk left (that is an error with the file's name), and must
 //! never stay broken after a disk that was full has room again.
 
+pub(crate) mod disk;
 mod lock;
 #[cfg(test)]
 mod tests;
@@ -224,6 +225,7 @@ impl Store {
     /// The file cannot be written; nothing changed.
     pub fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
         self.using(|database| {
+            ahead(disk::Use::Write)?;
             let write = database.begin_write()?;
             {
                 let mut sessions = write.open_table(SESSIONS)?;
@@ -250,6 +252,7 @@ impl Store {
                     }
                 }
             }
+            ahead(disk::Use::Sync)?;
             write.commit()?;
             Ok(())
         })
@@ -311,6 +314,10 @@ fn open_database(path: &Path) -> Result<Database, Fault> {
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.map_err(|cause| Fault::Redb(Box::new(redb::Error::Io(cause))))?;
     Ok(redb::Builder::new().create_file(file)?)
+}
+
+fn ahead(what: disk::Use) -> Result<(), Fault> {
+    disk::ahead_of(what).map_err(|cause| Fault::Redb(Box::new(redb::Error::Io(cause))))
 }
 
 fn encode(session: &StoredSession) -> Result<Vec<u8>, Fault> {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use jvpn_common::client::HoldQueue;
 use jvpn_common::time::{Duration, Instant};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::batch::Batch;
 use super::coalesce::{Coalescer, Sink};
@@ -24,6 +23,7 @@ use super::queue::{FromWorker, Inbox, ToController, ToWorker, WorkerHandle, to_w
 use super::role::Role;
 use super::tun::Tun;
 use super::vnet::VNET_LEN;
+use crate::runtime::clock::boot;
 
 /// Batches received from one socket, or as many bytes read from the TUN, before the other has its turn.
 /// Four are 256 KiB: below a millisecond of work.
@@ -207,7 +207,7 @@ impl<R: Role> Worker<R> {
     pub fn run(mut self) -> io::Result<()> {
         let mut idle_since = None;
         loop {
-            let now = boot_time();
+            let now = boot();
             match self.turn(now)? {
                 Turn::Stop => return Ok(()),
                 Turn::Worked => idle_since = None,
@@ -346,13 +346,6 @@ impl<R: Role> Worker<R> {
         self.io.tally.publish(&self.counters);
         self.io.ports.wait(SLEEP_MAX)
     }
-}
-
-/// Boot time, now.
-fn boot_time() -> Instant {
-    let time = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    Instant(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The lab's command: ping, demo, bench, clean. Owns arguments and what is printed; never measures or judges.
+//! The lab's command: ping, demo, bench, clean. Owns arguments and what is printed; never measures or judges. Called
+//! `jvpn-ctl` it is the product as it was built beside the suites.
 
 use std::net::IpAddr;
 use std::path::{Path as FilePath, PathBuf};
@@ -114,6 +115,10 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    let name = std::env::args_os().next().unwrap_or_default();
+    if FilePath::new(&name).file_name().is_some_and(|name| name == "jvpn-ctl") {
+        return jvpn_ctl::cli::main();
+    }
     match run(Arguments::parse().verb) {
         Ok(code) => code,
         Err(error) => {

@@ -88,7 +88,7 @@ impl Product {
 
     /// The same between any two namespaces that are named and addressed as the lab's are.
     pub fn start_in(topology: &Topology, files: &FilePath, pin_root: &FilePath, setup: &Setup) -> Result<Product> {
-        let binary = find_binary()?;
+        let binary = setup.binary.clone().map_or_else(find_binary, Ok)?;
         let side = |space: Netns, name: &str, verb, file| -> Result<Side> {
             let directory = files.join(name);
             fs::create_dir(&directory).with_context(|| format!("create {}", directory.display()))?;

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -29,6 +29,8 @@ pub struct Setup {
     pub endpoints: Vec<Endpoint>,
     /// Environment of all processes.
     pub environment: Vec<(String, String)>,
+    /// The program; the one `find_binary` finds if none is named.
+    pub binary: Option<PathBuf>,
 }
 
 /// Keys of one owner and its client, and the directories that hold them.
@@ -56,6 +58,7 @@ impl Default for Setup {
             owners: 1,
             endpoints: Vec::new(),
             environment: vec![("RUST_BACKTRACE".into(), "1".into())],
+            binary: None,
         }
     }
 }

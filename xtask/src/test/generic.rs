@@ -19,12 +19,26 @@ struct Again {
 
 /// Those that put the program on an interface. The others never do: `steer`, `active` and `inspect` run it by
 /// `BPF_PROG_TEST_RUN`, which knows no mode, `tunnel` and `lab` run without it; `kernels` says itself in which mode.
-/// Left out are tests that state their own modes or touch no interface, which would run a second time as they are.
+/// Left out are tests that state their own modes, touch no interface, or are about files, the client, policy or what lies in the
+/// maps: those would run a second time as they are.
 const AGAIN: &[Again] = &[
     Again { suite: "dataplane", guess_s: 15, without: &["in_memory::", "in_the_kernel::", "restart::"] },
-    Again { suite: "uplink", guess_s: 10, without: &[] },
-    Again { suite: "misuse", guess_s: 80, without: &[] },
-    Again { suite: "watch", guess_s: 60, without: &[] },
+    Again { suite: "uplink", guess_s: 10, without: &["a_nat_that"] },
+    Again {
+        suite: "misuse",
+        guess_s: 60,
+        without: &[
+            "full_disk",
+            "tunnel_device",
+            "pins_of_another",
+            "second_serve",
+            "killed_client",
+            "reading_verb",
+            "policies_are_reloaded",
+            "an_emergency",
+        ],
+    },
+    Again { suite: "watch", guess_s: 50, without: &["on_a_relay"] },
     Again { suite: "trust", guess_s: 80, without: &[] },
     Again { suite: "relay", guess_s: 75, without: &["in_every_mode"] },
     Again { suite: "demo", guess_s: 70, without: &["in_both_families", "with_xdp_detached", "without_xdp"] },

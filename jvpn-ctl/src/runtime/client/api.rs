@@ -37,6 +37,7 @@ impl Client {
             Request::Sessions(reply) => drop(reply.send(self.session().into_iter().collect())),
             Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Paths(reply) => drop(reply.send(self.path_list())),
+            Request::Standing { reply, .. } => drop(reply.send(Vec::new())),
             Request::Jump { to, dry_run, reply, .. } => self.jump(&to, dry_run, reply),
             Request::Terminate { session, why, dry_run, reply, .. } => {
                 drop(reply.send(self.terminate(session, why, dry_run)));

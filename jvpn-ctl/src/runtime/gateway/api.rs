@@ -21,6 +21,10 @@ impl Gateway {
             Request::Sessions(reply) => drop(reply.send(self.session_list())),
             Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Paths(reply) => drop(reply.send(self.path_list())),
+            Request::Standing { session, reply } => {
+                let standing = self.engine.standing(session, clock::boot());
+                drop(reply.send(standing.iter().map(Into::into).collect()));
+            }
             Request::Jump { session, to, dry_run, by, reply } => self.jump(Wish { session, to, dry_run, by }, reply),
             Request::Terminate { session, why, dry_run, by, reply } => {
                 drop(reply.send(self.terminate(session, why, dry_run, by)));

@@ -19,6 +19,7 @@ impl Relay {
             Request::Sessions(reply) => drop(reply.send(Vec::new())),
             Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Paths(reply) => drop(reply.send(Vec::new())),
+            Request::Standing { reply, .. } => drop(reply.send(Vec::new())),
             Request::Jump { reply, .. } => drop(reply.send(Err(refused()))),
             Request::Terminate { reply, .. } => drop(reply.send(Err(refused()))),
             Request::ReloadPeers { reply, .. } => drop(reply.send(Err(refused()))),
