@@ -279,8 +279,17 @@ fn a_full_disk_is_named_stops_new_sessions_only_and_heals_when_there_is_room() {
 
     disk.fill();
     // A jump needs a record before it is acknowledged: it must be refused, and the session stay where it is.
-    let (code, out, said) = stage.product.verb(Role::Client, &["jump", "--to", "path-b"]).expect("jump");
-    assert_ne!(code, 0, "{out}{said}");
+    // The last page of a file may still have room for a line or two; whatever moved before is on the record.
+    let refused = ["path-b", "path-a"].into_iter().cycle().take(8).find(|to| {
+        let (code, ..) = stage.product.verb(Role::Client, &["jump", "--to", to]).expect("jump");
+        let (id, version) = stage.session();
+        let (_, events, _) =
+            stage.product.verb(Role::Gateway, &["--json", "events", "--session", &id]).expect("events");
+        let recorded = events.contains(&format!("\"state_version\":\"{version}\""));
+        assert!(recorded, "version {version} is acknowledged and on no record:\n{events}");
+        code != 0
+    });
+    assert!(refused.is_some(), "a full disk records for ever");
     until("the problem is named", &stage, || stage.problems(Role::Gateway).contains("cannot be written"));
     assert!(stage.problems(Role::Gateway).contains("free space"), "{}", stage.problems(Role::Gateway));
     assert_eq!(stage.session().0, id);

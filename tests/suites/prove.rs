@@ -213,3 +213,30 @@ fn a_session_whose_keys_may_be_known_ends_with_that_reason_and_only_the_gateway_
         until(&product, "its end on the record", role, &["sessions", &id, "history"], ended);
     }
 }
+
+#[test]
+fn a_session_whose_peer_is_gone_at_a_start_ends_with_a_record_that_replays() {
+    if let Err(error) = require_root() {
+        panic!("{error:#}");
+    }
+    let lab = Lab::up().expect("a lab");
+    let mut product = Product::start(&lab, &Setup::default()).expect("the product");
+    product.wait_healthy().expect("a session");
+    let attached = |all: &Value| all["sessions"][0]["state"] == "ATTACHED";
+    let sessions = until(&product, "a session", Role::Gateway, &["sessions"], attached);
+    let id = sessions["sessions"][0]["session_id"].as_str().expect("an id").to_owned();
+    product.kill(Role::Gateway).expect("killed");
+    let file = product.log_file(Role::Gateway).with_file_name("gateway.toml");
+    let text = fs::read_to_string(&file).expect("its configuration");
+    let peer = text.find("[[peer]]").expect("one peer");
+    fs::write(&file, &text[..peer]).expect("written");
+    product.start_side(Role::Gateway).expect("started again");
+    let ended = |told: &Value| {
+        let last = told["history"].as_array().and_then(|steps| steps.last().cloned()).unwrap_or_default();
+        (&last["to"], &last["reason"]) == (&"TERMINATED".into(), &"POLICY_TERMINATION".into())
+    };
+    until(&product, "its end on the record", Role::Gateway, &["sessions", &id, "history"], ended);
+    let (code, out, err) = product.verb(Role::Gateway, &["--json", "why", &id]).expect("runs");
+    let why: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
+    assert_eq!((code, &why["state"]), (0, &"TERMINATED".into()), "{why:#}");
+}

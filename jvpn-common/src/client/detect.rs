@@ -36,7 +36,7 @@ impl Engine {
         let threshold = self.threshold(path)?;
         // Packets that keep arriving say nothing of the way up: there, only a probe's echo counts.
         let probe = path.link.as_ref().and_then(|link| link.probes.oldest(session.cleared_at));
-        let owed = path.owing_since().filter(|&since| since > session.cleared_at);
+        let owed = path.owing_since(session.cleared_at);
         let since = [owed, probe].into_iter().flatten().min()?;
         Some((since + threshold, since))
     }

@@ -154,9 +154,9 @@ impl Path {
         self.owed.push_back(now);
     }
 
-    /// Since when an answer is owed.
-    pub(super) fn owing_since(&self) -> Option<Instant> {
-        self.owed.front().copied()
+    /// Since when an answer is owed to what was asked after an instant; what was asked before hides nothing.
+    pub(super) fn owing_since(&self, after: Instant) -> Option<Instant> {
+        self.owed.iter().copied().find(|&asked| asked > after)
     }
 
     /// Whether it answered lately and has missed nothing since.

@@ -422,6 +422,19 @@ fn three_unanswered_requests_lead_to_a_resume_after_a_second() {
 }
 
 #[test]
+fn a_gateway_that_dies_right_after_a_birth_is_noticed_by_an_idle_client() {
+    let mut pair = Pair::new();
+    pair.up(A, "wifi", PathClass::Primary);
+    pair.answer_initiation(Outcome::New(None));
+    let (path, k, confirm) = pair.controls().remove(0);
+    // What was asked in this very instant is never answered, nor is anything after it.
+    pair.say(path, k, &Message { id: confirm.id, body: Control::Done });
+    pair.sent.clear();
+    pair.wait(Policy::field().standby_interval + Duration::from_secs(10));
+    assert!(pair.sent.iter().any(|(_, bytes)| bytes[0] == 1), "it asks for its session");
+}
+
+#[test]
 fn a_close_is_repeated_and_then_over() {
     let mut pair = Pair::connected();
     pair.give(Input::Close);

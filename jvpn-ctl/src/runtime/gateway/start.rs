@@ -72,6 +72,10 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         owner_epoch,
     };
     let Left { sessions: restored, orphans, over } = known.left();
+    if restored.iter().any(|session| !engine_config.peers.contains_key(&session.peer)) {
+        // Their sessions end under the defaults, which must be on the record for that.
+        audit.append_all(setup::policy_records(&config.name, [Arc::new(Policy::field())].iter()))?;
+    }
     store.apply(&over.into_iter().map(Change::Remove).collect::<Vec<_>>())?;
     orphans.iter().try_for_each(|orphan| plane.apply(&MapOp::Free { slot: orphan.slot }).map(drop))?;
     let (sender, inbox) = to_controller()?;
