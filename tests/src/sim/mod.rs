@@ -169,7 +169,8 @@ fn policy(long: bool, rng: &mut Rng) -> Policy {
     }
     policy.max_switches_per_min = rng.between(3, 60) as u32;
     policy.max_requests_per_min = rng.between(20, 400) as u32;
-    policy.max_recoveries_degraded = rng.between(1, 8) as u32;
+    // Few, so that a flapping session comes to the end of them within two minutes.
+    policy.max_recoveries_degraded = rng.between(1, 2) as u32;
     policy.volatile_max = secs(rng.between(4, 20));
     policy.degraded_stability_window = secs(rng.between(4, 15));
     policy.gateway_dead_after = secs(rng.between(2, 6));
