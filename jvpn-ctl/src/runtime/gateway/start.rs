@@ -29,7 +29,8 @@ use crate::tunnel::{
     Counters, ToController, Tun, TunOptions, TunnelAddresses, Worker, WorkerHandle, WorkerOptions, to_controller,
 };
 use anyhow::{Context, Result};
-use jvpn_common::gateway::{Config, Engine};
+use jvpn_common::event::Record;
+use jvpn_common::gateway::{Config, Engine, Restored};
 use jvpn_common::ids::{Incarnation, OwnerEpoch};
 use jvpn_common::mapop::MapOp;
 use jvpn_common::secret::PublicKey;
@@ -72,10 +73,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         owner_epoch,
     };
     let Left { sessions: restored, orphans, over } = known.left();
-    if restored.iter().any(|session| !engine_config.peers.contains_key(&session.peer)) {
-        // Their sessions end under the defaults, which must be on the record for that.
-        audit.append_all(setup::policy_records(&config.name, [Arc::new(Policy::field())].iter()))?;
-    }
+    audit.append_all(of_gone_peers(&config.name, &engine_config, &restored))?;
     store.apply(&over.into_iter().map(Change::Remove).collect::<Vec<_>>())?;
     orphans.iter().try_for_each(|orphan| plane.apply(&MapOp::Free { slot: orphan.slot }).map(drop))?;
     let (sender, inbox) = to_controller()?;
@@ -115,6 +113,12 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         tokio::task::yield_now().await;
     }
     result
+}
+
+/// The text of the defaults, where a session's peer is gone: it ends under them, and that must replay.
+fn of_gone_peers(node: &str, config: &Config, restored: &[Restored]) -> Vec<Record> {
+    let gone = restored.iter().any(|session| !config.peers.contains_key(&session.peer));
+    setup::policy_records(node, gone.then(|| Arc::new(Policy::field())).iter())
 }
 
 /// What the engine is told, files and emergencies together.
