@@ -36,6 +36,34 @@ fn until(product: &Product, what: &str, role: Role, words: &[&str], fits: impl F
     }
 }
 
+fn is_attached(all: &Value) -> bool {
+    all["sessions"][0]["state"] == "ATTACHED"
+}
+
+/// The lab, the product in it, and the one session it has.
+fn up() -> (Lab, Product, Value) {
+    if let Err(error) = require_root() {
+        panic!("{error:#}");
+    }
+    let lab = Lab::up().expect("a lab");
+    let mut product = Product::start(&lab, &Setup::default()).expect("the product");
+    product.wait_healthy().expect("a session");
+    let mut sessions = until(&product, "a session", Role::Gateway, &["sessions"], is_attached);
+    (lab, product, sessions["sessions"][0].take())
+}
+
+fn id_of(session: &Value) -> String {
+    session["session_id"].as_str().expect("an id").to_owned()
+}
+
+/// Waits until the last line of a session's history is its end, for a reason.
+fn wait_ended(product: &Product, role: Role, id: &str, reason: &str) {
+    until(product, "its end on the record", role, &["sessions", id, "history"], |told| {
+        let last = told["history"].as_array().and_then(|steps| steps.last().cloned()).unwrap_or_default();
+        (&last["to"], &last["reason"]) == (&"TERMINATED".into(), &reason.into())
+    });
+}
+
 /// Runs the program as nobody, with no daemon to ask.
 fn as_nobody(program: &FilePath, words: &[&str]) -> Output {
     let mut command = Command::new("setpriv");
@@ -108,16 +136,8 @@ fn record_of(product: &Product) -> PathBuf {
 
 #[test]
 fn a_copy_of_the_record_proves_offline_why_a_session_moved_and_ended() {
-    if let Err(error) = require_root() {
-        panic!("{error:#}");
-    }
-    let lab = Lab::up().expect("a lab");
-    let mut product = Product::start(&lab, &Setup::default()).expect("the product");
-    product.wait_healthy().expect("a session");
-    let sessions =
-        until(&product, "a session", Role::Gateway, &["sessions"], |all| all["sessions"][0]["state"] == "ATTACHED");
-    let session = &sessions["sessions"][0];
-    let id = session["session_id"].as_str().expect("an id").to_owned();
+    let (_lab, mut product, session) = up();
+    let id = id_of(&session);
     let on = session["transport"]["name"].as_str().expect("a transport").to_owned();
     let other = Path::BOTH.map(Path::transport).into_iter().find(|name| *name != on).expect("two paths");
     until(&product, "a jump", Role::Client, &["jump", "--to", other], |jumped| jumped["schema"] == "jvpn.jump/1");
@@ -184,15 +204,8 @@ fn a_copy_of_the_record_proves_offline_why_a_session_moved_and_ended() {
 
 #[test]
 fn a_session_whose_keys_may_be_known_ends_with_that_reason_and_only_the_gateway_can_say_so() {
-    if let Err(error) = require_root() {
-        panic!("{error:#}");
-    }
-    let lab = Lab::up().expect("a lab");
-    let mut product = Product::start(&lab, &Setup::default()).expect("the product");
-    product.wait_healthy().expect("a session");
-    let attached = |all: &Value| all["sessions"][0]["state"] == "ATTACHED";
-    let sessions = until(&product, "a session", Role::Gateway, &["sessions"], attached);
-    let id = sessions["sessions"][0]["session_id"].as_str().expect("an id").to_owned();
+    let (_lab, product, session) = up();
+    let id = id_of(&session);
     let end = ["terminate", &id, "--reason", "key-compromise", "--yes"];
 
     let (code, out, err) = product.verb(Role::Client, &end).expect("runs");
@@ -201,41 +214,26 @@ fn a_session_whose_keys_may_be_known_ends_with_that_reason_and_only_the_gateway_
     let (code, out, err) = product.verb(Role::Gateway, &dry).expect("runs");
     assert!(code == 0 && out.contains("would end (SEC_KEY_COMPROMISE_SUSPECTED)"), "{code} {out}{err}");
     let sessions = product.json(Role::Gateway, &["sessions"]).expect("an answer");
-    assert_eq!((&sessions["sessions"][0]["session_id"], attached(&sessions)), (&Value::from(id.as_str()), true));
+    assert_eq!((&sessions["sessions"][0]["session_id"], is_attached(&sessions)), (&Value::from(id.as_str()), true));
 
     let (code, out, err) = product.verb(Role::Gateway, &end).expect("runs");
     assert!(code == 0 && out.contains("ended (SEC_KEY_COMPROMISE_SUSPECTED)"), "{code} {out}{err}");
-    let ended = |told: &Value| {
-        let last = told["history"].as_array().and_then(|steps| steps.last().cloned()).unwrap_or_default();
-        (&last["to"], &last["reason"]) == (&"TERMINATED".into(), &"SEC_KEY_COMPROMISE_SUSPECTED".into())
-    };
     for role in [Role::Gateway, Role::Client] {
-        until(&product, "its end on the record", role, &["sessions", &id, "history"], ended);
+        wait_ended(&product, role, &id, "SEC_KEY_COMPROMISE_SUSPECTED");
     }
 }
 
 #[test]
 fn a_session_whose_peer_is_gone_at_a_start_ends_with_a_record_that_replays() {
-    if let Err(error) = require_root() {
-        panic!("{error:#}");
-    }
-    let lab = Lab::up().expect("a lab");
-    let mut product = Product::start(&lab, &Setup::default()).expect("the product");
-    product.wait_healthy().expect("a session");
-    let attached = |all: &Value| all["sessions"][0]["state"] == "ATTACHED";
-    let sessions = until(&product, "a session", Role::Gateway, &["sessions"], attached);
-    let id = sessions["sessions"][0]["session_id"].as_str().expect("an id").to_owned();
+    let (_lab, mut product, session) = up();
+    let id = id_of(&session);
     product.kill(Role::Gateway).expect("killed");
     let file = product.log_file(Role::Gateway).with_file_name("gateway.toml");
     let text = fs::read_to_string(&file).expect("its configuration");
     let peer = text.find("[[peer]]").expect("one peer");
     fs::write(&file, &text[..peer]).expect("written");
     product.start_side(Role::Gateway).expect("started again");
-    let ended = |told: &Value| {
-        let last = told["history"].as_array().and_then(|steps| steps.last().cloned()).unwrap_or_default();
-        (&last["to"], &last["reason"]) == (&"TERMINATED".into(), &"POLICY_TERMINATION".into())
-    };
-    until(&product, "its end on the record", Role::Gateway, &["sessions", &id, "history"], ended);
+    wait_ended(&product, Role::Gateway, &id, "POLICY_TERMINATION");
     let (code, out, err) = product.verb(Role::Gateway, &["--json", "why", &id]).expect("runs");
     let why: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
     assert_eq!((code, &why["state"]), (0, &"TERMINATED".into()), "{why:#}");

@@ -267,14 +267,18 @@ impl Engine {
     }
 
     fn validation_idle(&self) -> bool {
-        self.handshake.is_none()
-            && self.session.as_ref().is_some_and(|session| {
-                session.request.is_none()
-                    && session.lost.is_none()
-                    && session.outage.is_none()
-                    && session.unresponsive.is_none()
-                    && session.suspicion.is_none()
-            })
+        self.undisturbed().is_some_and(|session| session.unresponsive.is_none())
+    }
+
+    /// The session, while its path is not doubted and nothing is asked of the gateway.
+    pub(super) fn undisturbed(&self) -> Option<&super::session::Session> {
+        let calm = |session: &&super::session::Session| {
+            session.request.is_none()
+                && session.lost.is_none()
+                && session.outage.is_none()
+                && session.suspicion.is_none()
+        };
+        self.session.as_ref().filter(calm).filter(|_| self.handshake.is_none())
     }
 
     fn wants_validation(&self, path: &Path) -> bool {

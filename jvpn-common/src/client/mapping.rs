@@ -13,6 +13,7 @@
 use super::Engine;
 use super::command::{Command, EventKind, PathId};
 use super::paths::Path;
+use super::session::Session;
 use crate::message::reattach::Purpose;
 use crate::reason::Reason;
 use crate::session::policy::BetterSwitching;
@@ -118,14 +119,9 @@ impl Mapping {
 impl Engine {
     /// The path in use, while nothing is wrong with it and policy lets it be left.
     fn settled(&self) -> Option<&Path> {
-        let session = self.session.as_ref()?;
-        let settled = session.timing.policy.better_switching == BetterSwitching::Allowed
-            && session.lost.is_none()
-            && session.outage.is_none()
-            && session.suspicion.is_none()
-            && session.request.is_none()
-            && self.handshake.is_none();
-        self.paths.get(&session.active).filter(|path| settled && path.usable())
+        let free = |session: &&Session| session.timing.policy.better_switching == BetterSwitching::Allowed;
+        let session = self.undisturbed().filter(free)?;
+        self.paths.get(&session.active).filter(|path| path.usable())
     }
 
     /// The second port beside a path, once it could carry the session.
