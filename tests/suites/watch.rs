@@ -391,7 +391,8 @@ fn all_is_put_back(stage: &Stage, changes: &[(&str, bool, Does)]) {
         };
         while !as_before() {
             let late = Duration::from_nanos(boot_ns() - began) > PATIENCE;
-            assert!(!late, "{number} {what}: not as before\n{}", stage.log_tail());
+            let after = contents(&pins);
+            assert!(!late, "{number} {what}: not as before\n{before:x?}\n{after:x?}\n{}", stage.log_tail());
             std::thread::sleep(Duration::from_millis(100));
         }
         assert_eq!(attached(stage).len(), 1, "{number} {what}");
