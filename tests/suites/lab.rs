@@ -205,6 +205,7 @@ fn each_fault_is_in_force_while_held_and_gone_afterwards() {
         lab.canary.prove_both_paths().expect("both paths after link down");
 
         lab.loss(path, 0.05).expect("loss").undo().expect("undo");
+        lab.loss_of(path, 0.2, 121..=199).expect("loss of some sizes").undo().expect("undo");
         lab.mtu(path, 1_300).expect("mtu").undo().expect("undo");
         lab.rate(path, 10_000_000).expect("rate").undo().expect("undo");
         let all = lab.canary.burst(path, 200, 1_400, PATIENCE).expect("burst");

@@ -6,15 +6,17 @@
 
 use jvpn_common::reason::Reason;
 use jvpn_common::sabotage;
+use jvpn_common::session::policy::BetterSwitching;
 use jvpn_common::session::transition::TABLE;
 use jvpn_tests::rows::row_name;
 use jvpn_tests::rows::{self, Place};
+use jvpn_tests::sim::quality::{self, Told, Way};
 use jvpn_tests::sim::{self, Bug, Size, cover::Cover, faults::KINDS};
 use jvpn_tests::size;
 use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Seeds of continuous integration.
 const SEEDS: u64 = 2_000;
@@ -201,6 +203,41 @@ fn found(bug: Bug, by: &[&str]) {
             println!("{bug:?}: seed {seed}: {what}");
             assert!(by.iter().any(|by| what.contains(by)), "{bug:?} was noticed by another check: {what}");
         }
+    }
+}
+
+/// Runs of a client whose policy lets it move to a better path.
+fn told(way: Way) -> Vec<(u64, Told)> {
+    let run = |seed| (seed, quality::run(seed, way).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}")));
+    let free = |told: &Told| told.policy.better_switching != BetterSwitching::Frozen;
+    (1..=12).map(run).filter(|(_, told)| free(told)).take(6).collect()
+}
+
+#[test]
+fn a_path_that_passes_every_probe_and_loses_data_is_volatile_and_left() {
+    let runs = told(Way { loses: 140, reorders: 0, jitter: Duration::from_millis(2) });
+    assert_eq!(runs.len(), 6);
+    let mut volatile = 0;
+    for (seed, told) in runs {
+        let said = told.seen.iter().filter_map(|path| path.data_loss_permille).max();
+        assert!(said.is_some_and(|lost| (80..=250).contains(&lost)), "seed {seed}: {said:?}");
+        assert!(told.seen.iter().all(|path| path.loss_permille == 0), "seed {seed}: no probe is lost");
+        assert!(told.moved, "seed {seed}: it stayed, {:?}", told.seen.last());
+        let named = ["VOLATILITY_SIGNAL", "LOSS"].map(|reason| told.reasons.contains(&reason));
+        assert_eq!(named[0], named[1], "seed {seed}: {:?}", told.reasons);
+        volatile += usize::from(named[0]);
+    }
+    assert!(volatile >= 4, "{volatile} of 6; a move before the second report leaves nothing to be reported");
+}
+
+#[test]
+fn a_path_that_delays_and_reorders_loses_nothing() {
+    let runs = told(Way { loses: 0, reorders: 300, jitter: Duration::from_millis(30) });
+    assert_eq!(runs.len(), 6);
+    for (seed, told) in runs {
+        let said: Vec<u16> = told.seen.iter().filter_map(|path| path.data_loss_permille).collect();
+        assert!(said.len() > 50 && said.iter().all(|&lost| lost == 0), "seed {seed}: {said:?}");
+        assert!(!told.reasons.contains(&"LOSS"), "seed {seed}: {:?}", told.reasons);
     }
 }
 

@@ -156,3 +156,35 @@ fn a_nat_that_forgets_busy_mappings_is_learned_and_then_left_before_it_does_with
     let learned = paths["paths"].as_array().into_iter().flatten().find_map(|path| path["mapping_s"].as_f64());
     assert!(learned.is_some_and(|s| (7.0..=10.5).contains(&s)), "{paths:#}");
 }
+
+/// What the client says its data lost on a path, percent.
+fn data_loss(answer: &Value, path: Path) -> Option<f64> {
+    answer["paths"].as_array()?.iter().find(|one| one["name"] == path.transport())?["data_loss_percent"].as_f64()
+}
+
+#[test]
+fn a_path_that_passes_every_probe_and_loses_data_makes_the_session_volatile_and_is_left() {
+    let policy = vec!["standby_interval = \"1s\"".into(), "loss_floor = \"90 %\"".into()];
+    let (lab, product) = up(&Setup { policy, ..Setup::default() });
+    let (client, lan) = (lab.topology.client(), lab.topology.lan());
+    let _flows =
+        Flows::start((&client, INNER_CLIENT_V4.parse().unwrap()), (&lan, LAN_V4.parse().unwrap())).expect("flows");
+    until(&product, "both paths in use", Role::Client, &["paths"], settled);
+    let paths = product.json(Role::Client, &["paths"]).expect("paths");
+    let used = Path::BOTH.into_iter().find(|&path| state(&paths, path) == Some("active")).expect("an active path");
+    // What the kernel's program counts is what was sealed, to the packet.
+    until(&product, "nothing is lost", Role::Client, &["paths"], |answer| data_loss(answer, used) == Some(0.0));
+
+    // With its headers a probe has 100 bytes, a packet of the flow 160, a control message 228.
+    let fault = lab.loss_of(used, 0.6, 121..=199).expect("loss");
+    let lossy = |answer: &Value| data_loss(answer, used).is_some_and(|lost| (40.0..=80.0).contains(&lost));
+    until(&product, "the loss is seen", Role::Client, &["paths"], lossy);
+    until(&product, "the move", Role::Client, &["paths"], active(used.other()));
+    let (code, out, said) =
+        product.verb(Role::Gateway, &["--json", "events", "--reason", "VOLATILITY_SIGNAL"]).expect("events");
+    assert!(code == 0 && out.contains("LOSS"), "{said}{out}");
+    // Its probes say nothing against it: only what is remembered keeps the session away.
+    let still = product.json(Role::Client, &["paths"]).expect("paths");
+    assert!(data_loss(&still, used).is_some_and(|lost| lost > 5.0), "{still:#}");
+    fault.undo().expect("the loss ends");
+}

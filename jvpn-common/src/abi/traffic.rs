@@ -1,7 +1,8 @@
 //! Counters of paths and slots, and the token bucket.
 //!
 //! Owns the values of `PATHS`, `TRAFFIC` and `BUCKETS`. Plain loads and stores: two queues racing may lose
-//! a count or echo one probe twice. Nothing that moves a session may read them.
+//! a count or echo one probe twice. Nothing that moves a session may read them here; a client that hears them in echoes
+//! judges quality by many of them, never by one.
 
 use core::mem::offset_of;
 

@@ -5,6 +5,7 @@
 
 use super::Engine;
 use super::command::{Command, EventKind, PathId, Transport};
+use super::delivery::Delivery;
 use super::rtt::Loss;
 use super::timing::{COMMIT_PAUSE, REQUEST_TRIES};
 use crate::ids::{Locator, TransportIndex};
@@ -63,7 +64,7 @@ impl Engine {
         let from = self.active_label();
         let Some(session) = &mut self.session else { return };
         let from = session.lost.and_then(|lost| lost.from).or(from);
-        session.active = path;
+        let left = core::mem::replace(&mut session.active, path);
         session.bound_at = now;
         session.cleared_at = now;
         session.lost = None;
@@ -81,9 +82,13 @@ impl Engine {
             }
         }
         self.note_mapping(path, purpose);
+        if let Some(left) = self.paths.get_mut(&left) {
+            left.delivery.leave(now);
+        }
         if let Some(path) = self.paths.get_mut(&path) {
             // What the path lost before it was bound says nothing about the session on it.
             path.loss = Loss::default();
+            path.delivery = Delivery::default();
         }
         self.use_active();
         let primary = if purpose == Purpose::Lost { Reason::ReattachAccept } else { Reason::TransportSwitchOk };

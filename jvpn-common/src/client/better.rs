@@ -5,6 +5,7 @@
 
 use super::Engine;
 use super::command::PathId;
+use super::paths::Path;
 use super::timing::{BETTER_FLOOR, BETTER_STREAK};
 use crate::message::reattach::Purpose;
 use crate::reason::Reason;
@@ -16,7 +17,7 @@ impl Engine {
     pub(super) fn improvement(&self, path: PathId) -> u16 {
         let active = self.session.as_ref().and_then(|session| self.paths.get(&session.active));
         let (Some(active), Some(path)) = (active, self.paths.get(&path)) else { return 0 };
-        let (old, new) = (active.score(), path.score());
+        let (old, new) = (active.score(self.now), path.score(self.now));
         u16::try_from(old.saturating_sub(new).saturating_mul(1_000).checked_div(old).unwrap_or(0)).unwrap_or(1_000)
     }
 
@@ -24,8 +25,12 @@ impl Engine {
     pub(super) fn held_back(&self, id: PathId) -> Option<Reason> {
         let session = self.session.as_ref()?;
         let (active, path) = (self.paths.get(&session.active)?, self.paths.get(&id)?);
-        let gain = active.score().saturating_sub(path.score());
-        let large = gain * 1_000 >= nanos(BETTER_FLOOR) || path.info.class < active.info.class;
+        let gain = active.score(self.now).saturating_sub(path.score(self.now));
+        // A path that loses what it carries is worth leaving however short its round trip is.
+        let leaks = |path: &Path| path.delivery.lost(self.now).is_some_and(|lost| lost > session.timing.loss_permille);
+        let large = gain * 1_000 >= nanos(BETTER_FLOOR)
+            || path.info.class < active.info.class
+            || (leaks(active) && !leaks(path));
         let link = path.link.as_ref().filter(|link| link.validated);
         match link {
             None => Some(Reason::PathUnvalidated),
@@ -62,7 +67,7 @@ impl Engine {
     fn complaint(&self, id: PathId) -> Reason {
         let (Some(session), Some(path)) = (&self.session, self.paths.get(&id)) else { return Reason::BetterPath };
         let timing = &session.timing;
-        if path.loss.permille() > timing.loss_permille {
+        if path.loss_permille(self.now) > timing.loss_permille {
             Reason::Loss
         } else if path.rtt.srtt().is_some_and(|srtt| srtt > timing.rtt) {
             Reason::Rtt

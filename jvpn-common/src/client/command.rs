@@ -130,12 +130,25 @@ pub struct Activity {
     pub inner_received: Option<Instant>,
     /// When anything last opened under the data keys, PONGs included, per transport.
     pub opened: Vec<(SetId, TransportIndex, Instant)>,
-    /// Key set, transport index and next data counter of the transport in use; judges notices.
-    pub sealed: Option<(SetId, TransportIndex, u64)>,
+    /// How far the data counter of the transport in use is; judges notices, and what arrives.
+    pub sealed: Option<Sealed>,
     /// Whether the sealing key in use wants to be replaced (`SealingKey::rekey_due`, `OpeningKey::rekey_due`).
     pub rekey_due: bool,
     /// Whether the sealing key in use refused to seal (`SealError::Spent`).
     pub key_spent: bool,
+}
+
+/// The next data counter of a transport under one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Key set.
+    pub set: SetId,
+    /// Epoch of it.
+    pub epoch: Epoch,
+    /// Transport index.
+    pub k: TransportIndex,
+    /// Everything below has been sealed.
+    pub next: u64,
 }
 
 /// Keys for the worker.

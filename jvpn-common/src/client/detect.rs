@@ -86,7 +86,7 @@ impl Engine {
             let carries = path.link.as_ref().is_some_and(|link| link.mtu.carries(session.v6_inside()));
             // Another port of the suspect's own transport is asked last.
             let beside = path.info.beside.is_some();
-            (!path.alive(self.now, within), !carries, beside, path.info.class, path.score(), path.id())
+            (!path.alive(self.now, within), !carries, beside, path.info.class, path.score(self.now), path.id())
         };
         self.paths.values().filter(fits).min_by_key(key).map(Path::id)
     }

@@ -4,7 +4,8 @@
 //! is accepted once, for a probe under way; each notice once, for a counter of the last two seconds.
 
 use super::Engine;
-use super::command::{Command, EventKind, PathId};
+use super::command::{Command, EventKind, PathId, Sealed};
+use super::delivery::Counted;
 use super::timing::NOTICE_WINDOW;
 use crate::ids::TransportIndex;
 use crate::message::reattach::Purpose;
@@ -37,6 +38,15 @@ impl Engine {
             link.mtu.again(now);
         }
         path.rtt.sample(now.since(sent.at));
+        let serves = STATUS_BOUND | STATUS_ALIVE;
+        match sent.mark.filter(|_| body.status & serves == serves) {
+            Some(mark) => {
+                let counted = Counted { at: body.gateway_time, probes: body.probes, data: body.data };
+                path.delivery.compare(&mark, counted, now);
+            }
+            // Data that nobody takes is not lost on the way.
+            None => path.delivery.restart(),
+        }
         path.hear(now);
         path.echoed = Some(now);
         if grew {
@@ -149,15 +159,15 @@ impl Engine {
 
     /// Whether the worker used this data counter within [`NOTICE_WINDOW`] on the active transport.
     fn sent_lately(&self, k: TransportIndex, counter: u64) -> bool {
-        let Some((set, index, next)) = self.activity.sealed else { return false };
-        let current = self.session.as_ref().is_some_and(|session| session.keys.id == set);
-        let oldest = self.counters.front().map_or(next, |&(_, counter)| counter);
-        current && index == k && counter < next && counter >= oldest
+        let Some(sealed) = self.activity.sealed else { return false };
+        let current = self.session.as_ref().is_some_and(|session| session.keys.id == sealed.set);
+        let oldest = self.counters.front().map_or(sealed.next, |&(_, counter)| counter);
+        current && sealed.k == k && counter < sealed.next && counter >= oldest
     }
 
     /// Remembers how far the data counter was, for [`Self::sent_lately`].
     pub(super) fn note_counter(&mut self) {
-        let Some((.., next)) = self.activity.sealed else { return };
+        let Some(Sealed { next, .. }) = self.activity.sealed else { return };
         if self.counters.back().is_some_and(|&(_, last)| next < last) {
             self.counters.clear();
         }

@@ -102,6 +102,7 @@ impl Engine {
             srtt: path.rtt.srtt(),
             jitter: path.rtt.rttvar(),
             loss_permille: path.loss.permille(),
+            data_loss_permille: path.delivery.lost(self.now),
             mtu: link.and_then(|link| link.mtu.proven()),
             heard: path.heard,
             held_by: self.held_back(path.id()).filter(|_| !active && path.up),

@@ -152,7 +152,7 @@ impl Engine {
                 path.info.beside.is_some(),
                 path.info.class,
                 !validated,
-                path.score(),
+                path.score(self.now),
                 path.id(),
             )
         };
@@ -189,7 +189,7 @@ impl Engine {
                 detect_us: micros(request.started.since(request.first)),
                 srtt_us: micros(path.rtt.srtt().unwrap_or_default()),
                 jitter_us: micros(path.rtt.rttvar().unwrap_or_default()),
-                loss_permille: path.loss.permille(),
+                loss_permille: path.loss_permille(now),
                 improvement_permille: request.improvement,
                 candidates: u8::try_from(candidates).unwrap_or(u8::MAX),
             },

@@ -12,6 +12,7 @@
 //! handshake  message 1, cookie, message 2          confirm  CONFIRM until it is acknowledged
 //! probing    when to probe                         echo     what an echo or notice tells
 //! detect     when a path is dead                   better   when another is better
+//! delivery   whether data arrives
 //! jump       REATTACH, VALIDATE, PROVE             answer   ACK and REJECT
 //! mapping    a second port before a NAT forgets the first
 //! rekey      new keys inside the session           upkeep   PATH_REPORT, PING, key life, CLOSE
@@ -22,6 +23,7 @@ mod better;
 pub mod command;
 mod confirm;
 mod control;
+mod delivery;
 mod detect;
 mod echo;
 mod handshake;
@@ -45,7 +47,7 @@ mod wakeup;
 mod tests;
 
 pub use command::{
-    Activity, Command, Config, DataKeys, Event, EventKind, Input, PathClass, PathId, PathUp, SetId, Transport,
+    Activity, Command, Config, DataKeys, Event, EventKind, Input, PathClass, PathId, PathUp, Sealed, SetId, Transport,
 };
 pub use queue::{HOLD_BYTES_MAX, HOLD_FOR, HoldQueue};
 pub use view::{PathState, PathView, Phase, View};

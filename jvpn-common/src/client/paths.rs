@@ -1,9 +1,10 @@
 //! The paths a client has, and what is known of each.
 //!
-//! Owns a path's locator, probes, round trip, loss, path MTU, and when it was last heard. Must never decide
+//! Owns a path's locator, probes, round trip, loss, delivery, path MTU, and when it was last heard. Must never decide
 //! which path to use: it answers questions of those who do.
 
 use super::command::{PathClass, PathId, PathUp};
+use super::delivery::Delivery;
 use super::mapping::Mapping;
 use super::probes::{MtuSearch, Probes};
 use super::rtt::{Loss, Rtt};
@@ -69,6 +70,7 @@ pub(super) struct Path {
     pub(super) cookie: Option<(Cookie, Instant)>,
     pub(super) rtt: Rtt,
     pub(super) loss: Loss,
+    pub(super) delivery: Delivery,
     /// When anything authenticated last came from it.
     pub(super) heard: Option<Instant>,
     /// When an echo last came from it.
@@ -100,6 +102,7 @@ impl Path {
             cookie: None,
             rtt: Rtt::default(),
             loss: Loss::default(),
+            delivery: Delivery::default(),
             heard: None,
             echoed: None,
             owed: VecDeque::new(),
@@ -133,6 +136,7 @@ impl Path {
         self.barred = None;
         self.streak = 0;
         self.mapping = self.mapping.beside();
+        self.delivery.restart();
         if let Some(link) = &mut self.link {
             link.bound = false;
         }
@@ -174,10 +178,16 @@ impl Path {
         if self.rtt.measured() { (self.rtt.bound(2) * 2).clamp(ANSWER_MIN, ANSWER_MAX) } else { ANSWER_UNKNOWN }
     }
 
+    /// What it loses, in 1/1000: of probes both ways or of data up, whichever is worse. A path that loses only large
+    /// packets, or only when there are many, loses no probe.
+    pub(super) fn loss_permille(&self, now: Instant) -> u16 {
+        self.loss.permille().max(self.delivery.lost(now).unwrap_or(0))
+    }
+
     /// How bad it is, in microseconds that are weighted by loss and class: lower is better.
-    pub(super) fn score(&self) -> u64 {
+    pub(super) fn score(&self, now: Instant) -> u64 {
         let round_trip = nanos(self.rtt.bound(2)) / 1_000;
-        let loss = u64::from(self.loss.permille());
+        let loss = u64::from(self.loss_permille(now));
         let weight = match self.info.class {
             PathClass::Primary => 1,
             PathClass::Secondary => 2,

@@ -3,6 +3,8 @@
 //! Owns the sequence (a number space of its own per transport), the offset that keeps client times of two
 //! networks from being compared, and the search for the path MTU. Must never believe an echo twice.
 
+use super::command::Sealed;
+use super::delivery::Mark;
 use super::timing::{MTU_RETRY, MTU_TRIES};
 use crate::limits::{PATH_MTU_MIN_V6_INSIDE, PATH_MTU_UNPROVEN};
 use crate::time::{Duration, Instant};
@@ -23,6 +25,8 @@ pub(super) struct Sent {
     pub(super) size: Option<u16>,
     /// One of the three that confirm a suspicion.
     pub(super) burst: bool,
+    /// How much data had been sealed for its transport, if that is the one in use.
+    pub(super) mark: Option<Mark>,
 }
 
 /// Probes of one transport.
@@ -40,14 +44,20 @@ impl Probes {
     }
 
     /// One more; gives its sequence and client time.
-    pub(super) fn send(&mut self, now: Instant, size: Option<u16>, burst: bool) -> (u64, u64) {
+    pub(super) fn send(&mut self, now: Instant, size: Option<u16>, burst: bool, mark: Option<Mark>) -> (u64, u64) {
         let sequence = self.next;
         self.next += 1;
         if self.under_way.len() == OUTSTANDING_MAX {
             self.under_way.pop_front();
         }
-        self.under_way.push_back(Sent { sequence, at: now, size, burst });
+        self.under_way.push_back(Sent { sequence, at: now, size, burst, mark });
         (sequence, self.client_time(now))
+    }
+
+    /// The worker was looked at: the end of the moment in which the last ones were sent.
+    pub(super) fn look(&mut self, sealed: &Sealed) {
+        let mut marks = self.under_way.iter_mut().rev().filter_map(|sent| sent.mark.as_mut());
+        while marks.next().is_some_and(|mark| mark.look(sealed)) {}
     }
 
     fn client_time(&self, at: Instant) -> u64 {
@@ -153,7 +163,7 @@ mod tests {
     #[test]
     fn an_echo_is_believed_once_and_only_with_its_own_time() {
         let mut probes = Probes::new(77);
-        let (sequence, time) = probes.send(NOW, None, false);
+        let (sequence, time) = probes.send(NOW, None, false, None);
         assert!(probes.answered(sequence, time + 1).is_none());
         assert!(probes.answered(sequence + 1, time).is_none());
         assert!(probes.answered(sequence, time).is_some());
@@ -163,8 +173,8 @@ mod tests {
     #[test]
     fn lost_padded_probes_are_not_loss_of_the_path() {
         let mut probes = Probes::new(0);
-        probes.send(NOW, Some(1_400), false);
-        probes.send(NOW, None, false);
+        probes.send(NOW, Some(1_400), false, None);
+        probes.send(NOW, None, false, None);
         assert_eq!(probes.expire(NOW + Duration::from_millis(999), Duration::from_secs(1)), 0);
         assert_eq!(probes.expire(NOW + Duration::from_secs(1), Duration::from_secs(1)), 1);
     }

@@ -3,8 +3,9 @@
 //! Owns the pace: the active path while inner traffic flows, the others rarely, all of them while nothing
 //! works. Must never decide what a missing echo means.
 
-use super::command::{Command, PathClass, PathId};
+use super::command::{Command, PathClass, PathId, Sealed};
 use super::confirm::full_size;
+use super::delivery::Mark;
 use super::paths::{Link, Path};
 use super::probes::MtuSearch;
 use super::timing::{RECOVERY_PROBE, WITNESS_INTERVALS};
@@ -148,7 +149,9 @@ impl Engine {
         let (Some(link), Some(to)) = (&mut path.link, path.endpoint) else { return };
         let headers = if path.info.v6 { OVERHEAD_V6 - OVERHEAD_V4 + 28 } else { 28 };
         let len = size.map_or(0, |size| usize::from(size.saturating_sub(headers)));
-        let (sequence, time) = link.probes.send(now, size, burst);
+        let own = |sealed: &Sealed| sealed.set == session.keys.id && sealed.k == link.k && session.active == id;
+        let mark = self.activity.sealed.filter(own).map(|sealed| Mark::new(&sealed, to));
+        let (sequence, time) = link.probes.send(now, size, burst, mark);
         let bytes = session.keys.probe(link.k, link.locator, sequence, time, len);
         path.mapping.used(now);
         if size.is_none() {

@@ -22,6 +22,7 @@ use crate::wire::probe::{self, Body, STATUS_ALIVE, STATUS_BOUND};
 use crate::wire::{Header, Kind};
 use core::net::SocketAddr;
 
+mod delivery;
 mod mapping;
 mod refusing;
 
@@ -349,7 +350,8 @@ fn a_notice_is_believed_only_for_a_counter_sent_lately_and_only_once() {
     for next in [10, 20] {
         pair.wait(1_500 * MS);
         pair.settle();
-        pair.give(Input::Activity(Activity { sealed: Some((set, TransportIndex(0), next)), ..Activity::default() }));
+        let sealed = Some(Sealed { set, epoch: Epoch(0), k: TransportIndex(0), next });
+        pair.give(Input::Activity(Activity { sealed, ..Activity::default() }));
         pair.settle();
     }
     assert_eq!((notice(&mut pair, 20), notice(&mut pair, 3)), (0, 0), "not sent, or sent long ago");

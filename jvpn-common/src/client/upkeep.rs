@@ -32,6 +32,10 @@ impl Engine {
     pub(super) fn on_activity(&mut self, activity: Activity) {
         self.activity = activity;
         self.note_counter();
+        if let Some(sealed) = self.activity.sealed {
+            let links = self.paths.values_mut().filter_map(|path| path.link.as_mut());
+            links.filter(|link| link.k == sealed.k).for_each(|link| link.probes.look(&sealed));
+        }
         let Some(session) = &mut self.session else { return };
         let set = session.keys.id;
         let mut newest = None;
@@ -111,7 +115,7 @@ impl Engine {
         let quality = |path: &Path| {
             Some(PathQuality {
                 k: path.link.as_ref()?.k,
-                loss_permille: path.loss.permille(),
+                loss_permille: path.loss_permille(now),
                 srtt_us: micros(path.rtt.srtt()?),
                 jitter_us: micros(path.rtt.rttvar()?),
                 delivered: path.heard.is_some_and(|heard| heard > last),

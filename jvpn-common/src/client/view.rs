@@ -69,6 +69,8 @@ pub struct PathView {
     pub jitter: Option<Duration>,
     /// Probes lost of the last 64, in 1/1000.
     pub loss_permille: u16,
+    /// Data lost on its way up, in 1/1000; none while too little goes this way to say.
+    pub data_loss_permille: Option<u16>,
     /// Proven path MTU.
     pub mtu: Option<u16>,
     /// When anything authenticated last came from it.

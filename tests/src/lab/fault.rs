@@ -1,6 +1,7 @@
 //! Owns the verbs that break the lab: one call each, proved by a canary before it returns, undone on drop. Works in
 //! the routers only, so that neither end of a path sees a link event. Never touches the product, except `freeze`.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -152,6 +153,24 @@ impl Lab {
         let arrived = self.canary.burst(path, count, 64, Duration::from_millis(100))?.len() as u64;
         ensure!(arrived < count, "no packet of {count} was lost at p = {p}");
         ensure!(p > 0.5 || arrived > 0, "all {count} packets were lost at p = {p}");
+        Ok(fault)
+    }
+
+    /// Each packet of one of these sizes is lost on its way up with probability `p`; others pass.
+    pub fn loss_of(&self, path: Path, p: f64, sizes: RangeInclusive<usize>) -> Result<Fault> {
+        ensure!((0.01..=0.9).contains(&p), "loss probability {p} is outside 0.01–0.9");
+        let (least, most) = sizes.into_inner();
+        let of_ten_thousand = (p * 10_000.0).round() as u32;
+        let condition = format!("meta length {least}-{most} numgen random mod 10000 < {of_ten_thousand}");
+        let fault = self.drop_rule(path, Way::Up, &condition)?;
+        let count = (EXPECTED_LOSSES / p).ceil() as u64;
+        let arrived = self.canary.burst(path, count, least, Duration::from_millis(300))?.len() as u64;
+        ensure!(arrived < count && arrived > 0, "{arrived} of {count} packets of {least} bytes arrived at p = {p}");
+        for size in [least - 1, most + 1] {
+            // As long as a busy machine may take: it is over when all of them are there.
+            let arrived = self.canary.burst(path, count, size, Duration::from_secs(2))?.len() as u64;
+            ensure!(arrived == count, "{arrived} of {count} packets of {size} bytes arrived");
+        }
         Ok(fault)
     }
 

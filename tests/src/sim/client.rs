@@ -10,7 +10,8 @@ use super::worker::EpochKeys;
 use core::net::SocketAddr;
 use jvpn_common::abi::SteeringKeys;
 use jvpn_common::client::{
-    Activity, Command, Config, Engine, Event, EventKind, HoldQueue, IDLE_AFTER, Input, PathId, PathUp, SetId, Transport,
+    Activity, Command, Config, Engine, Event, EventKind, HoldQueue, IDLE_AFTER, Input, PathId, PathUp, Sealed, SetId,
+    Transport,
 };
 use jvpn_common::crypto::Suite;
 use jvpn_common::ids::TransportIndex;
@@ -136,10 +137,19 @@ impl ClientHost {
         }
         self.engine.handle(now, input);
         let mut out = Vec::new();
-        while let Some(command) = self.engine.poll() {
-            self.carry_out(now, command, &mut out, cover);
+        let mut looked = 0;
+        loop {
+            while let Some(command) = self.engine.poll() {
+                self.carry_out(now, command, &mut out, cover);
+            }
+            // As a runtime does: how far the worker is is looked at again once a probe has left.
+            let probed = out.iter().skip(looked).any(|(_, _, bytes)| bytes.first() == Some(&(Kind::Probe as u8)));
+            if !probed {
+                return out;
+            }
+            looked = out.len();
+            self.engine.handle(now, Input::Activity(self.activity.clone()));
         }
-        out
     }
 
     fn carry_out(&mut self, now: Instant, command: Command, out: &mut Vec<Out>, cover: &mut Cover) {
@@ -234,7 +244,8 @@ impl ClientHost {
         let set = self.sets.get(&transport.set)?;
         let keys = set.epochs.iter().find(|keys| keys.epoch == transport.epoch)?;
         let bytes = keys.seal(set.steering.up, 0, transport.k, transport.locator, inner)?;
-        self.activity.sealed = Some((transport.set, transport.k, keys.next_counter(transport.k)));
+        let Transport { set, epoch, k, .. } = transport;
+        self.activity.sealed = Some(Sealed { set, epoch, k, next: keys.next_counter(k) });
         self.dirty = true;
         Some((transport.path, transport.to, bytes))
     }

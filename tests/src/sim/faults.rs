@@ -95,7 +95,9 @@ impl World {
             2 => (net.to_gateway.silent_until, net.to_client.silent_until) = (until, until),
             3 => {
                 for way in [&mut net.to_gateway, &mut net.to_client] {
-                    (way.loss, way.lossy_until) = (loss, until + Duration::from_secs(3));
+                    // One in four loses data and control and returns every probe.
+                    let large_only = loss.is_multiple_of(4);
+                    (way.loss, way.large_only, way.lossy_until) = (loss, large_only, until + Duration::from_secs(3));
                 }
             }
             4 => net.spike = (delay, until),

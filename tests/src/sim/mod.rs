@@ -18,6 +18,7 @@ pub mod faults;
 pub mod gateway;
 pub mod maps;
 pub mod net;
+pub mod quality;
 pub mod rng;
 mod wires;
 pub mod worker;
@@ -183,6 +184,13 @@ fn policy(long: bool, rng: &mut Rng) -> Policy {
 
 impl World {
     fn new(seed: u64, size: Size, bug: Bug, verbose: bool) -> Self {
+        let mut world = Self::built(seed, size, bug, verbose);
+        world.begin(size);
+        world
+    }
+
+    /// Hosts and networks before anything happens.
+    fn built(seed: u64, size: Size, bug: Bug, verbose: bool) -> Self {
         let mut rng = Rng::new(seed);
         let now = Instant(1_000_000_000);
         let private = PrivateKey::generate(&mut rng);
@@ -197,7 +205,7 @@ impl World {
             .map(|(key, number)| ClientHost::new(number, key, public, sabotage, &mut rng, now))
             .collect();
         let gateway = GatewayHost::new(private, peers, bug, &mut rng, now);
-        let mut world = Self {
+        Self {
             now,
             phases: vec![0; clients.len()],
             clients,
@@ -215,9 +223,7 @@ impl World {
             long,
             end: now + size.faulty + size.calm,
             rng,
-        };
-        world.begin(size);
-        world
+        }
     }
 
     fn begin(&mut self, size: Size) {

@@ -19,6 +19,9 @@ pub fn gateways() -> [SocketAddr; 2] {
 /// The gateway's port.
 pub const PORT: u16 = 51_821;
 
+/// Bytes of a probe that is not padded, and of its echo.
+const PROBE_LEN: usize = 72;
+
 /// One way of a path.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Way {
@@ -26,6 +29,8 @@ pub struct Way {
     pub silent_until: Instant,
     /// Losses in 1/1000, before `lossy_until`.
     pub loss: u64,
+    /// Of datagrams longer than [`PROBE_LEN`] only: probes and echoes pass.
+    pub large_only: bool,
     /// See `loss`.
     pub lossy_until: Instant,
     /// Delivered twice in 1/1000, before `odd_until`.
@@ -191,7 +196,8 @@ impl NetPath {
         let way = if up { &self.to_gateway } else { &self.to_client };
         let headers = if self.v6 { 48 } else { 28 };
         let silent = now < way.silent_until || len + headers > usize::from(self.mtu);
-        if silent || (now < way.lossy_until && rng.chance(way.loss)) {
+        let concerned = now < way.lossy_until && (!way.large_only || len > PROBE_LEN);
+        if silent || (concerned && rng.chance(way.loss)) {
             return Vec::new();
         }
         let spike = if now < self.spike.1 { self.spike.0 } else { Duration::ZERO };

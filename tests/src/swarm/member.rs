@@ -6,8 +6,8 @@ use super::{Acked, Book};
 use anyhow::{Context, Result};
 use jvpn_common::abi::SteeringKeys;
 use jvpn_common::client::{
-    Activity, Command, Config, DataKeys, Engine, Event, EventKind, Input, PathClass, PathId, PathUp, SetId, Transport,
-    View,
+    Activity, Command, Config, DataKeys, Engine, Event, EventKind, Input, PathClass, PathId, PathUp, Sealed, SetId,
+    Transport, View,
 };
 use jvpn_common::crypto::Suite;
 use jvpn_common::ids::TransportIndex;
@@ -299,7 +299,8 @@ impl Member {
             Header { kind, epoch, flags: 0, tag, locator: transport.locator.0, counter }.to_bytes()
         };
         if let Ok(bytes) = key.sealing().seal(k.0, header, &PING) {
-            self.activity.sealed = Some((transport.set, k, key.sealing().next_counter(k.0)));
+            let Transport { set, epoch, k, .. } = transport;
+            self.activity.sealed = Some(Sealed { set, epoch, k, next: key.sealing().next_counter(k.0) });
             self.dirty = true;
             self.send(transport.path, transport.to, &bytes);
         }

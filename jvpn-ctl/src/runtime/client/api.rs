@@ -148,6 +148,7 @@ impl Client {
             state: path_state(path).to_owned(),
             rtt_ms: path.srtt.map(|srtt| srtt.as_secs_f64() * 1e3),
             loss_percent: Some(f64::from(path.loss_permille) / 10.0),
+            data_loss_percent: path.data_loss_permille.map(|permille| f64::from(permille) / 10.0),
             jitter_ms: path.jitter.map(|jitter| jitter.as_secs_f64() * 1e3),
             mtu: path.mtu,
             gateway_says: Some(if path.bound { "bound" } else { "not bound" }.to_owned()),

@@ -28,7 +28,7 @@ use crate::runtime::sys::watch;
 use crate::tunnel::{Counters, FromWorker, Inbox, UdpPort, WorkerHandle};
 use anyhow::{Context, Result};
 use jvpn_common::client::Engine;
-use jvpn_common::client::command::{Activity, Command, Input, PathId};
+use jvpn_common::client::command::{Activity, Command, Input, PathId, Sealed};
 use jvpn_common::ids::SessionId;
 use jvpn_common::time::Instant;
 use paths::Networks;
@@ -160,50 +160,65 @@ impl Client {
 
     /// Carries out commands until there are none.
     async fn carry_out(&mut self) {
-        while let Some(command) = self.engine.poll() {
-            match command {
-                Command::Send { path, to, bytes } => {
-                    if let Some(port) = self.networks.send(path, to, &bytes) {
-                        self.socket_lost(path, &port);
-                    }
+        loop {
+            let mut sent = false;
+            while let Some(command) = self.engine.poll() {
+                sent |= matches!(command, Command::Send { .. });
+                self.carry(command).await;
+            }
+            if !sent {
+                return;
+            }
+            // A probe is compared with what was sealed around the moment it left: the sooner the second look, the
+            // closer the two.
+            let activity = self.activity();
+            self.engine.handle(clock::boot(), Input::Activity(activity));
+        }
+    }
+
+    async fn carry(&mut self, command: Command) {
+        match command {
+            Command::Send { path, to, bytes } => {
+                if let Some(port) = self.networks.send(path, to, &bytes) {
+                    self.socket_lost(path, &port);
                 }
-                Command::OpenPort { beside } => {
-                    if let Some(up) = self.networks.open_beside(beside, &self.worker) {
-                        self.input(Input::PathUp(up));
-                    }
+            }
+            Command::OpenPort { beside } => {
+                if let Some(up) = self.networks.open_beside(beside, &self.worker) {
+                    self.input(Input::PathUp(up));
                 }
-                Command::ClosePort { path } => self.networks.close(path, &self.worker),
-                Command::Locators { set, steering, add, remove } => self.sets.locators(set, steering, add, &remove),
-                Command::InstallKeys(keys) => self.sets.install(*keys, clock::boot()),
-                Command::WipeKeys { set, epoch } => self.sets.wipe(set, epoch),
-                Command::Forget { set } => self.sets.forget(set),
-                Command::Use(transport) => {
-                    self.sets.use_transport(transport);
-                    self.worker.wake();
+            }
+            Command::ClosePort { path } => self.networks.close(path, &self.worker),
+            Command::Locators { set, steering, add, remove } => self.sets.locators(set, steering, add, &remove),
+            Command::InstallKeys(keys) => self.sets.install(*keys, clock::boot()),
+            Command::WipeKeys { set, epoch } => self.sets.wipe(set, epoch),
+            Command::Forget { set } => self.sets.forget(set),
+            Command::Use(transport) => {
+                self.sets.use_transport(transport);
+                self.worker.wake();
+            }
+            Command::Hold => {
+                self.sets.hold();
+                self.worker.wake();
+            }
+            Command::Ping(transport) => {
+                if !self.worker.ping(Sets::ping_name(transport.set), 0) {
+                    tracing::debug!("the worker is too busy for a ping");
                 }
-                Command::Hold => {
-                    self.sets.hold();
-                    self.worker.wake();
+            }
+            Command::Configure { session, addresses, mtu, .. } => {
+                self.session = Some(session);
+                tracing::info!(%session, ?addresses, mtu, "configured");
+                let configured = network::configure(&self.watch.handle, self.tun, &addresses, &self.config.routes);
+                if let Err(error) = configured.await {
+                    tracing::error!(error = format!("{error:#}"), "the tunnel device could not be configured");
                 }
-                Command::Ping(transport) => {
-                    if !self.worker.ping(Sets::ping_name(transport.set), 0) {
-                        tracing::debug!("the worker is too busy for a ping");
-                    }
-                }
-                Command::Configure { session, addresses, mtu, .. } => {
-                    self.session = Some(session);
-                    tracing::info!(%session, ?addresses, mtu, "configured");
-                    let configured = network::configure(&self.watch.handle, self.tun, &addresses, &self.config.routes);
-                    if let Err(error) = configured.await {
-                        tracing::error!(error = format!("{error:#}"), "the tunnel device could not be configured");
-                    }
-                }
-                Command::Condition { reason, set } => tracing::warn!(condition = reason.name(), set, "condition"),
-                Command::Event(event) => self.record(&event),
-                Command::Ended { session, reason } => {
-                    tracing::warn!(%session, reason = reason.name(), "the session ended");
-                    self.sets.end();
-                }
+            }
+            Command::Condition { reason, set } => tracing::warn!(condition = reason.name(), set, "condition"),
+            Command::Event(event) => self.record(&event),
+            Command::Ended { session, reason } => {
+                tracing::warn!(%session, reason = reason.name(), "the session ended");
+                self.sets.end();
             }
         }
     }
@@ -237,7 +252,7 @@ impl Client {
     fn activity(&mut self) -> Activity {
         let mut activity = Activity::default();
         let snapshot = self.sets.snapshot();
-        let active = snapshot.active.map(|transport| transport.set);
+        let using = snapshot.active;
         for (&id, set) in &snapshot.sets {
             let traffic = set.data.traffic();
             let opened = set.locators.keys().filter_map(|&k| Some((id, k, set.data.last_opened(k.0)?)));
@@ -246,13 +261,15 @@ impl Client {
                 let sent = Instant(traffic.last_sealed.load(Relaxed));
                 activity.inner_sent = activity.inner_sent.max(Some(sent).filter(|at| at.0 > 0));
             }
-            if Some(id) == active {
+            if let Some(transport) = using.filter(|using| using.set == id) {
                 let packets = traffic.rx_packets.load(Relaxed);
                 if packets != self.received.0 {
                     let at = activity.opened.iter().filter(|(set, ..)| *set == id).map(|&(.., at)| at).max();
                     self.received = (packets, at);
                 }
                 if let Some(key) = set.data.sealing() {
+                    let (epoch, k) = (key.epoch(), transport.k);
+                    activity.sealed = Some(Sealed { set: id, epoch, k, next: key.sealing().next_counter(k.0) });
                     activity.rekey_due = key.worn();
                     activity.key_spent = key.spent(clock::boot());
                 }

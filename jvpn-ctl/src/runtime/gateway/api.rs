@@ -150,6 +150,7 @@ impl Gateway {
                 state: "active".to_owned(),
                 rtt_ms: view.srtt.map(|srtt| srtt.as_secs_f64() * 1e3),
                 loss_percent: None,
+                data_loss_percent: None,
                 jitter_ms: None,
                 mtu: Some(transport.mtu),
                 gateway_says: Some("bound".to_owned()),
