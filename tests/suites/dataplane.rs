@@ -10,10 +10,12 @@ use jvpn_common::abi::{
     ActiveWord, Binding, HOP_RESOLVED, Hop, Owner, OwnerEndpoint, ROLE_GATEWAY, SessionInfo, SteeringKeys, mapped,
 };
 use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, SessionId, Slot, TransportIndex};
+use jvpn_common::limits::{HEADER_LEN, TAG_LEN};
 use jvpn_common::mapop::{Committed, MapOp};
 use jvpn_common::steer::{self, Bytes, Source};
 use jvpn_common::time::{Duration, Instant};
 use jvpn_common::verdict::Verdict;
+use jvpn_common::wire::probe::{Body, words};
 use jvpn_ctl::dataplane::kernel::Kernel;
 use jvpn_ctl::dataplane::memory::Memory;
 use jvpn_ctl::dataplane::{DataPlane, DataPlaneError, Settings, WorkerTables};
@@ -256,6 +258,34 @@ fn owners_hops_and_whose_a_session_is_are_kept_and_a_freed_slot_is_nobodys(plane
     assert_eq!(shared.session_owner(SLOT), 0, "the next session is nobody else's until it is said");
 }
 
+/// Whoever judges first counts, so that an echo tells the same with and without the program; what is refused is not
+/// counted, and PINGs are data.
+fn an_echo_tells_how_much_data_was_counted_once_and_by_whom_it_was_judged_first(plane: &mut dyn DataPlane) {
+    fn clock() -> Instant {
+        Instant(5)
+    }
+    bind(plane);
+    let shared = plane.shared().clone();
+    let source = Source { address: mapped(CLIENT_V4.ip()), port: CLIENT_V4.port() };
+    let other = Source { port: 9, ..source };
+    let echo = |counts_arrivals: bool, sequence: u64, arrivals: &[(Source, usize)]| {
+        let tables = WorkerTables::new(shared.clone(), clock, counts_arrivals, 0);
+        let turn = tables.turn();
+        let batch = tables.batch(&turn);
+        for (number, (source, len)) in (0..).zip(arrivals) {
+            let mut bytes = packet::data(LOCATOR.0, 0, sequence * 100 + number, *len);
+            steer::datagram(&mut Bytes::new(&mut bytes), source, &batch);
+        }
+        let mut probe = packet::probe(LOCATOR.0, 0, sequence, 0);
+        assert_eq!(steer::datagram(&mut Bytes::new(&mut probe), &source, &batch).verdict, Verdict::Echoed);
+        let body = Body::from_words(&words(probe[HEADER_LEN..].first_chunk().unwrap()));
+        (body.probes, body.data)
+    };
+    assert_eq!(echo(true, 1, &[(source, 1_000), (source, TAG_LEN), (other, 1_000)]), (1, 2), "the worker alone");
+    assert_eq!(echo(false, 2, &[(source, 1_000), (source, 100)]), (2, 2), "behind the program, which counts them");
+    assert_eq!(echo(true, 3, &[(source, 100)]), (3, 3));
+}
+
 /// Runs one claim against both.
 macro_rules! contract {
     ($($claim:ident;)*) => {
@@ -283,6 +313,7 @@ macro_rules! contract {
 
 contract! {
     a_bound_session_receives_and_a_freed_one_is_unknown;
+    an_echo_tells_how_much_data_was_counted_once_and_by_whom_it_was_judged_first;
     a_failed_plan_leaves_everything_as_it_was;
     what_must_not_be_written_is_refused;
     a_jump_moves_data_and_the_old_binding_drains;
