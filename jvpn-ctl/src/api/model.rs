@@ -248,8 +248,7 @@ pub struct PathView {
     pub rtt_ms: Option<f64>,
     /// Share of probes lost, percent.
     pub loss_percent: Option<f64>,
-    /// Share of data lost on its way to the gateway, by the gateway's count, percent; of a path that was left, what it last
-    /// was. None while too little is known.
+    /// Data lost on the way up, percent; of a path that was left, what it last was. None while too little is known.
     pub data_loss_percent: Option<f64>,
     /// Variation of the round trip, ms.
     pub jitter_ms: Option<f64>,
