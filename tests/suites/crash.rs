@@ -35,6 +35,9 @@ use jvpn_tests::swarm::host::{Host, Options};
 use jvpn_tests::swarm::{self, Book, Dice, Plan, Swarm, identities};
 use serde_json::Value;
 
+#[path = "crash/owners.rs"]
+mod owners;
+
 /// Until something that takes a second has happened on a machine that does other things as well.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Reattaches a second that the gateway is killed under.

@@ -5,7 +5,7 @@
 
 use super::client::ClientHost;
 use super::cover::Cover;
-use super::gateway::{GatewayHost, Out, SWITCHED};
+use super::gateway::{GatewayHost, OTHER, Out, SWITCHED};
 use core::net::SocketAddr;
 use jvpn_common::event::{Event, Record, Written, replay};
 use jvpn_common::ids::{SessionId, Slot, Version};
@@ -103,6 +103,9 @@ impl Checker {
         cover.transitions += 1;
         if let Some(Written::InvariantBroken { which }) = record.input {
             self.must(which == SWITCHED, now, || format!("invariant {which}: {id} was ended for it"));
+        }
+        if let Some(Written::NewerOwner { epoch }) = record.input {
+            self.must(epoch == OTHER, now, || format!("{id} was given up to an owner {epoch} that does not exist"));
         }
         self.must(!track.ended, now, || format!("invariant 12: {id} moved after it ended"));
         let next = track.version.next();
