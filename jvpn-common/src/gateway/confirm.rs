@@ -100,7 +100,7 @@ impl Engine {
         match self.confirmed(slot, transport, path) {
             Ok((step, rolled)) => self.settle_commit(came, step, rolled),
             Err(refusal) => {
-                self.drop(Drop::Refused);
+                self.turned_away(session, refusal.reason, "CONFIRM");
                 self.refuse_confirm(came, refusal.reason);
                 self.abandon(slot);
             }
