@@ -3,6 +3,9 @@
 //! Owns their names and the only way to switch one on, which exists with the feature `sabotage` alone: a
 //! product build cannot construct one. Must never be set by configuration, environment or command line.
 
+/// Whether this build can switch one on.
+pub const POSSIBLE: bool = cfg!(feature = "sabotage");
+
 /// A deliberate bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {

@@ -13,3 +13,11 @@ pub mod observe;
 pub mod runtime;
 pub mod store;
 pub mod tunnel;
+
+/// What this build has for tests, as `--version` and the metrics say it; a release has `none`.
+pub const FEATURES: &str = match (cfg!(feature = "lab-clock"), jvpn_common::sabotage::POSSIBLE) {
+    (false, false) => "none",
+    (true, false) => "lab-clock",
+    (false, true) => "sabotage",
+    (true, true) => "lab-clock, sabotage",
+};

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod lab;
+#[cfg(feature = "sabotage")]
 pub mod lifecycle;
 pub mod packet;
 pub mod packet_cases;
@@ -14,6 +15,7 @@ pub mod packet_random;
 pub mod packet_relay;
 pub mod packet_sabotage;
 pub mod rows;
+#[cfg(feature = "sabotage")]
 pub mod sim;
 pub mod size;
 pub mod swarm;

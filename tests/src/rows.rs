@@ -45,6 +45,19 @@ pub fn is_in_memory(row: &Row) -> bool {
     matches!(row.on, On::BirthTimeout | On::Abandon)
 }
 
+/// A row of the table as people read it.
+#[must_use]
+pub fn row_name(index: usize) -> String {
+    let Some(row) = TABLE.get(index) else { return format!("no row {index}") };
+    let from = match row.from.len() {
+        5 => "live".into(),
+        3 => "bound".into(),
+        _ => row.from.iter().map(|place| place.name()).collect::<Vec<_>>().join(", "),
+    };
+    let to = row.to.map_or("unchanged", |place| place.name());
+    format!("{:>2}. {from} \u{2192} {to} on {}: {}", index + 1, row.on, row.reason)
+}
+
 /// What a sound session of one gateway cannot meet, and what stands for it there.
 fn thrown(row: &Row, place: Place) -> Option<&'static str> {
     match row.on {

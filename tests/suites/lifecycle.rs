@@ -10,8 +10,9 @@
 use jvpn_common::session::transition::TABLE;
 use jvpn_common::session::twin::{Core, Slip};
 use jvpn_tests::lifecycle::explore::{Explored, explore, told};
+use jvpn_tests::lifecycle::flap;
 use jvpn_tests::lifecycle::world::{COARSE, FINE, Rules};
-use jvpn_tests::lifecycle::{flap, row_name};
+use jvpn_tests::rows::row_name;
 use jvpn_tests::size;
 use std::collections::BTreeMap;
 use std::sync::Mutex;

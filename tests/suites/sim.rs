@@ -7,7 +7,7 @@
 use jvpn_common::reason::Reason;
 use jvpn_common::sabotage;
 use jvpn_common::session::transition::TABLE;
-use jvpn_tests::lifecycle::row_name;
+use jvpn_tests::rows::row_name;
 use jvpn_tests::rows::{self, Place};
 use jvpn_tests::sim::{self, Bug, Size, cover::Cover, faults::KINDS};
 use jvpn_tests::size;

@@ -193,8 +193,8 @@ fn place(number: u8) -> usize {
     binding_place(number).expect("an entry")
 }
 
-/// What must be as before once everything is put back: locators, keys, sessions, configuration, owners and ways out.
-type Contents = (BTreeMap<u64, LocatorEntry>, Vec<[u64; 4]>, Vec<[u64; 16]>, Vec<u64>, Vec<Vec<u64>>);
+/// What must be as before once everything is put back: locators, keys, sessions and configuration.
+type Contents = (BTreeMap<u64, LocatorEntry>, Vec<[u64; 4]>, Vec<[u64; 16]>, Vec<u64>);
 
 type Owners = Array<MapData, [u64; OWNER_WORDS]>;
 type Hops = Array<MapData, [u64; HOP_WORDS]>;
@@ -214,12 +214,22 @@ fn contents(pins: &Pins) -> Contents {
     };
     let sessions = array(pins, "SESSIONS").iter().map(all).map(bound).collect();
     let keys = array(pins, "KEYS").iter().map(|item| item.expect("keys")).collect();
+    (locators(pins).table().all(), keys, sessions, steady)
+}
+
+/// Owners, and ways out: those a relay has no use for any more are cleared by itself, others found anew.
+fn ways(pins: &Pins) -> Vec<Vec<u64>> {
     let owners: Owners = array(pins, "OWNERS");
     let hops: Hops = array(pins, "HOPS");
     // Sequences grow with every write, and leases with every word of the owner.
     let owners = owners.iter().map(|words| words.expect("an owner")[WORD_OWNER_ALIVE + 1..].to_vec());
-    let ways = owners.chain(hops.iter().map(|words| words.expect("a way out")[1..].to_vec())).collect();
-    (locators(pins).table().all(), keys, sessions, steady, ways)
+    owners.chain(hops.iter().map(|words| words.expect("a way out")[1..].to_vec())).collect()
+}
+
+/// The entries that somebody changed, each with what it said before.
+fn changed(before: Vec<Vec<u64>>, after: Vec<Vec<u64>>) -> Vec<(usize, Vec<u64>)> {
+    let both = before.into_iter().zip(after).enumerate();
+    both.filter(|(_, (before, after))| before != after).map(|(at, (before, _))| (at, before)).collect()
 }
 
 /// The link that holds a program on the node's interface, and that program; none when there is none.
@@ -368,10 +378,16 @@ fn all_is_put_back(stage: &Stage, changes: &[(&str, bool, Does)]) {
         // A session that was cut off for a moment may have moved: by itself, and in the maps as committed.
         let version = if moved { stage.settle() } else { stage.state_version() };
         moved = *of_session || stage.watched != Role::Gateway;
-        let (known, before) = (stage.tampered(), contents(&pins));
+        let (known, before, ways_before) = (stage.tampered(), contents(&pins), ways(&pins));
         let slot = (0..).map(Slot).zip(&before.2).find(|(_, entry)| entry[1] != 0).expect("one session").0;
         let began = boot_ns();
         does(stage, &pins, slot);
+        // The node looks once in seconds, so this is what was done; where a pin is gone it was not done to these.
+        let spoiled = if pins.map("HOPS").exists() { changed(ways_before, ways(&pins)) } else { Vec::new() };
+        assert!(
+            !what.contains("OWNERS") && !what.contains("HOPS") || !spoiled.is_empty(),
+            "{what}: nothing was changed"
+        );
         let seen = loop {
             let told = stage.tampered();
             let new = told.iter().skip(known.len()).find(|(said, of, _)| said == what && of == of_session);
@@ -387,12 +403,14 @@ fn all_is_put_back(stage: &Stage, changes: &[(&str, bool, Does)]) {
         let as_before = || {
             let after = contents(&pins);
             let foreign = [0xdead, 0xbeef].iter().any(|locator| after.0.contains_key(locator));
-            !foreign && (after == before || stage.state_version() != version)
+            let now = ways(&pins);
+            let mended = spoiled.iter().all(|(at, was)| now[*at] == *was || now[*at].iter().all(|word| *word == 0));
+            !foreign && mended && (after == before || stage.state_version() != version)
         };
         while !as_before() {
             let late = Duration::from_nanos(boot_ns() - began) > PATIENCE;
-            let after = contents(&pins);
-            assert!(!late, "{number} {what}: not as before\n{before:x?}\n{after:x?}\n{}", stage.log_tail());
+            let (now, ways, log) = (contents(&pins), ways(&pins), stage.log_tail());
+            assert!(!late, "{number} {what}: not as before\n{before:x?} {spoiled:x?}\n{now:x?} {ways:x?}\n{log}");
             std::thread::sleep(Duration::from_millis(100));
         }
         assert_eq!(attached(stage).len(), 1, "{number} {what}");

@@ -3,7 +3,6 @@
 //! Owns what both sides are told at their start. Every key comes from the seed and is worth nothing. Must never be told
 //! anything that a scenario does not describe.
 
-use super::maps::SLOTS;
 use super::network::GATEWAY;
 use super::rng::Rng;
 use crate::client;
@@ -22,6 +21,8 @@ pub(super) const START: Instant = Instant(1_000_000_000_000);
 pub(super) const WALL: u64 = 1_700_000_000_000_000_000;
 /// Start of the gateway.
 pub(super) const INCARNATION: u64 = 1;
+/// Slots: a session, the one that follows it, and handshakes nobody confirmed.
+pub(super) const SLOTS: u32 = 16;
 /// The client's name.
 const NAME: &str = "client";
 

@@ -1,50 +1,68 @@
-//! The gateway's maps, as far as one session needs them.
+//! The gateway's maps in memory, with the executor of map operations.
 //!
-//! Owns locators, entries, keys and the counters the packet path writes. Each operation is carried out as the engine
-//! wrote it. Must never be taken for the kernel's: what a kernel does is shown elsewhere.
+//! Owns what the kernel would hold: locators, entries, keys, the counters the packet path writes. Each operation is
+//! carried out as the engine wrote it. Must never be taken for the kernel's: what a kernel does is shown elsewhere.
 
 use crate::abi::{
     Binding, Bucket, BucketField, Config, LAYOUT_HASH, LocatorEntry, PENDING, PathCounters, ROLE_GATEWAY, SessionEntry,
-    SteeringKeys, TrafficField,
+    SessionInfo, SteeringKeys, TrafficField,
 };
 use crate::ids::{Locator, Slot, TransportIndex};
-use crate::limits::ALIVE_FOR;
 use crate::mapop::MapOp;
-use crate::steer::{Session, Tables, bind};
-use crate::time::{Instant, nanos};
+use crate::steer::bind::{self, Bound};
+use crate::steer::{Session, Tables};
+use crate::time::{Duration, Instant, nanos};
 use crate::verdict::Verdict;
 use core::cell::RefCell;
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
 
-/// Slots: a session, the one that follows it, and handshakes nobody confirmed.
-pub(super) const SLOTS: u32 = 16;
 /// Kernel ticks a second, and what one is.
 const HZ: u32 = 250;
 const TICK: u64 = 1_000_000_000 / HZ as u64;
 
 /// What the packet path writes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counters {
     paths: BTreeMap<(u32, u32), PathCounters>,
     traffic: BTreeMap<(u32, usize), u64>,
     slot_buckets: BTreeMap<(u32, usize), Bucket>,
     buckets: BTreeMap<u32, Bucket>,
+    verdicts: BTreeMap<Verdict, u64>,
+}
+
+impl Counters {
+    /// A slot's are those of the session that was just put there.
+    fn forget(&mut self, slot: Slot) {
+        self.paths.retain(|(of, _), _| *of != slot.0);
+        self.traffic.retain(|(of, _), _| *of != slot.0);
+        self.slot_buckets.retain(|(of, _), _| *of != slot.0);
+    }
+}
+
+/// What is known of a slot; zeros while it is free.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    entry: SessionEntry,
+    keys: SteeringKeys,
+    info: SessionInfo,
 }
 
 /// The maps.
-#[derive(Debug)]
-pub(super) struct Maps {
-    config: Config,
-    now: Instant,
+#[derive(Clone, Debug)]
+pub struct Maps {
+    /// `CONFIG`.
+    pub config: Config,
+    /// Boot time of the gateway now.
+    pub now: Instant,
     locators: BTreeMap<u64, LocatorEntry>,
-    slots: BTreeMap<u32, (SessionEntry, SteeringKeys)>,
+    slots: Vec<Held>,
     counters: RefCell<Counters>,
 }
 
 /// A slot as one packet sees it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View(SessionEntry);
+pub struct View(SessionEntry);
 
 impl Session for View {
     fn word(&self) -> u64 {
@@ -65,54 +83,99 @@ impl Session for View {
 }
 
 impl Maps {
-    pub(super) fn new(port: u16, incarnation: u64) -> Self {
+    /// Empty maps of so many slots.
+    #[must_use]
+    pub fn new(slots: u32, port: u16, now: Instant) -> Self {
         let config = Config {
             layout: LAYOUT_HASH,
             port,
             role: ROLE_GATEWAY,
             workers: 1,
-            max_sessions: SLOTS,
+            max_sessions: slots,
             hz: HZ,
-            incarnation,
             ..Config::default()
         };
-        let counters = RefCell::default();
-        Self { config, now: Instant(0), locators: BTreeMap::new(), slots: BTreeMap::new(), counters }
+        let held = (0..slots).map(|_| Held::default()).collect();
+        Self { config, now, locators: BTreeMap::new(), slots: held, counters: RefCell::default() }
     }
 
-    const fn tick_of(at: Instant) -> u64 {
+    /// The tick of an instant; never zero.
+    #[must_use]
+    pub const fn tick_of(at: Instant) -> u64 {
         at.0 / TICK + 1
     }
 
-    /// It is later, and the worker lives.
-    pub(super) fn at(&mut self, now: Instant) {
-        self.now = now;
+    /// The worker said that it is alive.
+    pub fn alive_for(&mut self, duration: Duration) {
         if let Some(until) = self.config.alive_until.first_mut() {
-            *until = Self::tick_of(now) + nanos(ALIVE_FOR) / TICK;
+            *until = Self::tick_of(self.now) + nanos(duration) / TICK;
         }
     }
 
+    /// What a slot's word names.
+    #[must_use]
+    pub fn bound(&self, slot: Slot) -> Option<Bound> {
+        self.entry(slot).and_then(|entry| bind::read(&View(*entry)))
+    }
+
     /// Whether data from this address is taken: it is the active binding of a slot, or drains.
-    pub(super) fn admits(&self, outer: SocketAddr) -> bool {
+    #[must_use]
+    pub fn admits(&self, outer: SocketAddr) -> bool {
         let now = Self::tick_of(self.now);
-        let bound = self.slots.values().filter_map(|(entry, _)| bind::read(&View(*entry)));
-        bound.into_iter().any(|bound| {
+        self.used().filter_map(|(slot, ..)| self.bound(slot)).any(|bound| {
             let active = bound.active().is_some_and(|active| active.remote() == outer);
             let drains = bound.word.draining() != 0 && bound.draining.drain_until >= now;
             active || (drains && bound.draining.remote() == outer)
         })
     }
 
+    /// Every slot in use.
+    pub fn used(&self) -> impl Iterator<Item = (Slot, &SessionInfo, &SessionEntry)> {
+        let slots = (0..).map(Slot).zip(&self.slots).filter(|(_, held)| held.entry.generation != 0);
+        slots.map(|(slot, held)| (slot, &held.info, &held.entry))
+    }
+
+    /// What stands in a slot.
+    #[must_use]
+    pub fn entry(&self, slot: Slot) -> Option<&SessionEntry> {
+        self.slots.get(slot.0 as usize).map(|held| &held.entry)
+    }
+
+    /// What stands in a slot, for whoever changes it past the executor.
+    pub fn entry_mut(&mut self, slot: Slot) -> Option<&mut SessionEntry> {
+        self.slots.get_mut(slot.0 as usize).map(|held| &mut held.entry)
+    }
+
+    /// All locators and where they lead.
+    #[must_use]
+    pub const fn locators(&self) -> &BTreeMap<u64, LocatorEntry> {
+        &self.locators
+    }
+
+    /// What was counted for a slot.
+    #[must_use]
+    pub fn traffic(&self, slot: Slot, field: TrafficField) -> u64 {
+        self.counters.borrow().traffic.get(&(slot.0, field as usize)).copied().unwrap_or_default()
+    }
+
+    /// How often each verdict was given.
+    #[must_use]
+    pub fn verdicts(&self) -> BTreeMap<Verdict, u64> {
+        self.counters.borrow().verdicts.clone()
+    }
+
     /// Carries one operation out.
-    pub(super) fn apply(&mut self, op: &MapOp) {
+    pub fn apply(&mut self, op: &MapOp) {
         match op {
-            MapOp::Install { slot, generation, keys, locators, pending, .. } => {
+            MapOp::Install { slot, generation, keys, locators, pending, session } => {
                 let flags = if *pending { PENDING } else { 0 };
                 let entry = SessionEntry { generation: generation.0, flags, ..SessionEntry::default() };
-                self.slots.insert(slot.0, (entry, *keys));
-                self.add(*slot, generation.0, locators);
+                let info = SessionInfo { session_id: session.0, generation: generation.0, ..SessionInfo::default() };
+                self.held(*slot, |held| *held = Held { entry, keys: *keys, info });
+                self.counters.get_mut().forget(*slot);
+                self.add_locators(*slot, generation.0, locators);
             }
-            MapOp::AddLocators { slot, generation, locators } => self.add(*slot, generation.0, locators),
+            MapOp::AddLocators { slot, generation, locators } => self.add_locators(*slot, generation.0, locators),
             MapOp::RemoveLocators { locators } => {
                 self.locators.retain(|known, _| !locators.iter().any(|locator| locator.0 == *known));
             }
@@ -121,32 +184,32 @@ impl Maps {
                 let until = Self::tick_of(self.now) + nanos(*within) / TICK;
                 self.binding(*slot, *entry, |known| known.drain_until = until);
             }
-            MapOp::Activate { slot, word } => self.entry(*slot, |entry| entry.active = word.0),
-            MapOp::Confirm { slot } => self.entry(*slot, |entry| entry.flags &= !PENDING),
-            MapOp::Info { .. } => {}
+            MapOp::Activate { slot, word } => self.held(*slot, |held| held.entry.active = word.0),
+            MapOp::Confirm { slot } => self.held(*slot, |held| held.entry.flags &= !PENDING),
+            MapOp::Info { slot, info } => self.held(*slot, |held| held.info = *info),
             MapOp::Free { slot } => {
-                self.slots.remove(&slot.0);
+                self.held(*slot, |held| *held = Held::default());
                 self.locators.retain(|_, entry| entry.slot != slot.0);
             }
         }
     }
 
-    fn entry(&mut self, slot: Slot, change: impl FnOnce(&mut SessionEntry)) {
-        if let Some((entry, _)) = self.slots.get_mut(&slot.0) {
-            change(entry);
+    fn held(&mut self, slot: Slot, change: impl FnOnce(&mut Held)) {
+        if let Some(held) = self.slots.get_mut(slot.0 as usize) {
+            change(held);
         }
     }
 
     fn binding(&mut self, slot: Slot, entry: u8, change: impl FnOnce(&mut Binding)) {
-        self.entry(slot, |session| {
+        self.held(slot, |held| {
             let place = usize::from(entry).checked_sub(1);
-            if let Some(binding) = place.and_then(|place| session.bindings.get_mut(place)) {
+            if let Some(binding) = place.and_then(|place| held.entry.bindings.get_mut(place)) {
                 change(binding);
             }
         });
     }
 
-    fn add(&mut self, slot: Slot, generation: u32, locators: &[(TransportIndex, Locator)]) {
+    fn add_locators(&mut self, slot: Slot, generation: u32, locators: &[(TransportIndex, Locator)]) {
         let entry = |k: &TransportIndex| LocatorEntry { slot: slot.0, generation, k: k.0 };
         self.locators.extend(locators.iter().map(|(k, locator)| (locator.0, entry(k))));
     }
@@ -164,11 +227,11 @@ impl Tables for Maps {
     }
 
     fn session(&self, slot: u32) -> Option<View> {
-        self.slots.get(&slot).map(|(entry, _)| View(*entry))
+        self.entry(Slot(slot)).map(|entry| View(*entry))
     }
 
     fn keys(&self, slot: u32) -> Option<&SteeringKeys> {
-        self.slots.get(&slot).map(|(_, keys)| keys)
+        self.slots.get(slot as usize).map(|held| &held.keys)
     }
 
     fn path(&self, slot: u32, place: u32) -> PathCounters {
@@ -217,5 +280,7 @@ impl Tables for Maps {
         true
     }
 
-    fn count(&self, _verdict: Verdict) {}
+    fn count(&self, verdict: Verdict) {
+        *self.counters.borrow_mut().verdicts.entry(verdict).or_default() += 1;
+    }
 }

@@ -9,7 +9,7 @@
 //! ```
 
 mod hosts;
-mod maps;
+pub mod maps;
 mod network;
 mod outcome;
 pub mod rng;

@@ -14,6 +14,7 @@ use crate::client::{self, Activity, EventKind, IDLE_AFTER, SetId, Transport};
 use crate::gateway::command::{Command, Datagram, Hop, Input, Origin};
 use crate::gateway::{self, Commit};
 use crate::ids::{SessionId, Slot, TransportIndex};
+use crate::limits::ALIVE_FOR;
 use crate::reason::Reason;
 use crate::secret::PublicKey;
 use crate::session::{Policy, Session};
@@ -87,6 +88,8 @@ impl<'a> World<'a> {
         let mut rng = Rng::new(seed);
         let policy = Arc::new(policy.clone());
         let (client, gateway, key) = hosts::engines(&policy, &mut rng);
+        let mut maps = Maps::new(hosts::SLOTS, GATEWAY.port(), START);
+        maps.config.incarnation = hosts::INCARNATION;
         Self {
             scenario,
             policy,
@@ -95,7 +98,7 @@ impl<'a> World<'a> {
             client,
             key,
             gateway,
-            maps: Maps::new(GATEWAY.port(), hosts::INCARNATION),
+            maps,
             queue: BTreeMap::new(),
             numbers: 0,
             using: None,
@@ -119,7 +122,8 @@ impl<'a> World<'a> {
                 break;
             }
             self.now = self.now.max(next);
-            self.maps.at(self.now);
+            self.maps.now = self.now;
+            self.maps.alive_for(ALIVE_FOR);
             self.step();
         }
         let stuck = spin > SPIN_MAX;

@@ -118,6 +118,8 @@ mod tests {
         let header = Header { kind: 4, epoch: 9, flags: 3, tag: 0x0102_0304, locator: !7, counter: 1 << 40 };
         assert_eq!(Header::from_bytes(&header.to_bytes()), header);
         assert!(Header::parse(&header.to_bytes()[..23]).is_none());
+        let datagram = [header.to_bytes().as_slice(), &[9]].concat();
+        assert_eq!(Header::parse(&datagram), Some((header, [9].as_slice())));
     }
 
     #[test]

@@ -37,15 +37,17 @@ mod why;
 
 pub use error::{CliError, Kind};
 
+use crate::FEATURES;
 use crate::api::Client;
 use crate::config::Places;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 /// Jumping VPN: a session that outlives every path.
 #[derive(Debug, Parser)]
-#[command(name = "jvpn-ctl", version, long_version = LONG_VERSION, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "jvpn-ctl", version, long_version = LONG_VERSION.as_str(), disable_help_subcommand = true, max_term_width = 100)]
 #[command(
     after_help = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 no daemon, 4 not found, 5 refused, 6 unhealthy, 7 privilege missing"
 )]
@@ -72,22 +74,10 @@ enum Color {
     Never,
 }
 
-/// What was compiled in, as a literal.
-#[cfg(feature = "lab-clock")]
-macro_rules! features {
-    () => {
-        "lab-clock"
-    };
-}
-#[cfg(not(feature = "lab-clock"))]
-macro_rules! features {
-    () => {
-        "none"
-    };
-}
-
-const LONG_VERSION: &str =
-    concat!(env!("CARGO_PKG_VERSION"), "\nkernel program: ", env!("JVPN_EBPF_HASH"), "\nfeatures: ", features!(),);
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let (version, program) = (env!("CARGO_PKG_VERSION"), env!("JVPN_EBPF_HASH"));
+    format!("{version}\nkernel program: {program}\nfeatures: {FEATURES}")
+});
 
 #[derive(Debug, Subcommand)]
 enum Verb {

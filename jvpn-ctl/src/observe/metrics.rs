@@ -55,8 +55,7 @@ impl Exposition {
             Role::Relay => "relay",
             Role::Client => "client",
         };
-        let features = if cfg!(feature = "lab-clock") { "lab-clock" } else { "none" };
-        let facts = [env!("CARGO_PKG_VERSION"), env!("JVPN_EBPF_HASH"), features, name];
+        let facts = [env!("CARGO_PKG_VERSION"), env!("JVPN_EBPF_HASH"), crate::FEATURES, name];
         new.add(Metric::Build, &facts, Value::Fact);
         new
     }

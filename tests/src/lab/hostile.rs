@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::sys;
 use super::topology::{GATEWAY_PORT, GATEWAY_V4, GATEWAY_V6, Topology};
 use crate::packet;
-use crate::sim::rng::Rng;
+use jvpn_common::scenario::rng::Rng;
 
 /// Packets between two pauses of a millisecond: some thousand a second, which leaves the machine time for the product.
 const BURST: usize = 4;

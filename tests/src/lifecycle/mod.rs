@@ -15,23 +15,9 @@ pub mod world;
 
 use jvpn_common::ids::{OwnerEpoch, SessionId, TransportIndex};
 use jvpn_common::session::state::Label;
-use jvpn_common::session::transition::TABLE;
 use jvpn_common::session::{Birth, Confirmed, Input, Path, Policy, Session, Transport, TransportClass};
 use jvpn_common::time::{Duration, Instant};
 use std::net::SocketAddr;
-
-/// A row of the table as people read it.
-#[must_use]
-pub fn row_name(index: usize) -> String {
-    let Some(row) = TABLE.get(index) else { return format!("no row {index}") };
-    let from = match row.from.len() {
-        5 => "live".into(),
-        3 => "bound".into(),
-        _ => row.from.iter().map(|place| place.name()).collect::<Vec<_>>().join(", "),
-    };
-    let to = row.to.map_or("unchanged", |place| place.name());
-    format!("{:>2}. {from} \u{2192} {to} on {}: {}", index + 1, row.on, row.reason)
-}
 
 /// When everything begins: late enough that looking back a minute stays after boot.
 pub const T0: Instant = Instant(1_000_000_000_000);

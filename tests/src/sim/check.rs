@@ -229,7 +229,7 @@ impl Checker {
     /// At most one slot of a session is bound.
     fn single_active(&mut self, gateway: &GatewayHost, now: Instant) {
         let mut active: Vec<[u8; 16]> = Vec::new();
-        for (slot, info, entry) in gateway.maps.infos() {
+        for (slot, info, entry) in gateway.maps.used() {
             if jvpn_common::abi::ActiveWord(entry.active).active() != 0 {
                 let twice = active.contains(&info.session_id);
                 self.must(!twice, now, || format!("invariant 3: two active bindings, one in {slot:?}"));

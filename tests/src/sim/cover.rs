@@ -3,7 +3,7 @@
 //! Owns the counts that a run prints and fails on when one is zero, and the trace of one seed. Must never
 //! influence a run.
 
-use crate::lifecycle::row_name;
+use crate::rows::row_name;
 use jvpn_common::time::{Duration, Instant};
 use jvpn_common::verdict::Verdict;
 use std::collections::{BTreeMap, VecDeque};

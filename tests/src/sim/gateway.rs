@@ -11,7 +11,7 @@ pub use look::{OTHER, SWITCHED};
 
 use super::check::Checker;
 use super::cover::Cover;
-use super::maps::Maps;
+use super::maps::{self, Maps};
 use super::net::{PORT, gateways};
 use super::rng::Rng;
 use super::worker::EpochKeys;
@@ -30,7 +30,7 @@ use jvpn_common::mapop::MapOp;
 use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
 use jvpn_common::session::transition::TABLE;
 use jvpn_common::session::{Policy, Session};
-use jvpn_common::steer::{self, Bytes, Source};
+use jvpn_common::steer::{self, Bytes, Source, Tables as _};
 use jvpn_common::time::Instant;
 use jvpn_common::verdict::{Class, Verdict};
 use jvpn_common::wire::header::FLAG_DOWN;
@@ -175,7 +175,7 @@ impl GatewayHost {
             load_threshold: self.load_threshold,
         };
         self.maps.now = now;
-        self.maps.unbind_all();
+        maps::unbind_all(&mut self.maps);
         self.maps.config.incarnation = self.incarnation;
         self.maps.alive_for(ALIVE_FOR);
         let mut engine = Engine::new(config, Box::new(self.rng.fork()), now);
@@ -301,9 +301,9 @@ impl GatewayHost {
         if self.bug == Bug::DrainSends && bound.word.draining() != 0 {
             binding = bound.draining;
         }
-        let locator = self.maps.locator_of(slot, binding.k)?;
+        let locator = maps::locator_of(&self.maps, slot, binding.k)?;
         let keys = slotted.epochs.iter().find(|keys| keys.epoch == slotted.sending)?;
-        let bytes = keys.seal(self.maps.steering(slot).down, FLAG_DOWN, TransportIndex(binding.k), locator, inner)?;
+        let bytes = keys.seal(self.maps.keys(slot.0)?.down, FLAG_DOWN, TransportIndex(binding.k), locator, inner)?;
         let from = self.engine.as_ref()?.gateway_address(binding.gateway)?;
         Some((from, binding.remote(), bytes))
     }
@@ -440,7 +440,7 @@ impl GatewayHost {
                 if self.bug == Bug::TwoActive && left.is_some_and(|left| of_slot(op) == Some(left)) {
                     continue;
                 }
-                self.maps.apply(op);
+                maps::apply(&mut self.maps, op);
             }
             commit.store.into_iter().for_each(|op| self.keep(op));
             for record in &commit.records {

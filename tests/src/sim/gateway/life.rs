@@ -58,7 +58,7 @@ impl GatewayHost {
         // Reconcile: what no session adopts is emptied, or its locators would outlive it.
         let adopted: Vec<Slot> = restored.iter().flat_map(|restored| &restored.slots).map(|&(slot, _)| slot).collect();
         let orphans: Vec<Slot> =
-            self.maps.infos().map(|(slot, ..)| slot).filter(|slot| !adopted.contains(slot)).collect();
+            self.maps.used().map(|(slot, ..)| slot).filter(|slot| !adopted.contains(slot)).collect();
         orphans.into_iter().for_each(|slot| self.maps.apply(&MapOp::Free { slot }));
         for restored in &restored {
             checker.restored(restored.core.id(), restored.core.version(), power);
@@ -83,7 +83,7 @@ impl GatewayHost {
         let skipped = self.gaps.get(&stored.session).map_or(Version(0), |(_, last)| *last);
         let (version, gap) = continued(newest.version().max(skipped), stored.ceiling, whole);
         let elapsed = Elapsed { then: now, now, between: Duration::ZERO };
-        let slots = self.maps.infos().filter(|(_, info, _)| info.session_id == stored.session.0);
+        let slots = self.maps.used().filter(|(_, info, _)| info.session_id == stored.session.0);
         let slots = slots.map(|(slot, info, _)| (slot, Generation(info.generation))).collect();
         let core = newest.restored(elapsed, version, newest.next_owner());
         Some(Restored { core, peer: stored.peer, ceiling: stored.ceiling, gap, slots })

@@ -6,7 +6,9 @@
 use super::{GatewayHost, Out};
 use crate::sim::check::Checker;
 use crate::sim::cover::Cover;
+use crate::sim::maps;
 use crate::sim::rng::Rng;
+use jvpn_common::abi::TrafficField;
 use jvpn_common::gateway::command::Input;
 use jvpn_common::ids::{OwnerEpoch, SessionId, Slot};
 use jvpn_common::reason::Reason;
@@ -31,14 +33,14 @@ impl GatewayHost {
         let mut causes = Vec::new();
         let all: Vec<_> = engine.committed().collect();
         for (session, slot, committed) in all {
-            if !self.maps.agrees(slot, &committed) {
+            if !maps::agrees(&self.maps, slot, &committed) {
                 let known = self.tampered.contains(&slot);
                 checker.must(known, now, || format!("{slot:?} differs from {committed:?}, and nobody changed it"));
-                self.maps.put_back(slot, &committed);
+                maps::put_back(&mut self.maps, slot, &committed);
                 causes.push((session, Reason::SecMapTampered, 1));
             }
             let key = (slot, committed.generation);
-            let forged = self.maps.forged(slot);
+            let forged = self.maps.traffic(slot, TrafficField::Forged);
             let last = self.forged.insert(key, forged).unwrap_or(0);
             causes.push((session, Reason::SecForgedTag, forged.saturating_sub(last)));
         }
@@ -56,7 +58,7 @@ impl GatewayHost {
     pub fn tamper(&mut self, id: SessionId, rng: &mut Rng) {
         let idle = self.engine.is_some() && self.frozen.is_none() && !self.committing();
         if let Some(slot) = self.slot_of(id).filter(|_| idle) {
-            self.maps.tamper(slot, rng.below(3));
+            maps::tamper(&mut self.maps, slot, rng.below(3));
             self.tampered.insert(slot);
         }
     }
