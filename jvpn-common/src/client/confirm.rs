@@ -13,7 +13,7 @@ use super::session::Session;
 use super::timing::{COMMIT_PAUSE, ENDED_PAUSE};
 use crate::crypto::noise::Split;
 use crate::crypto::{EpochKeys, Suite};
-use crate::ids::{Locator, OwnerEpoch, TransportIndex, Version};
+use crate::ids::{Incarnation, Locator, OwnerEpoch, TransportIndex, Version};
 use crate::limits::{OVERHEAD_V4, OVERHEAD_V6, PATH_MTU_UNPROVEN, PENDING_TIMEOUT};
 use crate::message::handshake::Outcome;
 use crate::message::{Accepted, Control, Message};
@@ -83,6 +83,14 @@ impl Engine {
         let message = Message { id: CONFIRM_ID, body };
         if let Some(bytes) = confirm.keys.seal(confirm.k, confirm.locator, &message) {
             self.commands.push_back(Command::Send { path: confirm.path, to: confirm.to, bytes });
+        }
+    }
+
+    /// A gateway that started again after it answered knows nothing of the answer: nobody will acknowledge this CONFIRM.
+    pub(super) fn drop_confirm_of_older(&mut self, incarnation: Incarnation) {
+        let confirm = self.handshake.as_ref().and_then(|handshake| handshake.confirm.as_ref());
+        if confirm.is_some_and(|confirm| confirm.accepted.incarnation < incarnation) {
+            self.drop_confirm();
         }
     }
 

@@ -6,7 +6,7 @@
 use super::Engine;
 use super::command::{Command, EventKind, PathId};
 use super::timing::NOTICE_WINDOW;
-use crate::ids::TransportIndex;
+use crate::ids::{Incarnation, TransportIndex};
 use crate::message::reattach::Purpose;
 use crate::reason::Reason;
 use crate::wire::Kind;
@@ -52,6 +52,7 @@ impl Engine {
         let Some(session) = &mut self.session else { return };
         if body.incarnation != session.incarnation.0 {
             self.end_unresponsive(id);
+            self.drop_confirm_of_older(Incarnation(body.incarnation));
             self.start_resume(Reason::ControllerRestart, Some(id));
             self.hurry_handshake(id);
             return;

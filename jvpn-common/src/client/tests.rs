@@ -398,6 +398,26 @@ fn another_incarnation_in_an_echo_is_answered_by_resume_at_once() {
 }
 
 #[test]
+fn a_confirm_is_given_up_for_a_gateway_that_started_again_and_for_no_older_one() {
+    let asks_again = |incarnation| {
+        let mut pair = Pair::connected();
+        pair.wait(MS);
+        pair.give(Input::TrafficStarted);
+        let (_, bytes) = pair.sent.iter().find(|(path, bytes)| *path == A && bytes[0] == 6).expect("a probe");
+        let (header, rest) = Header::parse(bytes).unwrap();
+        let asked = Body::from_words(&probe::words(rest.first_chunk().unwrap()));
+        let mut echo = pair.hint(Kind::Echo, header, &Body { incarnation, ..asked }, bytes.len());
+        pair.give(Input::Activity(Activity { rekey_due: true, key_spent: true, ..Activity::default() }));
+        pair.answer_initiation(Outcome::Resumed);
+        pair.sent.clear();
+        pair.give(Input::Datagram { path: A, from: endpoint(), bytes: &mut echo });
+        pair.sent.iter().any(|(path, bytes)| *path == A && bytes[0] == 1)
+    };
+    assert!(asks_again(6), "what answered is gone");
+    assert!(!asks_again(4), "late news of an earlier start");
+}
+
+#[test]
 fn keys_that_are_spent_are_replaced_once_and_the_new_ones_are_not_blamed_for_them() {
     let mut pair = Pair::connected();
     let spent = Activity { rekey_due: true, key_spent: true, ..Activity::default() };

@@ -111,6 +111,8 @@ fn the_chain_names_the_first_line_that_was_changed_removed_or_moved() {
         Ok::<_, LineError>(head)
     };
     assert_eq!(verify(&lines), Ok(head));
+    let first = open(&lines[0], Hash::default()).unwrap().hash;
+    assert_eq!(named(lines[1].as_bytes()), Ok(first));
     let changed = vec![lines[0].replace("till-17", "till-18"), lines[1].clone()];
     assert_eq!(verify(&changed), Err(LineError::Changed));
     assert!(matches!(verify(&lines[1..]), Err(LineError::NotNext { .. })));

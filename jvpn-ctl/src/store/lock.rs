@@ -7,6 +7,14 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a lock may outlive its holder: a child of it that was about to run another program when it was killed has
+/// the file open until then. Whoever starts a killed gateway again is not told that it is still running.
+const ENDING: Duration = Duration::from_secs(1);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Why a directory could not be locked.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +44,7 @@ pub struct DirLock {
 }
 
 impl DirLock {
-    /// Makes the directory (0700) if needed and locks it.
+    /// Makes the directory (0700) if needed and locks it; a holder that is ending is given a second.
     ///
     /// # Errors
     /// Another process holds it, or it cannot be used.
@@ -50,7 +58,14 @@ impl DirLock {
         let options = &mut OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(io(&path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let until = Instant::now() + ENDING;
+        let locked = loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => thread::sleep(LOOK_EVERY),
+                other => break other,
+            }
+        };
+        match locked {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
@@ -84,5 +99,19 @@ mod tests {
         assert_eq!(refused, format!("{} is in use by process {}", state.display(), std::process::id()));
         drop(first);
         DirLock::take(&state).expect("free again");
+    }
+
+    #[test]
+    fn a_lock_that_is_let_go_a_moment_later_is_taken() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = DirLock::take(dir.path()).expect("free");
+        // It waits: what it waits for comes only once it does, or a look later.
+        let second = thread::scope(|scope| {
+            let second = scope.spawn(|| DirLock::take(dir.path()));
+            thread::sleep(LOOK_EVERY * 3);
+            drop(first);
+            second.join().expect("no panic")
+        });
+        second.expect("taken");
     }
 }
