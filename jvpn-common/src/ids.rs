@@ -63,6 +63,15 @@ number!(
     /// Which owner of a session this is; a client refuses a lower one than it has seen.
     OwnerEpoch(u64)
 );
+
+impl OwnerEpoch {
+    /// The owner after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 number!(
     /// Name of one command of an engine; exactly one outcome comes back for it.
     OpId(u64)

@@ -58,9 +58,11 @@ pub fn row_name(index: usize) -> String {
     format!("{:>2}. {from} \u{2192} {to} on {}: {}", index + 1, row.on, row.reason)
 }
 
-/// What a sound session of one gateway cannot meet, and what stands for it.
-fn thrown(row: &Row) -> Option<&'static str> {
+/// What a sound session of one gateway cannot meet, and what stands for it there.
+fn thrown(row: &Row, place: Place) -> Option<&'static str> {
     match row.on {
+        // A lab has the real cause: a second gateway on a copy of the first one's state directory.
+        On::NewerOwner if place == Place::Lab => None,
         On::NewerOwner => Some("switch: a newer owner's epoch is shown to the engine"),
         On::Broken => Some("switch: an invariant is said to be broken"),
         On::Compromise => Some("operator: terminate --reason key-compromise"),
@@ -183,11 +185,14 @@ impl Evidence {
             let of = |wanted: Place| {
                 let seen = self.0.iter().filter(move |((seen, place, _), _)| *seen == number && *place == wanted);
                 let runs: Vec<String> = seen.map(|((.., step), count)| format!("{step} {count}")).collect();
-                if runs.is_empty() { "-".to_owned() } else { runs.join(", ") }
+                if runs.is_empty() {
+                    return "-".to_owned();
+                }
+                let mark = thrown(row, wanted).map(|mark| format!("  [{mark}]")).unwrap_or_default();
+                runs.join(", ") + &mark
             };
-            let mark = thrown(row).map(|mark| format!("  [{mark}]")).unwrap_or_default();
             let memory = if is_in_memory(row) { "  [in memory only]" } else { "" };
-            let _ = writeln!(text, "     simulation: {}  lab: {}{mark}{memory}", of(Place::Simulation), of(Place::Lab));
+            let _ = writeln!(text, "     simulation: {}  lab: {}{memory}", of(Place::Simulation), of(Place::Lab));
         }
         text
     }

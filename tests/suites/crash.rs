@@ -35,6 +35,9 @@ use jvpn_tests::swarm::host::{Host, Options};
 use jvpn_tests::swarm::{self, Book, Dice, Plan, Swarm, identities};
 use serde_json::Value;
 
+#[path = "crash/owners.rs"]
+mod owners;
+
 /// Until something that takes a second has happened on a machine that does other things as well.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Reattaches a second that the gateway is killed under.
@@ -318,6 +321,8 @@ fn a_gateway_killed_at_random_under_reattaches_loses_and_repeats_nothing_it_ackn
     let book = stage.swarm.book();
     lives.no_version_is_missing();
     lives.hold_what_was_acknowledged(&book);
+    let told = told(&stage.record(), Reason::SecStoreRollback);
+    assert!(told.is_empty(), "a crash that lost nothing looks like no backup: {told:?}");
     no_nonce_was_used_twice(&captured, &book);
     let held: BTreeSet<_> = stage.swarm_sessions(&book);
     assert_eq!(lives.live(), held, "each session is bound, or over in the record");
@@ -610,19 +615,25 @@ fn a_restored_backup_is_recorded_goes_on_above_what_clients_saw_and_takes_no_old
 
     let lives = Lives::read(&stage.record());
     lives.no_version_is_missing();
-    let mut told = BTreeSet::new();
-    let filter = audit::Filter { reason: Some(Reason::SecStoreRollback), ..audit::Filter::default() };
-    audit::read(&stage.record(), &filter, |_, record| {
-        told.insert(record["session_id"].as_str().unwrap().parse::<SessionId>().unwrap());
-        ControlFlow::Continue(())
-    })
-    .expect("a record");
+    let told = told(&stage.record(), Reason::SecStoreRollback);
     let ceilings = held(&stage.host.state());
     for (id, version) in &seen {
         assert!(told.contains(id), "{id} came back from a backup without a word");
         let newest = lives.newest()[id];
         assert!(newest > *version && ceilings[id] >= newest, "{id}: {version} was seen, {newest} of {}", ceilings[id]);
     }
+}
+
+/// Sessions with a record of a reason.
+fn told(record: &FilePath, reason: Reason) -> BTreeSet<SessionId> {
+    let mut told = BTreeSet::new();
+    let filter = audit::Filter { reason: Some(reason), ..audit::Filter::default() };
+    audit::read(record, &filter, |_, record| {
+        told.insert(record["session_id"].as_str().unwrap().parse::<SessionId>().unwrap());
+        ControlFlow::Continue(())
+    })
+    .expect("a record");
+    told
 }
 
 impl Lives {

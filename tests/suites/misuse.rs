@@ -741,6 +741,26 @@ fn an_emergency_refuses_every_wish_to_move_lets_a_loss_pass_and_outlives_a_resta
     until("the client has the snapshot", &stage, || bound(&stage, Role::Client, "better_switching").0 == "frozen");
     let (_, _, source, _) = bound(&stage, Role::Gateway, "better_switching");
     assert_eq!(source, "emergency");
+    let status = stage.status(Role::Gateway);
+    let [frozen] = status["emergencies"].as_array().expect("a list").as_slice() else { panic!("{status}") };
+    let since = frozen["since"].as_str().expect("a time").to_owned();
+    assert_eq!((&frozen["peers"][0], &frozen["policy"]), (&Value::from("till-17"), &Value::from("field")));
+    let (_, out, _) = gateway(&stage, &["status"]);
+    assert!(out.contains("optional moves of till-17 (class field) are frozen since"), "{out}");
+    assert!(out.contains("end: jvpn-ctl policy emergency off till-17"), "{out}");
+    let (code, out, said) = gateway(
+        &stage,
+        &["policy", "test", "--scenario", "better", "--peer", "till-17", "--compare", "field", "--json"],
+    );
+    assert!(code == 0 && said.contains("till-17 is under emergency"), "{code}: {said}");
+    let tested: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(tested["emergency"], true);
+    let in_force = stage.product.json(Role::Gateway, &["policy", "show", "till-17"]).expect("JSON");
+    let tried = [0, 1].map(|run| &tested["runs"][run]["policy_version"]);
+    assert!(
+        *tried[0] == in_force["policy_version"] && tried[0] != tried[1],
+        "a class is tried as it stands: {tried:?}"
+    );
     let before = stage.session();
     let (code, _, said) = gateway(&stage, &["jump", "--to", to]);
     assert!(code == 5 && said.contains("SWITCHING_FROZEN"), "{code}: {said}");
@@ -763,10 +783,12 @@ fn an_emergency_refuses_every_wish_to_move_lets_a_loss_pass_and_outlives_a_resta
     until("it is as before the restart", &stage, || {
         bound(&stage, Role::Gateway, "better_switching").0 == "frozen" && stage.session().0 == id
     });
+    assert_eq!(stage.status(Role::Gateway)["emergencies"][0]["since"], since.as_str(), "since it began");
     let (code, _, said) = gateway(&stage, &["policy", "emergency", "off", "till-71"]);
     assert!(code == 4 && said.contains("did you mean `till-17`?"), "{code}: {said}");
     let (code, out, said) = gateway(&stage, &["policy", "emergency", "off", "till-17"]);
     assert!(code == 0 && out.contains("nobody is under emergency"), "{out}{said}");
+    assert_eq!(stage.status(Role::Gateway)["emergencies"], Value::Array(Vec::new()));
     let (code, _, said) = gateway(&stage, &["policy", "emergency", "off", "till-17"]);
     assert!(code == 5 && said.contains("till-17 is not under emergency"), "{code}: {said}");
     until("a wish is free again", &stage, || {

@@ -17,6 +17,7 @@ use jvpn_tests::lab::process::{Product, Role};
 use jvpn_tests::lab::record::{Session, live_session};
 use jvpn_tests::lab::setup::{Endpoint, Setup};
 use jvpn_tests::lab::topology::{CONTROL_PORT, INNER_GATEWAY_V4, INNER_GATEWAY_V6, LAN_V4, Path};
+use rustix::process::{Pid, Signal, kill_process};
 
 #[path = "relay/owners.rs"]
 mod owners;
@@ -275,6 +276,27 @@ fn a_client_with_nothing_but_a_relay_waits_for_its_owner_and_keeps_the_session()
     });
     stage.streams(0, false);
     stage.reaches(INNER_GATEWAY_V4);
+    assert_eq!(stage.session().id, before.id);
+    stage.end();
+}
+
+#[test]
+fn a_client_and_a_relay_that_are_told_to_reload_say_that_they_do_not_and_go_on() {
+    let stage = Stage::set(&through_one(Xdp::Detached));
+    stage.reaches(INNER_GATEWAY_V4);
+    let before = stage.session();
+    for (role, name) in [(Role::Client, "client"), (Role::Relay(0), "relay")] {
+        let pid = |stage: &Stage| stage.product.json(role, &["status"]).expect("a status")["pid"].clone();
+        let running = pid(&stage);
+        let process = i32::try_from(stage.product.pid(role).expect("it runs")).ok().and_then(Pid::from_raw);
+        kill_process(process.expect("a process"), Signal::HUP).expect("SIGHUP");
+        stage.until("it says so", |stage| {
+            let log = std::fs::read_to_string(stage.product.log_file(role)).unwrap_or_default();
+            log.contains(&format!("SIGHUP: a {name} reads its file when it starts"))
+        });
+        assert_eq!(pid(&stage), running, "{name}");
+        stage.reaches(INNER_GATEWAY_V4);
+    }
     assert_eq!(stage.session().id, before.id);
     stage.end();
 }

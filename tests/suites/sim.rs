@@ -98,7 +98,7 @@ const ELSEWHERE: [(Reason, &str); 22] = [
     (Reason::PolicyDenied, "the session core's own refusals: session/tests/refusals.rs"),
     (Reason::Mtu, "paths are left for silence, never for their size"),
     (Reason::SecSessionFixationAttempt, "a peer that asks for another's session: gateway/tests/resume.rs"),
-    (Reason::SecOwnershipAnomaly, "a second owner, which needs a second gateway"),
+    (Reason::SecOwnershipAnomaly, "a second owner: tests/suites/crash/owners.rs"),
     (Reason::SecAbuseControlPlane, "a client that keeps no pace: gateway/tests/reattach.rs"),
     (Reason::SecDuplicateIdentity, "two devices with one key: gateway/tests/birth.rs"),
     (Reason::SecStoreRollback, "a store from a backup: gateway/tests/resume.rs"),

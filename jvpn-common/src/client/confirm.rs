@@ -13,7 +13,7 @@ use super::session::Session;
 use super::timing::{COMMIT_PAUSE, ENDED_PAUSE};
 use crate::crypto::noise::Split;
 use crate::crypto::{EpochKeys, Suite};
-use crate::ids::{Incarnation, Locator, TransportIndex, Version};
+use crate::ids::{Incarnation, Locator, OwnerEpoch, TransportIndex, Version};
 use crate::limits::{OVERHEAD_V4, OVERHEAD_V6, PATH_MTU_UNPROVEN, PENDING_TIMEOUT};
 use crate::message::handshake::Outcome;
 use crate::message::{Accepted, Control, Message};
@@ -43,6 +43,12 @@ impl Engine {
         let Some(suite) = Suite::from_byte(accepted.suite) else { return };
         if accepted.outcome == Outcome::Rekeyed || !self.config.suites.contains(&suite) {
             return;
+        }
+        let seen = self.session.as_ref().map_or(OwnerEpoch(0), |session| session.owner_epoch);
+        if accepted.outcome == Outcome::Resumed && accepted.owner_epoch < seen {
+            // Somebody who had the session before another took it over: whoever goes on with it is above that one.
+            let event = self.event(EventKind::HandshakeFailed, Reason::OwnershipConflict, false);
+            return self.tell(event);
         }
         let id = SetId(self.next_set);
         self.next_set += 1;

@@ -24,6 +24,7 @@ use core::net::SocketAddr;
 
 mod delivery;
 mod mapping;
+mod owners;
 mod refusing;
 
 const A: PathId = PathId(1);
@@ -41,6 +42,8 @@ struct Pair {
     /// Datagrams the client sent and nobody answered yet.
     sent: Vec<(PathId, Vec<u8>)>,
     others: Vec<Command>,
+    /// Which owner of the session answers.
+    owner: OwnerEpoch,
 }
 
 fn endpoint() -> SocketAddr {
@@ -66,7 +69,8 @@ impl Pair {
         let client = Engine::new(config, Box::new(Fixed::new(3)), START);
         let (sent, others) = (Vec::new(), Vec::new());
         let steering = SteeringKeys::default();
-        Self { client, now: START, private, peer: key.public(), channel: None, steering, sent, others }
+        let (peer, owner) = (key.public(), OwnerEpoch(1));
+        Self { client, now: START, private, peer, channel: None, steering, sent, others, owner }
     }
 
     fn give(&mut self, input: Input<'_>) {
@@ -115,7 +119,7 @@ impl Pair {
             session: SessionId([7; 16]),
             version: Version(1),
             epoch: Epoch(0),
-            owner_epoch: OwnerEpoch(1),
+            owner_epoch: self.owner,
             incarnation: Incarnation(5),
             suite: Suite::ChaCha20Poly1305 as u8,
             mtu: 1_412,

@@ -46,7 +46,7 @@ named! {
         TransportSwitch = 3 "TRANSPORT_SWITCH",
         /// A BETTER was not allowed.
         TransportSwitchDenied = 4 "TRANSPORT_SWITCH_DENIED",
-        /// A reattach or resume was refused.
+        /// A reattach, a resume or any other input was refused; nothing changed.
         ReattachReject = 5 "REATTACH_REJECT",
         /// A policy came into force, or a bound decided.
         PolicyEvent = 6 "POLICY_EVENT",

@@ -54,6 +54,8 @@ pub(super) struct Pending {
     pub(super) birth: Option<Box<Session>>,
     /// Version and owner the client claimed, for a resume.
     pub(super) claimed: (Version, OwnerEpoch),
+    /// The session that another owner has, as the client claimed; it ends with the CONFIRM.
+    pub(super) owned: Option<(SessionId, OwnerEpoch)>,
     /// For the worker; none while the commit of its CONFIRM is under way.
     pub(super) keys: Option<DataKeys>,
 }

@@ -23,7 +23,7 @@ use crate::message::handshake::Outcome;
 use crate::message::{Accepted, Answer, HandshakePurpose, Hello};
 use crate::reason::Reason;
 use crate::secret::{PresharedKey, PublicKey};
-use crate::session::{Birth, Policy, Session};
+use crate::session::{Birth, Claim, Policy, Session};
 use crate::wire::Kind;
 use std::sync::Arc;
 
@@ -65,6 +65,8 @@ struct Terms {
     timestamp: u64,
     /// Version and owner the client has seen.
     claimed: (Version, OwnerEpoch),
+    /// A session of its own that another owner has, as it says.
+    owned: Option<(SessionId, OwnerEpoch)>,
     /// Policy whose snapshot it gets.
     policy: Arc<Policy>,
 }
@@ -187,16 +189,21 @@ impl Engine {
             HandshakePurpose::Resume { session, version, owner_epoch } => Some((session, version, owner_epoch)),
         };
         let unclaimed = (Version(0), OwnerEpoch(0));
+        let mut owned = None;
         let (session, outcome, claimed) = match resumed.map(|(id, ..)| self.resumable(peer, id)) {
             None => (self.random_session(), Outcome::New(None), unclaimed),
             Some(Err(ended)) => (self.random_session(), Outcome::New(Some(ended)), unclaimed),
             Some(Ok(id)) => {
                 let claimed = resumed.map_or(unclaimed, |(_, version, owner)| (version, owner));
-                let core = self.table.sessions.get(&id).map(|live| &live.core).ok_or(Reason::SessionNotFound)?;
-                if core.raised(claimed.0, claimed.1).is_none() {
-                    return Err(Some(Reason::VersionFuture));
+                let live = self.table.sessions.get(&id).ok_or(Reason::SessionNotFound)?;
+                match live.claimed(claimed).ok_or(Reason::VersionFuture)? {
+                    // Not here any more: it ends once the client has proven to be the one that says so.
+                    Claim::Owned(epoch) => {
+                        owned = Some((id, epoch));
+                        (self.random_session(), Outcome::New(Some(Reason::OwnershipConflict)), unclaimed)
+                    }
+                    Claim::Known | Claim::Behind(..) => (id, Outcome::Resumed, claimed),
                 }
-                (id, Outcome::Resumed, claimed)
             }
         };
         if outcome != Outcome::Resumed && !self.storage {
@@ -207,7 +214,7 @@ impl Engine {
         let indexes: Vec<_> = (0..LOCATORS_MAX as u16).map(TransportIndex).collect();
         let locators = self.table.fresh_locators(slot, self.config.workers, &indexes, &mut *self.entropy);
         let timestamp = hello.timestamp;
-        Ok(Terms { outcome, slot, generation, session, suite, locators, timestamp, claimed, policy })
+        Ok(Terms { outcome, slot, generation, session, suite, locators, timestamp, claimed, owned, policy })
     }
 
     /// Whether `peer` may resume this session, or why it has to start anew.
@@ -243,14 +250,18 @@ impl Engine {
 
     fn accepted(&self, peer: &PublicKey, terms: &Terms) -> Accepted {
         let addresses = self.config.peers.get(peer).map(|peer| peer.addresses.clone()).unwrap_or_default();
-        let core = self.table.sessions.get(&terms.session).map(|live| &live.core);
-        let (version, owner) = core.map(|core| (core.version(), core.owner_epoch())).unwrap_or_default();
+        let live = self.table.sessions.get(&terms.session);
+        let above = live.and_then(|live| match live.claimed(terms.claimed)? {
+            Claim::Behind(core, _) => Some((core.version(), core.owner_epoch())),
+            Claim::Known | Claim::Owned(_) => Some((live.core.version(), live.core.owner_epoch())),
+        });
+        let (version, owner_epoch) = above.unwrap_or((Version(0), self.config.owner_epoch));
         Accepted {
             outcome: terms.outcome,
             session: terms.session,
-            version: version.max(terms.claimed.0),
+            version,
             epoch: Epoch(0),
-            owner_epoch: self.config.owner_epoch.max(owner).max(terms.claimed.1),
+            owner_epoch,
             incarnation: self.config.incarnation,
             suite: terms.suite as u8,
             mtu: self.config.mtu,
@@ -298,6 +309,7 @@ impl Engine {
             installed: false,
             birth,
             claimed: terms.claimed,
+            owned: terms.owned,
             keys: Some(DataKeys { epoch: Epoch(0), suite: terms.suite, up: data.up, down: data.down }),
         });
         self.table.attach(attachment);

@@ -14,16 +14,19 @@ use super::{Due, Engine};
 use crate::abi::ActiveWord;
 use crate::crypto::suite::REJECT_AFTER;
 use crate::event::{Event, Record};
-use crate::ids::{SessionId, Slot, Version};
+use crate::ids::{OwnerEpoch, SessionId, Slot, Version};
 use crate::limits::PATH_MTU_UNPROVEN;
 use crate::mapop::MapOp;
 use crate::message::{Control, Label, Message, Reject};
 use crate::reason::Reason;
+use crate::secret::PublicKey;
+use crate::session::transition::TABLE;
 use crate::session::version::{self, Gap};
 use crate::session::{
-    Allowed, Confirmed, Input, Opened, Path, Refusal, RefusalKind, Resume, Session, Step, Transport, TransportClass,
-    invariant,
+    Allowed, Claim, Confirmed, Input, Opened, Path, Refusal, RefusalKind, Resume, Session, Step, Transport,
+    TransportClass, invariant,
 };
+use std::borrow::Cow;
 
 /// What CONFIRM says of its transport.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +52,13 @@ impl Settled {
     pub(super) fn superseded(&self) -> Option<SessionId> {
         self.superseded.as_ref().map(|(id, _)| *id)
     }
+}
+
+/// A store that is older than what a client saw of its session.
+#[derive(Debug)]
+struct Rolled {
+    claimed: (Version, OwnerEpoch),
+    gap: Option<Gap>,
 }
 
 /// A step of which every invariant holds; nothing is born or resumed by another.
@@ -88,9 +98,9 @@ impl Engine {
         let mtu = says.mtu.max(PATH_MTU_UNPROVEN);
         let transport = Transport { k, path, label: says.label, class: says.class, mtu, since: self.now };
         match self.confirmed(slot, transport, path) {
-            Ok((step, gap)) => self.settle_commit(came, step, gap),
+            Ok((step, rolled)) => self.settle_commit(came, step, rolled),
             Err(refusal) => {
-                self.drop(Drop::Refused);
+                self.turned_away(session, refusal.reason, "CONFIRM");
                 self.refuse_confirm(came, refusal.reason);
                 self.abandon(slot);
             }
@@ -98,7 +108,7 @@ impl Engine {
     }
 
     /// What the core says to it.
-    fn confirmed(&self, slot: Slot, transport: Transport, path: Path) -> Result<(Step, Option<Gap>), Refusal> {
+    fn confirmed(&self, slot: Slot, transport: Transport, path: Path) -> Result<(Step, Option<Rolled>), Refusal> {
         let gone = Refusal::new(RefusalKind::Invalid, Reason::SessionNotFound);
         let attachment = self.table.attachments.get(&slot).ok_or(gone)?;
         let pending = attachment.pending.as_ref().ok_or(gone)?;
@@ -111,14 +121,18 @@ impl Engine {
             return sound(born, step).map(|step| (step, None));
         }
         let live = self.table.sessions.get(&attachment.session).ok_or(gone)?;
-        let (version, owner) = pending.claimed;
-        let (core, gap) = live.core.raised(version, owner.max(self.config.owner_epoch)).ok_or(gone)?;
-        let resume = Resume { peer: *attachment.peer.as_bytes(), confirmed, last_version: version, reject_after };
+        let last_version = pending.claimed.0;
+        let resume = Resume { peer: *attachment.peer.as_bytes(), confirmed, last_version, reject_after };
+        let (core, rolled) = match live.claimed(pending.claimed).ok_or(gone)? {
+            Claim::Known => (Cow::Borrowed(&live.core), None),
+            Claim::Behind(core, gap) => (Cow::Owned(*core), Some(Rolled { claimed: pending.claimed, gap })),
+            Claim::Owned(_) => return Err(Refusal::new(RefusalKind::Invalid, Reason::OwnershipConflict)),
+        };
         let step = core.step(&Input::Resume(resume), &policy, self.now)?;
-        sound(&core, step).map(|step| (step, gap))
+        sound(&core, step).map(|step| (step, rolled))
     }
 
-    fn settle_commit(&mut self, came: Came, step: Step, gap: Option<Gap>) {
+    fn settle_commit(&mut self, came: Came, step: Step, rolled: Option<Rolled>) {
         let slot = came.slot;
         let done = self.seal_to(came, Control::Done);
         let done = self.fitting(done, came.len);
@@ -127,7 +141,7 @@ impl Engine {
         let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
         let (session, peer) = (attachment.session, attachment.peer);
         let Some(pending) = &mut attachment.pending else { return };
-        let prove = self.now.since(pending.offered);
+        let (prove, owned) = (self.now.since(pending.offered), pending.owned);
         let Some(keys) = pending.keys.take() else { return self.drop(Drop::Busy) };
         // Nothing ends this handshake now but the outcome of its commit.
         self.alarms.set(Due::Pending(slot), None);
@@ -136,8 +150,8 @@ impl Engine {
         let live = self.table.sessions.get(&session);
         let (reserved, is_new) = (live.map_or(Version(0), |live| live.ceiling), live.is_none());
         let left = live.and_then(|live| live.slot).filter(|old| *old != slot);
-        self.rollback_records(&step.session, &peer, gap, &mut commit);
-        let superseded = self.supersede(session, &peer, &mut commit);
+        self.rollback_records(&step.session, &peer, rolled, &mut commit);
+        let superseded = self.supersede(session, &peer, owned, &mut commit);
         let word = self.switch_maps(slot, left, &step.session, &mut commit);
         self.install(slot, keys, &mut commit);
         let ceiling = version::ceiling(step.session.version(), reserved).unwrap_or(reserved);
@@ -189,23 +203,38 @@ impl Engine {
     }
 
     /// A client that knows more than the store: the store was restored from a backup.
-    fn rollback_records(&self, core: &Session, peer: &crate::secret::PublicKey, gap: Option<Gap>, commit: &mut Commit) {
-        let Some(gap) = gap else { return };
+    fn rollback_records(&self, core: &Session, peer: &PublicKey, rolled: Option<Rolled>, commit: &mut Commit) {
+        let Some(Rolled { claimed: (version, owner), gap }) = rolled else { return };
         let context = self.context(peer);
-        commit.records.push(Record::about(&context, core, Event::SecurityEvent, Some(Reason::SecStoreRollback)));
-        commit.records.push(Record::gap(&context, core, gap));
+        let told = Record::about(&context, core, Event::SecurityEvent, Some(Reason::SecStoreRollback))
+            .with("seen_version", version.to_string().into())
+            .with("seen_owner_epoch", owner.to_string().into())
+            .with("owner_epoch", core.owner_epoch().to_string().into());
+        commit.records.push(told);
+        commit.records.extend(gap.map(|gap| Record::gap(&context, core, gap)));
     }
 
-    /// A peer has one session: the other one ends in the same commit.
+    /// A peer has one session: the other one ends in the same commit, as one that is superseded or that another owner
+    /// has.
     fn supersede(
         &self,
         session: SessionId,
-        peer: &crate::secret::PublicKey,
+        peer: &PublicKey,
+        owned: Option<(SessionId, OwnerEpoch)>,
         commit: &mut Commit,
     ) -> Option<(SessionId, Vec<usize>)> {
         let other = self.table.session_of(peer).filter(|other| *other != session)?;
         let live = self.table.sessions.get(&other)?;
-        let step = live.core.step(&Input::Superseded, &live.policy.now, self.now).ok()?;
+        let newer = owned.filter(|&(id, epoch)| id == other && epoch > live.core.owner_epoch());
+        let input = newer.map_or(Input::Superseded, |(_, epoch)| Input::NewerOwner { epoch });
+        let step = live.core.step(&input, &live.policy.now, self.now).ok()?;
+        if let Some((_, epoch)) = newer {
+            let told =
+                Record::about(&self.context(peer), &live.core, Event::SecurityEvent, Some(Reason::SecOwnershipAnomaly))
+                    .with("owner_epoch", live.core.owner_epoch().to_string().into())
+                    .with("seen_owner_epoch", epoch.to_string().into());
+            commit.records.push(told);
+        }
         commit.send.extend(self.last_word(other, &step));
         if let Some(old) = live.slot {
             commit.maps.extend(self.free_maps(old, None));
@@ -222,7 +251,8 @@ impl Engine {
         let Settled { slot, stepped, superseded, left } = settled;
         if let Some((other, rows)) = superseded {
             self.count_rows(&rows);
-            self.forget(other, Some(Reason::SessionSuperseded));
+            let reason = rows.last().and_then(|&row| TABLE.get(row)).map(|row| row.reason);
+            self.forget(other, reason);
         }
         if let Some(left) = left {
             self.release_slot(left);

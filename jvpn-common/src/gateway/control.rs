@@ -184,8 +184,8 @@ impl Engine {
                 self.commit(change, commit);
                 true
             }
-            Err(_) => {
-                self.drop(Drop::Refused);
+            Err(refusal) => {
+                self.refused(id, input, &refusal);
                 false
             }
         }

@@ -144,7 +144,7 @@ impl Engine {
 
     /// A refusal that needs no core to decide it.
     fn refuse(&mut self, asked: Asked, reason: Reason) {
-        self.drop(Drop::Refused);
+        self.turned_away(asked.session, reason, "REATTACH");
         self.send_reject(asked, reason, None, None);
     }
 

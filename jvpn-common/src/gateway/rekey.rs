@@ -57,7 +57,7 @@ impl Engine {
         }
         let (session, generation) = (attachment.session, attachment.generation);
         if self.table.sessions.get(&session).is_none_or(|live| live.core.keys() == Keys::Stale) {
-            self.drop(Drop::Refused);
+            self.turned_away(session, Reason::KeysStale, "REKEY");
             let reject = self.reject(came.slot, 0, Reason::KeysStale);
             if let Some(datagram) = self.seal_to(came, Control::Reject(reject)) {
                 self.answer(datagram.origin, came.len, datagram.bytes);

@@ -6,6 +6,7 @@
 use super::Engine;
 use super::reload::InForce;
 use super::table::{Live, Waiting};
+use crate::event::Record;
 use crate::ids::{Generation, SessionId, Slot, Version};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
@@ -37,7 +38,7 @@ impl Engine {
             }
             let removed = !self.config.peers.contains_key(&peer);
             if let Some(gap) = gap {
-                let record = crate::event::Record::gap(&self.context(&peer), &core, gap);
+                let record = Record::gap(&self.context(&peer), &core, gap);
                 self.commands.push_back(super::command::Command::Record(Box::new(record)));
             }
             let waiting = Waiting { restarted: true, end: removed.then_some(Reason::PolicyTermination), rekeyed: None };
@@ -53,7 +54,10 @@ impl Engine {
             });
             match step {
                 Some(Ok(step)) => {
-                    let (change, commit) = self.propose(id, step, super::commit::Locators::default(), Vec::new());
+                    let owner = step.session.owner_epoch().to_string();
+                    let (change, mut commit) = self.propose(id, step, super::commit::Locators::default(), Vec::new());
+                    let told = |record: Record| record.with("owner_epoch", owner.as_str().into());
+                    commit.records = commit.records.into_iter().map(told).collect();
                     self.commit(change, commit);
                 }
                 _ => self.arm_later(id),

@@ -1,22 +1,23 @@
-//! What a security team wants to see: said once, counted, never a flood.
+//! What a security team wants to see, and what was refused: said once, counted, never a flood.
 //!
 //! Owns the rule that a session has at most one record of a kind in [`SECURITY_EVERY`], with the number of
-//! causes since the last one, and the rule by which two addresses are said to compete. Must never change a
-//! session: an event is a record, whoever reads it decides.
+//! causes since the last one, which refusals are such a kind, and the rule by which two addresses are said to compete. Must
+//! never change a session: an event is a record, whoever reads it decides.
 
 use super::Engine;
 use super::command::Command;
+use super::view::Drop;
 use super::{Due, table::Live};
 use crate::event::{Event, Record};
 use crate::ids::{SessionId, Slot};
 use crate::reason::Reason;
-use crate::session::Path;
 use crate::session::flap::Meter;
 use crate::session::transition::{On, TABLE};
+use crate::session::{Input, Path, Refusal, RefusalKind};
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, VecDeque};
 
-/// How often a kind of security event of the same session is recorded. Ten seconds keep a flood from
+/// How often a kind of security event or refusal of the same session is recorded. Ten seconds keep a flood from
 /// filling the record and still show when it began and how long it lasted.
 const SECURITY_EVERY: Duration = Duration::from_secs(10);
 
@@ -36,10 +37,10 @@ struct Suspicion {
     waiting: u64,
 }
 
-/// A code, and what exactly where the code does not say it; empty where it does.
-type Kind = (Reason, &'static str);
+/// What happened: an event, its code, and what exactly where the code does not say it; empty where it does.
+type Kind = (Event, Reason, &'static str);
 
-/// The security events of a session, by kind. There are as many as the source code names.
+/// The security events and refusals of a session, by kind. There are as many as the source code names.
 #[derive(Debug, Default)]
 pub(super) struct Suspicions(BTreeMap<Kind, Suspicion>);
 
@@ -98,11 +99,42 @@ impl Engine {
     }
 
     /// So many causes of a security event of a session.
-    pub(super) fn suspicious(&mut self, id: SessionId, kind: Kind, causes: u64) {
+    pub(super) fn suspicious(&mut self, id: SessionId, (reason, what): (Reason, &'static str), causes: u64) {
+        self.noticed(id, (Event::SecurityEvent, reason, what), causes, None);
+    }
+
+    /// An input of a session that was refused: counted, and on its record. Not on the record is what was answered before, what
+    /// waits for a timer, and a report in a place that takes reports but says nothing: each comes again by itself.
+    pub(super) fn refused(&mut self, id: SessionId, input: &Input, refusal: &Refusal) {
+        self.drop(Drop::Refused);
+        let Some(live) = self.table.sessions.get(&id) else { return };
+        let again = match refusal.kind {
+            RefusalKind::Repeat | RefusalKind::TimerDue => true,
+            RefusalKind::NoOp => live.core.lists(input),
+            RefusalKind::Invalid => false,
+        };
+        if !again {
+            let written = Record::refused(&self.context(&live.peer), &live.core, input, refusal);
+            self.noticed(id, (Event::ReattachReject, refusal.reason, input.name()), 1, Some(written));
+        }
+    }
+
+    /// A request that was refused before it was an input: counted, and on the record of its session.
+    pub(super) fn turned_away(&mut self, id: SessionId, reason: Reason, what: &'static str) {
+        self.drop(Drop::Refused);
+        self.noticed(id, (Event::ReattachReject, reason, what), 1, None);
+    }
+
+    /// So many causes of a kind, and the record of the last one if it says more than its kind.
+    fn noticed(&mut self, id: SessionId, kind: Kind, causes: u64, written: Option<Record>) {
         let now = self.now;
         let Some(live) = self.table.sessions.get_mut(&id).filter(|_| causes > 0) else { return };
-        if let Some(all) = live.suspicions.count(kind, causes, now) {
-            self.record_suspicion(id, kind, all);
+        match (live.suspicions.count(kind, causes, now), written) {
+            (Some(all), Some(record)) => {
+                self.commands.push_back(Command::Record(Box::new(record.with("count", all.into()))));
+            }
+            (Some(all), None) => self.record_suspicion(id, kind, all),
+            (None, _) => {}
         }
         self.arm_suspicions(id);
     }
@@ -140,9 +172,9 @@ impl Engine {
         self.commands.push_back(Command::Record(Box::new(record)));
     }
 
-    fn suspicion(&self, live: &Live, (reason, what): Kind, causes: u64) -> Record {
-        let record = Record::about(&self.context(&live.peer), &live.core, Event::SecurityEvent, Some(reason))
-            .with("count", causes.into());
+    fn suspicion(&self, live: &Live, (event, reason, what): Kind, causes: u64) -> Record {
+        let record =
+            Record::about(&self.context(&live.peer), &live.core, event, Some(reason)).with("count", causes.into());
         if what.is_empty() { record } else { record.with("what", what.into()) }
     }
 

@@ -7,10 +7,10 @@ use super::attachment::{Attachment, Pending};
 use super::reload::InForce;
 use super::security::Suspicions;
 use crate::crypto::Entropy;
-use crate::ids::{Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
+use crate::ids::{Generation, Locator, OpId, OwnerEpoch, SessionId, Slot, TransportIndex, Version};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
-use crate::session::Session;
+use crate::session::{Claim, Session};
 use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +29,19 @@ pub(super) struct Live {
     pub(super) busy: Option<OpId>,
     pub(super) waiting: Waiting,
     pub(super) suspicions: Suspicions,
+}
+
+impl Live {
+    /// Whether this process confirmed a handshake of it: it knows all that was acknowledged since. Only a session that came
+    /// from the store has no slot.
+    pub(super) const fn is_held(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    /// What a client's claim means; none if it is beyond belief.
+    pub(super) fn claimed(&self, (version, owner): (Version, OwnerEpoch)) -> Option<Claim> {
+        self.core.claimed(version, owner, self.is_held())
+    }
 }
 
 /// What came while a commit was under way, or whose own commit failed, and is not sent again by anybody.

@@ -11,6 +11,7 @@ mod hostile;
 mod maps;
 mod outbox;
 mod reattach;
+mod refusals;
 mod rekey;
 mod relay;
 mod reload;

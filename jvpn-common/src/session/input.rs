@@ -169,3 +169,29 @@ pub enum Input {
         which: u8,
     },
 }
+
+impl Input {
+    /// Its kind, as a record names it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Tick => "TICK",
+            Self::Confirm { .. } => "CONFIRM",
+            Self::Quality(_) => "QUALITY",
+            Self::Reattach(_) => "REATTACH",
+            Self::Resume(_) => "RESUME",
+            Self::Rekeyed { .. } => "REKEYED",
+            Self::NonceFloor { .. } => "NONCE_FLOOR",
+            Self::AttemptFailed => "ATTEMPT_FAILED",
+            Self::TransportLost { .. } => "TRANSPORT_LOST",
+            Self::ControllerRestarted => "CONTROLLER_RESTARTED",
+            Self::Shutdown => "SHUTDOWN",
+            Self::Terminate { .. } => "TERMINATE",
+            Self::PeerRemoved => "PEER_REMOVED",
+            Self::Superseded => "SUPERSEDED",
+            Self::NewerOwner { .. } => "NEWER_OWNER",
+            Self::CompromiseSuspected => "COMPROMISE_SUSPECTED",
+            Self::InvariantBroken { .. } => "INVARIANT_BROKEN",
+        }
+    }
+}

@@ -84,6 +84,19 @@ impl Session {
         }
     }
 
+    /// Whether there is a row for an input here, whatever its guard says, or a fact that it may add to.
+    #[must_use]
+    pub fn lists(&self, input: &Input) -> bool {
+        let row = |on| TABLE.iter().any(|row| row.concerns(self.place(), on));
+        match input {
+            Input::Tick => true,
+            Input::Quality(_) => self.is_bound(),
+            Input::Rekeyed { .. } => self.is_live() && self.keys == Keys::Live,
+            Input::NonceFloor { .. } => self.is_live(),
+            _ => self.first_half(input).is_some() || self.on(input).is_some_and(row),
+        }
+    }
+
     /// LOST and RESUME of a bound session are two steps in one commit; this is the first one's input.
     fn first_half(&self, input: &Input) -> Option<Input> {
         let evidence = match input {

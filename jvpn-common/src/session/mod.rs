@@ -33,7 +33,7 @@ pub mod version;
 pub use input::{Cause, Class, Ender, Input, Report, Request, Resume, Side};
 pub use policy::Policy;
 pub use proof::{Allowed, Confirmed, Opened, Switch, Validated};
-pub use restart::Elapsed;
+pub use restart::{Claim, Elapsed};
 pub use state::{Keys, Label, Path, State, Transport, TransportClass};
 
 use core::fmt;

@@ -1,13 +1,25 @@
 //! A session across a start of the gateway: another boot clock, a version some client knows better.
 //!
-//! Owns the translation of instants from one boot to the next, and the leap above a claim. Must never make a
-//! life longer, and never take a version back.
+//! Owns the translation of instants from one boot to the next, what a client's claim means, and the leap above it. Must
+//! never make a life longer, never take a version or an owner back, and never go on with what another owner has.
 
 use super::quality::Quality;
 use super::{Session, version};
 use crate::ids::{OwnerEpoch, Version};
 use crate::limits::VERSION_LEAP_MAX;
 use crate::time::{Duration, Instant};
+
+/// What a client's claim of the highest version and owner it has seen means to a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing newer than what is known here.
+    Known,
+    /// More than the store knew that the session was restored from: it goes on above the claim, and with a new owner. Versions
+    /// that are in no record here are named.
+    Behind(Box<Session>, Option<version::Gap>),
+    /// Another gateway went on with it: this is the lowest epoch that owner can have.
+    Owned(OwnerEpoch),
+}
 
 /// What a store knows of a session after its gateway was started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,18 +67,33 @@ impl Session {
         session
     }
 
-    /// The same session with a version and owner above what a client claims to have seen; none if the claim is
-    /// beyond belief. The gap goes to the record.
+    /// The owner a start of a gateway makes of itself, when it takes a session from its store. Every start is another
+    /// one: a copy of a store that is started elsewhere knows nothing of what the first went on to say.
     #[must_use]
-    pub fn raised(&self, version: Version, owner_epoch: OwnerEpoch) -> Option<(Self, Option<version::Gap>)> {
-        let (version, gap) = version::leap(self.version, version)?;
-        let owner_epoch = match owner_epoch.0.checked_sub(self.owner_epoch.0) {
-            None | Some(0) => self.owner_epoch,
-            Some(ahead) if ahead <= VERSION_LEAP_MAX => OwnerEpoch(owner_epoch.0.checked_add(1)?),
-            Some(_) => return None,
-        };
-        let raised = Self { version, owner_epoch, ..self.clone() };
-        Some((raised, gap))
+    pub const fn next_owner(&self) -> OwnerEpoch {
+        self.owner_epoch.next()
+    }
+
+    /// What a client's claim means; none if it is beyond belief. A session is `held` since this process confirmed a
+    /// handshake of it: from then on nothing of it was acknowledged here that is not known here, so that whoever acknowledged
+    /// more is another. A restored one that is not yet held may be older than what its client saw, and nobody has seen its epoch
+    /// yet.
+    #[must_use]
+    pub fn claimed(&self, version: Version, owner_epoch: OwnerEpoch, held: bool) -> Option<Claim> {
+        let (raised, gap) = version::leap(self.version, version)?;
+        if owner_epoch.0.saturating_sub(self.owner_epoch.0) > VERSION_LEAP_MAX {
+            return None;
+        }
+        let behind = version > self.version;
+        let above = self.owner_epoch.max(owner_epoch).0.checked_add(1).map(OwnerEpoch)?;
+        Some(match held {
+            true if owner_epoch > self.owner_epoch => Claim::Owned(owner_epoch),
+            true if behind => Claim::Owned(above),
+            false if behind || owner_epoch >= self.owner_epoch => {
+                Claim::Behind(Box::new(Self { version: raised, owner_epoch: above, ..self.clone() }), gap)
+            }
+            _ => Claim::Known,
+        })
     }
 
     /// The same session under another name: a deliberate bug.

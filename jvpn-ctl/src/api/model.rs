@@ -3,7 +3,7 @@
 //! Owns the shapes. A field is only ever added. Must never hold a secret.
 
 use crate::audit::Step;
-use crate::config::{Diff, Emergency, Role};
+use crate::config::{Diff, Emergency, Frozen, Role};
 use jvpn_common::reason::Reason;
 use jvpn_common::session::account::Bound;
 use schemars::JsonSchema;
@@ -81,8 +81,7 @@ pub struct Status {
     /// The same for every interface.
     #[serde(default)]
     pub interfaces: Vec<Xdp>,
-    /// Datagrams and inner packets dropped since the start, by verdict of the kernel program (upper case) and by
-    /// counter of the worker (lower case); those that never happened are left out.
+    /// What was dropped since the start, by verdict (upper case) and by counter of the worker (lower case), if at all.
     #[serde(default)]
     pub drops: BTreeMap<String, u64>,
     /// Sessions by state.
@@ -91,6 +90,9 @@ pub struct Status {
     pub session: Option<Session>,
     /// Which start of the gateway this is; text, since it may exceed 2^53.
     pub incarnation: Option<String>,
+    /// Emergencies in force on a gateway: whose optional moves are frozen.
+    #[serde(default)]
+    pub emergencies: Vec<Frozen>,
 }
 
 /// Something wrong, and what to do.

@@ -5,7 +5,7 @@
 use super::error::{CliError, Kind};
 use super::{Context, output, sessions};
 use crate::api::model::{Envelope, Sessions, Status};
-use crate::config::Role;
+use crate::config::{Frozen, Role};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -87,6 +87,9 @@ async fn show(context: &Context, status: &Envelope<Status>) -> Result<(), CliErr
     for problem in &status.problems {
         output::data(&format!("  {}\n    fix: {}", problem.problem, problem.fix))?;
     }
+    for frozen in &status.emergencies {
+        output::data(&emergency(frozen))?;
+    }
     for xdp in &status.interfaces {
         output::data(&format!("kernel program: {} on {} (id {})", xdp.mode, xdp.iface, xdp.prog_id))?;
     }
@@ -96,6 +99,13 @@ async fn show(context: &Context, status: &Envelope<Status>) -> Result<(), CliErr
     } else {
         output::data(&format!("\n{}", sessions::table(&sessions.body)))
     }
+}
+
+fn emergency(frozen: &Frozen) -> String {
+    let whose = if frozen.peers.is_empty() { "everybody".to_owned() } else { frozen.peers.join(", ") };
+    let since = frozen.since.as_deref().map(|at| format!(" since {}", output::clock(at))).unwrap_or_default();
+    let class = frozen.policy.as_deref().map(|class| format!(" (class {class})")).unwrap_or_default();
+    format!("emergency: optional moves of {whose}{class} are frozen{since}\n    end: {}", frozen.end)
 }
 
 fn verdict(status: &Status) -> String {

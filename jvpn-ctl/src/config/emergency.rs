@@ -8,7 +8,7 @@ use jvpn_common::session::Policy;
 use jvpn_common::session::policy::BetterSwitching;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,25 @@ pub struct Emergency {
     pub all: bool,
     /// Peers by name.
     pub peers: BTreeSet<String>,
+    /// Since when everybody is, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_since: Option<String>,
+    /// Since when a peer is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub since: BTreeMap<String, String>,
+}
+
+/// Sessions that move only when they must.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Frozen {
+    /// Whose; empty: everybody's, later peers included.
+    pub peers: Vec<String>,
+    /// The class it is put over, or that says so itself; none: each peer's own.
+    pub policy: Option<String>,
+    /// Since when, RFC 3339; none when a class says so, or an older build began it.
+    pub since: Option<String>,
+    /// How to end it.
+    pub end: String,
 }
 
 /// Why the file cannot be used.
@@ -69,6 +88,25 @@ impl Emergency {
         written().map_err(|cause| EmergencyError { path: path.clone(), cause })
     }
 
+    /// Puts a peer, or everybody, under emergency; one that is already stays so since then.
+    pub fn begin(&mut self, peer: Option<String>, now: String) {
+        match peer {
+            None if self.all => {}
+            None => (self.all, self.all_since) = (true, Some(now)),
+            Some(peer) => {
+                if self.peers.insert(peer.clone()) {
+                    self.since.insert(peer, now);
+                }
+            }
+        }
+    }
+
+    /// Takes a peer out; says whether it was under emergency by name.
+    pub fn end(&mut self, peer: &str) -> bool {
+        self.since.remove(peer);
+        self.peers.remove(peer)
+    }
+
     /// Whether a peer is under emergency.
     #[must_use]
     pub fn covers(&self, peer: &str) -> bool {
@@ -93,7 +131,8 @@ mod tests {
     #[test]
     fn it_outlives_its_writer_and_leaves_no_file_when_it_is_over() {
         let dir = tempfile::tempdir().expect("a directory");
-        let on = Emergency { all: false, peers: BTreeSet::from(["till".to_owned()]) };
+        let mut on = Emergency::default();
+        on.begin(Some("till".to_owned()), "2026-01-02T03:04:05Z".to_owned());
         assert_eq!(Emergency::load(dir.path()).expect("nobody"), Emergency::default());
         on.store(dir.path()).expect("kept");
         assert_eq!(Emergency::load(dir.path()).expect("there"), on);
@@ -102,6 +141,29 @@ mod tests {
             Emergency::default().store(dir.path()).expect("over");
         }
         assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 0);
+    }
+
+    #[test]
+    fn it_is_in_force_since_it_began_however_often_it_is_asked_for_and_over_when_it_ends() {
+        let mut emergency = Emergency::default();
+        for hour in ["03", "04"] {
+            let now = format!("2026-01-02T{hour}:00:00Z");
+            emergency.begin(Some("till".to_owned()), now.clone());
+            emergency.begin(None, now);
+        }
+        let first = "2026-01-02T03:00:00Z";
+        assert_eq!(emergency.all_since.as_deref(), Some(first));
+        assert_eq!(emergency.since.get("till").map(String::as_str), Some(first));
+        assert!(emergency.end("till") && !emergency.end("till"));
+        assert!(emergency.since.is_empty() && emergency.covers("till"), "everybody is");
+    }
+
+    #[test]
+    fn a_file_without_times_is_one_of_an_older_build() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join(FILE), r#"{"all":false,"peers":["till"]}"#).expect("written");
+        let old = Emergency::load(dir.path()).expect("read");
+        assert!(old.covers("till") && old.since.is_empty());
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod tests;
 
 pub use client::{ClientConfig, ClientKeys, KeySource, TransportClass, TransportConfig, Via};
 pub use diff::Diff;
-pub use emergency::Emergency;
+pub use emergency::{Emergency, EmergencyError, Frozen};
 pub use gateway::{GatewayConfig, GatewayKeys, PeerConfig, XdpMode};
 pub(crate) use load::check_name;
 pub use paths::{FilePaths, Paths, Places, Role};

@@ -1,4 +1,4 @@
-//! The signals a daemon answers to: two that end it in order, one that has it read its files again.
+//! The signals a daemon answers to: two that end it in order, one that has a gateway read its files again.
 //!
 //! Owns SIGTERM, SIGINT and SIGHUP. Must never end the process itself: the loop does, after its last words.
 
@@ -47,4 +47,11 @@ impl Again {
     pub async fn asked(&mut self) {
         self.0.recv().await;
     }
+}
+
+/// The answer of a daemon that reads its file only when it starts.
+pub fn unread(what: &str) {
+    tracing::warn!(
+        "SIGHUP: a {what} reads its file when it starts; there is nothing to reload, and it goes on as it is"
+    );
 }

@@ -60,5 +60,16 @@ fn a_state_directory_without_a_record_has_taken_no_row() {
 fn only_births_are_in_no_record_and_three_rows_have_no_natural_cause() {
     let memory: Vec<usize> = (0..TABLE.len()).filter(|&row| is_in_memory(&TABLE[row])).collect();
     assert_eq!(memory, [1, 2]);
-    assert_eq!(TABLE.iter().filter(|row| thrown(row).is_some()).count(), 3);
+    let without = |place| TABLE.iter().filter(|row| thrown(row, place).is_some()).count();
+    assert_eq!((without(Place::Simulation), without(Place::Lab)), (3, 2), "a lab has a second owner");
+}
+
+#[test]
+fn a_row_says_of_each_place_what_stood_for_its_cause() {
+    let row = TABLE.iter().position(|row| row.on == On::NewerOwner).expect("a row");
+    let dir = directory(&[("sim", &all_but(&[])), ("crash", &format!("lab\t{row}\t1\n"))]);
+    let table = Evidence::read(dir.path()).expect("readable").table();
+    let line = table.lines().nth(row * 2 + 1).expect("its line");
+    assert!(line.contains("sim 3  [switch: a newer owner's epoch"), "{line}");
+    assert!(line.ends_with("lab: crash 1"), "{line}");
 }

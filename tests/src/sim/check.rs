@@ -5,7 +5,7 @@
 
 use super::client::ClientHost;
 use super::cover::Cover;
-use super::gateway::{GatewayHost, Out, SWITCHED};
+use super::gateway::{GatewayHost, OTHER, Out, SWITCHED};
 use core::net::SocketAddr;
 use jvpn_common::event::{Event, Record, Written, replay};
 use jvpn_common::ids::{SessionId, Slot, Version};
@@ -93,7 +93,12 @@ impl Checker {
             return None;
         }
         if matches!(record.event, Event::ReattachReject | Event::TransportSwitchDenied) {
-            self.must(record.from == record.to && record.state_version == track.version, now, || {
+            // What is counted is also said while a commit of its session is under way.
+            let same = match record.details.contains_key("count") {
+                true => record.state_version <= track.version,
+                false => record.state_version == track.version,
+            };
+            self.must(record.from == record.to && same, now, || {
                 format!("invariant 13: a refusal of {id} at v{} says v{}", track.version, record.state_version)
             });
         }
@@ -103,6 +108,9 @@ impl Checker {
         cover.transitions += 1;
         if let Some(Written::InvariantBroken { which }) = record.input {
             self.must(which == SWITCHED, now, || format!("invariant {which}: {id} was ended for it"));
+        }
+        if let Some(Written::NewerOwner { epoch }) = record.input {
+            self.must(epoch == OTHER, now, || format!("{id} was given up to an owner {epoch} that does not exist"));
         }
         self.must(!track.ended, now, || format!("invariant 12: {id} moved after it ended"));
         let next = track.version.next();

@@ -7,7 +7,7 @@ use super::Bug;
 mod life;
 mod look;
 
-pub use look::SWITCHED;
+pub use look::{OTHER, SWITCHED};
 
 use super::check::Checker;
 use super::cover::Cover;

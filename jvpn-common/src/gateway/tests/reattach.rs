@@ -115,14 +115,16 @@ fn the_same_nonce_from_the_same_address_is_answered_again_and_from_another_is_ol
     let (mut world, mut client) = attached();
     let request = client.request(Purpose::Lost);
     let Control::Ack(first) = client.go_with(&mut world, origin(20), 1, request) else { panic!("refused") };
-    let before = (world.picture(), world.records.len(), world.commits);
+    let (before, recorded) = ((world.picture(), world.commits), world.records.len());
     let Some(Control::Ack(again)) = client.ask(&mut world, origin(20), 1, Client::asking(request)) else { panic!() };
     assert_eq!((again.version, again.state, again.nonce), (first.version, first.state, first.nonce));
     let Some(Control::Reject(reject)) = client.ask(&mut world, origin(21), 1, Client::asking(request)) else {
         panic!()
     };
     assert_eq!(reject.reason, Reason::FreshnessInvalid);
-    assert_eq!((world.picture(), world.records.len(), world.commits), before);
+    assert_eq!((world.picture(), world.commits), before);
+    let said: Vec<Event> = world.records[recorded..].iter().map(|record| record.event).collect();
+    assert_eq!(said, [Event::ReattachReject]);
 }
 
 #[test]

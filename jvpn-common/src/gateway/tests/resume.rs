@@ -27,7 +27,7 @@ fn restarted(old: &World, away: Duration) -> World {
         let slot = Slot(u32::try_from(place).unwrap());
         world.maps.adopt(slot, Generation(1), stored.session);
         restored.push(Restored {
-            core: core.restored(elapsed, version, OwnerEpoch(1)),
+            core: core.restored(elapsed, version, core.next_owner()),
             peer: stored.peer,
             ceiling: stored.ceiling,
             gap: None,
@@ -165,19 +165,132 @@ fn resuming_the_session_of_another_peer_is_an_attempt_at_fixation() {
 }
 
 #[test]
-fn a_client_that_knows_more_than_the_store_raises_it_with_a_named_gap() {
-    let (mut world, mut client) = attached();
+fn a_client_that_knows_more_than_a_restored_store_raises_it_with_a_named_gap_and_a_new_owner() {
+    let (old, mut client) = attached();
+    let mut world = restarted(&old, secs(1));
     let (session, owner_epoch) = (client.session, OwnerEpoch(5));
     let purpose = HandshakePurpose::Resume { session, version: Version(100), owner_epoch };
     client.shake(&mut world, purpose).unwrap();
     let accepted = client.accepted.as_ref().unwrap();
-    assert_eq!((accepted.version, accepted.owner_epoch), (Version(100), OwnerEpoch(5)), "never below what it has seen");
-    assert_eq!(client.confirm(&mut world), Some(Control::Done));
-    assert_eq!(world.version(session), 102);
-    assert_eq!(world.recorded(Reason::SecStoreRollback), 1);
-    assert!(world.records.iter().any(|record| record.event == Event::Gap));
+    assert_eq!((accepted.version, accepted.owner_epoch), (Version(100), OwnerEpoch(6)), "above what it has seen");
+    let before = world.picture();
     let beyond = HandshakePurpose::Resume { session, version: Version(1 << 40), owner_epoch };
-    assert_eq!(client.shake(&mut world, beyond), Err(Reason::VersionFuture));
+    assert_eq!(client.twin(50, origin(11)).shake(&mut world, beyond), Err(Reason::VersionFuture));
+    assert_eq!(world.picture(), before);
+    assert_eq!(client.confirm(&mut world), Some(Control::Done));
+    assert_eq!((world.version(session), owner(&world, session)), (101, OwnerEpoch(6)));
+    let told = world.records.iter().find(|record| record.reason == Some(Reason::SecStoreRollback)).unwrap();
+    let said = |key: &str| told.details[key].as_str().unwrap().to_owned();
+    assert_eq!([said("seen_version"), said("seen_owner_epoch"), said("owner_epoch")], ["100", "5", "6"]);
+    assert!(world.records.iter().any(|record| record.event == Event::Gap));
+    let ack = client.moved(&mut world, origin(20), 1, Purpose::Lost);
+    assert_eq!(ack.owner_epoch, OwnerEpoch(6));
+}
+
+/// The owner of a session, as its gateway says.
+fn owner(world: &World, id: SessionId) -> OwnerEpoch {
+    world.engine.sessions().find(|(known, _)| *known == id).map(|(_, view)| view.core.owner_epoch()).unwrap()
+}
+
+#[test]
+fn every_start_is_another_owner_and_says_so() {
+    let (old, mut client) = attached();
+    let mut world = restarted(&restarted(&old, secs(1)), secs(1));
+    assert_eq!(owner(&world, client.session), OwnerEpoch(3));
+    let told: Vec<_> = world.records.iter().filter_map(|record| record.details.get("owner_epoch")).collect();
+    assert_eq!(told, ["3"]);
+    let purpose = client.resume();
+    client.shake(&mut world, purpose).unwrap();
+    assert_eq!(client.confirm(&mut world), Some(Control::Done));
+    assert_eq!((owner(&world, client.session), world.recorded(Reason::SecStoreRollback)), (OwnerEpoch(3), 0));
+    assert_eq!(client.accepted.as_ref().unwrap().owner_epoch, OwnerEpoch(3));
+}
+
+#[test]
+fn a_copy_of_a_store_is_noticed_even_when_its_versions_are_not_behind() {
+    // Both start from the same store: the second knows every version, and not that there is another owner.
+    let (old, mut client) = attached();
+    let mut first = restarted(&old, secs(1));
+    let purpose = client.resume();
+    client.shake(&mut first, purpose).unwrap();
+    assert_eq!(client.confirm(&mut first), Some(Control::Done));
+    let mut second = restarted(&old, secs(1));
+    let purpose = HandshakePurpose::Resume { session: client.session, version: Version(1), owner_epoch: OwnerEpoch(2) };
+    client.shake(&mut second, purpose).unwrap();
+    assert_eq!((outcome(&client), client.accepted.as_ref().unwrap().owner_epoch), (Outcome::Resumed, OwnerEpoch(3)));
+    assert_eq!(client.confirm(&mut second), Some(Control::Done));
+    assert_eq!(second.recorded(Reason::SecStoreRollback), 1);
+    assert!(second.records.iter().all(|record| record.event != Event::Gap), "no version is missing");
+}
+
+/// A gateway that went on with its session while a copy of its store did, too, and the client that comes back from there.
+fn forked() -> (World, Client, SessionId) {
+    let (mut first, mut client) = attached();
+    let mut second = restarted(&first, secs(2));
+    client.moved(&mut first, origin(20), 1, Purpose::Lost);
+    let purpose = client.resume();
+    client.shake(&mut second, purpose).unwrap();
+    assert_eq!((outcome(&client), client.confirm(&mut second)), (Outcome::Resumed, Some(Control::Done)));
+    assert_eq!((second.recorded(Reason::SecStoreRollback), owner(&second, client.session)), (1, OwnerEpoch(3)));
+    client.version = Version(second.version(client.session));
+    let id = client.session;
+    (first, client, id)
+}
+
+#[test]
+fn a_gateway_that_is_shown_a_newer_owner_ends_the_session_and_gives_its_client_another_in_one_commit() {
+    let (mut first, mut client, id) = forked();
+    let mut other = Client::new(3, origin(30));
+    other.birth(&mut first);
+    let purpose = client.resume();
+    client.at = origin(21);
+    client.shake(&mut first, purpose).unwrap();
+    assert_eq!(outcome(&client), Outcome::New(Some(Reason::OwnershipConflict)));
+    assert_ne!(client.session, id);
+    assert_eq!(first.state(id), Some(State::Attached), "nobody has confirmed it yet");
+    assert_eq!(client.confirm(&mut first), Some(Control::Done));
+    assert_eq!((first.state(id), first.state(client.session)), (None, Some(State::Attached)));
+    assert_eq!(first.maps.bound(id), None, "its maps are free");
+    assert_eq!(first.maps.slots(), 2, "its client's new one, and another peer's");
+    let ending = first.records.iter().find(|record| record.to == Some(State::Terminated)).unwrap();
+    assert_eq!((ending.session_id, ending.reason), (Some(id), Some(Reason::OwnershipConflict)));
+    assert_eq!(ending.input, Some(Written::NewerOwner { epoch: OwnerEpoch(3) }));
+    assert!(crate::event::replay(ending, &Policy::field()).is_ok());
+    assert_eq!(first.recorded(Reason::SecOwnershipAnomaly), 1);
+    assert_eq!(first.recorded(Reason::SessionSuperseded), 0);
+    assert!(first.sessions().contains(&other.session), "nobody else's");
+    // Whoever asks for it again is told the same.
+    let again = HandshakePurpose::Resume { session: id, version: Version(4), owner_epoch: OwnerEpoch(3) };
+    client.shake(&mut first, again).unwrap();
+    assert_eq!(outcome(&client), Outcome::New(Some(Reason::OwnershipConflict)));
+}
+
+#[test]
+fn a_message_1_that_shows_a_newer_owner_and_is_not_confirmed_ends_nothing() {
+    let (mut first, mut client, id) = forked();
+    let claims = client.message1(client.resume(), None);
+    let before = first.picture().0;
+    assert_eq!(first.deliver(origin(66), &claims).len(), 1);
+    first.pass(secs(5));
+    assert_eq!((first.picture().0, first.maps.slots()), (before, 1));
+    assert_eq!((first.state(id), first.recorded(Reason::OwnershipConflict)), (Some(State::Attached), 0));
+}
+
+#[test]
+fn a_claim_about_anothers_session_ends_nothing_and_one_about_ones_own_only_that() {
+    let (mut world, mut victim) = attached();
+    let mut liar = Client::new(3, origin(66));
+    liar.birth(&mut world);
+    let own = liar.session;
+    let lie = |session| HandshakePurpose::Resume { session, version: Version(900), owner_epoch: OwnerEpoch(900) };
+    liar.shake(&mut world, lie(victim.session)).unwrap();
+    assert_eq!(outcome(&liar), Outcome::New(Some(Reason::SessionNotFound)));
+    liar.shake(&mut world, lie(own)).unwrap();
+    assert_eq!(liar.confirm(&mut world), Some(Control::Done));
+    assert_eq!((world.state(own), world.recorded(Reason::OwnershipConflict)), (None, 2));
+    assert_eq!((world.state(victim.session), world.version(victim.session)), (Some(State::Attached), 1));
+    let ack = victim.moved(&mut world, origin(20), 1, Purpose::Lost);
+    assert_eq!(ack.owner_epoch, OwnerEpoch(1));
 }
 
 #[test]

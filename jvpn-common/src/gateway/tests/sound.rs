@@ -67,7 +67,7 @@ fn a_newer_owner_ends_the_session_here_and_an_older_one_nothing() {
     assert!(!owner(&mut world, 1));
     assert_eq!(world.state(client.session), Some(State::Attached));
     assert!(owner(&mut world, 2));
-    assert_eq!((world.sessions().len(), world.recorded(Reason::OwnershipConflict)), (0, 2));
+    assert_eq!((world.sessions().len(), world.recorded(Reason::OwnershipConflict)), (0, 3), "refused, ended");
     assert_eq!((world.maps.slots(), rows(&world, On::NewerOwner)), (0, 1));
 }
 

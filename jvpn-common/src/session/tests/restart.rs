@@ -3,7 +3,8 @@
 //! Owns tests of deadlines across boots. Must never let a restart lengthen a life.
 
 use super::*;
-use crate::session::version::Gap;
+use crate::limits::VERSION_LEAP_MAX;
+use crate::session::Claim;
 
 #[test]
 fn timers_fire_in_their_order_when_several_are_due() {
@@ -97,11 +98,47 @@ fn a_life_that_ended_while_the_gateway_was_away_ends_at_once() {
 #[test]
 fn a_restored_backup_goes_on_above_what_the_client_has_seen() {
     let session = recovering();
-    let (raised, gap) = session.raised(Version(50), OwnerEpoch(8)).expect("believable");
-    assert_eq!((raised.version, raised.owner_epoch), (Version(50), OwnerEpoch(9)));
-    assert_eq!(gap, Some(Gap { first: Version(3), last: Version(50) }));
-    let same = session.raised(session.version, session.owner_epoch).expect("nothing to raise");
-    assert_eq!(same, (session.clone(), None));
-    assert_eq!(session.raised(Version(u64::MAX), OwnerEpoch(3)), None);
-    assert_eq!(session.raised(Version(1), OwnerEpoch(u64::MAX)), None);
+    let (version, epoch) = (session.version, session.owner_epoch);
+    let above = |seen: (u64, u64)| match session.claimed(Version(seen.0), OwnerEpoch(seen.1), false) {
+        Some(Claim::Behind(raised, gap)) => {
+            assert_eq!(
+                *raised,
+                Session { version: raised.version, owner_epoch: raised.owner_epoch, ..session.clone() }
+            );
+            let gap = gap.map(|gap| (gap.first.0, gap.last.0));
+            Some((raised.version.0, raised.owner_epoch.0, gap))
+        }
+        Some(Claim::Known) => None,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((version, epoch), (Version(2), OwnerEpoch(3)));
+    assert_eq!(above((50, 8)), Some((50, 9, Some((3, 50)))), "both are above the claim");
+    assert_eq!(above((50, 1)), Some((50, 4, Some((3, 50)))), "an older owner's version: a new owner all the same");
+    assert_eq!(above((1, 3)), Some((2, 4, None)), "nobody can have seen the epoch of a start but by another one");
+    assert_eq!(above((2, 2)), None);
+    assert_eq!(above((0, 0)), None);
+    assert_eq!(session.next_owner(), OwnerEpoch(4));
+}
+
+#[test]
+fn a_gateway_that_held_a_session_all_the_time_yields_to_whoever_acknowledged_more() {
+    let session = recovering();
+    let claim = |version, epoch| session.claimed(Version(version), OwnerEpoch(epoch), true);
+    assert_eq!(claim(2, 3), Some(Claim::Known), "its own");
+    assert_eq!(claim(1, 2), Some(Claim::Known));
+    assert_eq!(claim(1, 4), Some(Claim::Owned(OwnerEpoch(4))));
+    assert_eq!(claim(50, 9), Some(Claim::Owned(OwnerEpoch(9))));
+    assert_eq!(claim(3, 3), Some(Claim::Owned(OwnerEpoch(4))), "a version that was not given here");
+    assert_eq!(claim(3, 1), Some(Claim::Owned(OwnerEpoch(4))));
+}
+
+#[test]
+fn a_claim_beyond_belief_means_nothing_to_either() {
+    let session = recovering();
+    for held in [false, true] {
+        assert_eq!(session.claimed(Version(u64::MAX), OwnerEpoch(3), held), None);
+        assert_eq!(session.claimed(Version(1), OwnerEpoch(u64::MAX), held), None);
+        assert!(session.claimed(Version(1), OwnerEpoch(3 + VERSION_LEAP_MAX), held).is_some());
+        assert_eq!(session.claimed(Version(1), OwnerEpoch(4 + VERSION_LEAP_MAX), held), None);
+    }
 }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use jvpn_common::event::{Context, Written, replayed};
 use jvpn_common::ids::{OwnerEpoch, TransportIndex, Version};
 use jvpn_common::reason::Reason;
-use jvpn_common::session::{Birth, Ender, Session, Side, TransportClass};
+use jvpn_common::session::{Birth, Claim, Ender, Session, Side, TransportClass};
 use jvpn_common::time::Duration;
 
 fn at(ms: u64) -> Instant {
@@ -143,7 +143,9 @@ fn a_transition_that_is_missing_is_a_difference_unless_a_gap_names_it() {
     assert!(error.contains("it starts with state RECOVERING, and the records before it end with ATTACHED"), "{error}");
 
     let (first, attached) = record(&born(7), confirm(), 2_000);
-    let (raised, gap) = attached.raised(Version(1_024), OwnerEpoch(1)).expect("believable");
+    let Some(Claim::Behind(raised, gap)) = attached.claimed(Version(1_024), OwnerEpoch(1), false) else {
+        panic!("believable");
+    };
     let lost = Written::TransportLost { by: Side::Gateway, evidence: None };
     let (second, _) = record(&raised, lost, 10_000);
     let error =

@@ -5,7 +5,7 @@
 use super::super::error::{CliError, Kind};
 use super::super::{Context, output};
 use crate::api::model::{Body, Envelope};
-use crate::config::{Emergency, GatewayConfig, Role, scenario};
+use crate::config::{Emergency, EmergencyError, GatewayConfig, Role, scenario};
 use jvpn_common::scenario::{self as play, Outcome, Scenario, Verdict, What};
 use jvpn_common::session::Policy;
 use schemars::JsonSchema;
@@ -16,7 +16,8 @@ use std::time::Duration;
 
 /// Try a policy on a described network: both real engines, in virtual time, and what would happen to a session
 ///
-/// The same scenario, policy and seed give the same outcome. It asks no daemon and changes nothing.
+/// The same scenario, policy and seed give the same outcome. It asks no daemon and changes nothing. A peer under
+/// emergency is tried under it, and it says so; a class is tried as it stands.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     /// A scenario that ships (death, flapping, lossy, better, jitter, rebind, blackout), or a file; docs/policy.md
@@ -43,6 +44,8 @@ pub(in crate::cli) struct Tested {
     scenario: String,
     /// Where randomness came from.
     seed: u64,
+    /// Whether the peer is under emergency, and is tried so; none: no peer was named, or the state directory cannot be read.
+    emergency: Option<bool>,
     /// One run a policy.
     runs: Vec<Run>,
 }
@@ -143,7 +146,19 @@ pub(in crate::cli) fn run(args: Args, context: &Context) -> Result<(), CliError>
         }
         runs.push(told(&policy, &outcome));
     }
-    let tested = Tested { scenario: network.name.clone(), seed: args.seed, runs };
+    let emergency = args.peer.as_ref().and_then(|peer| Some(files.emergency.as_ref().ok()?.covers(peer)));
+    if let Some(peer) = &args.peer {
+        match &files.emergency {
+            Ok(emergency) if emergency.covers(peer) => output::talk(&format!(
+                "{peer} is under emergency: tried with better_switching = \"frozen\" over its class"
+            )),
+            Ok(_) => {}
+            Err(error) => output::talk(&format!(
+                "whether {peer} is under emergency is not known, tried as if it were not: {error}"
+            )),
+        }
+    }
+    let tested = Tested { scenario: network.name.clone(), seed: args.seed, emergency, runs };
     if context.json { output::value(&Envelope::from(tested)) } else { output::data(&text(&tested, &network)) }
 }
 
@@ -151,16 +166,19 @@ pub(in crate::cli) fn run(args: Args, context: &Context) -> Result<(), CliError>
 struct Files {
     config: Option<GatewayConfig>,
     path: PathBuf,
-    emergency: Emergency,
+    /// Who is under emergency; the state directory may be closed to who tries a policy.
+    emergency: Result<Emergency, EmergencyError>,
 }
 
 impl Files {
     fn read(context: &Context) -> Result<Self, CliError> {
         let path = context.places.config_of(Role::Gateway);
         if !path.exists() {
-            return Ok(Self { config: None, path, emergency: Emergency::default() });
+            return Ok(Self { config: None, path, emergency: Ok(Emergency::default()) });
         }
-        Ok(Self { config: Some(GatewayConfig::load(&path)?), path, emergency: Emergency::default() })
+        let config = GatewayConfig::load(&path)?;
+        let paths = context.places.resolve(Role::Gateway, &config.name, &config.paths);
+        Ok(Self { config: Some(config), path, emergency: Emergency::load(&paths.state_dir) })
     }
 
     fn class(&self, name: &str) -> Result<Policy, CliError> {
@@ -182,7 +200,8 @@ impl Files {
             let error = CliError::new(Kind::NotFound, format!("no peer is called `{name}`"));
             return Err(error.hint(format!("peers are read from {}", self.path.display())));
         };
-        Ok(self.emergency.policy_of(config, peer))
+        let nobody = Emergency::default();
+        Ok(self.emergency.as_ref().unwrap_or(&nobody).policy_of(config, peer))
     }
 }
 

@@ -94,10 +94,11 @@ fn a_bound_names_its_old_and_new_value_and_the_peers_it_counts_for() {
 fn an_emergency_is_a_change_of_its_peers_policies_alone() {
     let peers = [peer("a", KEY, "10.77.0.2/32", "field"), peer("b", KEY_2, "10.77.0.3/32", "field")].concat();
     let config = config("", &peers);
-    let (nobody, one) = (Emergency::default(), Emergency { all: false, peers: BTreeSet::from(["b".to_owned()]) });
+    let (nobody, one) =
+        (Emergency::default(), Emergency { peers: BTreeSet::from(["b".to_owned()]), ..Emergency::default() });
     let said = Diff::between((&config, &nobody), (&config, &one)).lines();
     assert_eq!(said, ["~ policy field better_switching: allowed → frozen (b)"]);
-    let all = Emergency { all: true, peers: BTreeSet::new() };
+    let all = Emergency { all: true, ..Emergency::default() };
     let said = Diff::between((&config, &one), (&config, &all)).lines();
     assert_eq!(said, ["~ policy field better_switching: allowed → frozen (a)"]);
 }

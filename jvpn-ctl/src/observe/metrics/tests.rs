@@ -149,6 +149,7 @@ fn status(role: Role) -> Status {
         sessions: BTreeMap::new(),
         session: None,
         incarnation: None,
+        emergencies: Vec::new(),
     }
 }
 

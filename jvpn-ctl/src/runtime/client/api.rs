@@ -69,6 +69,7 @@ impl Client {
             sessions: session.iter().map(|session| (session.state.clone(), 1)).collect(),
             session,
             incarnation: Some(view.incarnation.to_string()),
+            emergencies: Vec::new(),
         }
     }
 

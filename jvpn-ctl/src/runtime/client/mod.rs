@@ -23,7 +23,7 @@ use crate::config::client::ClientConfig;
 use crate::runtime::alarm::Alarm;
 use crate::runtime::clock;
 use crate::runtime::netlink::Netlink;
-use crate::runtime::stop::Stop;
+use crate::runtime::stop::{self, Again, Stop};
 use crate::runtime::sys::watch;
 use crate::tunnel::{Counters, FromWorker, Inbox, UdpPort, WorkerHandle};
 use anyhow::{Context, Result};
@@ -87,7 +87,7 @@ impl Client {
         let bell = watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
         let mut clocks = tokio::time::interval(CLOCK_EVERY);
         let mut looked = (clock::boot(), clock::monotonic());
-        let mut stop = Stop::new()?;
+        let (mut stop, mut again) = (Stop::new()?, Again::new()?);
         self.input(Input::WallClock(clock::wall()));
         self.look_at_networks().await?;
         loop {
@@ -97,6 +97,7 @@ impl Client {
             tokio::select! {
                 biased;
                 () = stop.asked() => break,
+                () = again.asked() => stop::unread("client"),
                 ready = bell.readable() => {
                     let mut ready = ready?;
                     if !self.drain(&inbox) {

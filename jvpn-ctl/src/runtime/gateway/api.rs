@@ -55,6 +55,7 @@ impl Gateway {
             sessions: view.states.iter().map(|(state, &count)| (state.name().to_owned(), count as u64)).collect(),
             session: None,
             incarnation: Some(self.incarnation.to_string()),
+            emergencies: super::policy::frozen(&self.config, &self.told.emergency),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::api::model::{EmergencyState, Reload, Reloaded};
 use crate::api::{Caller, Refused, Wish};
 use crate::config::diff::ends_session;
 use crate::config::{Diff, Emergency, GatewayConfig};
+use crate::runtime::clock;
 use jvpn_common::gateway::Mode;
 use jvpn_common::gateway::command::{Input, Order};
 use jvpn_common::ids::{PolicyVersion, SessionId};
@@ -113,7 +114,7 @@ impl Gateway {
         let old = self.told.emergency.clone();
         let mut new = old.clone();
         match (&wish.whom, wish.on) {
-            (None, true) => new.all = true,
+            (None, true) => new.begin(None, clock::text(clock::boot())),
             (None, false) => new = Emergency::default(),
             (Some(whom), on) => {
                 let peer = self.peer_meant(whom)?;
@@ -122,8 +123,8 @@ impl Gateway {
                     return Err(Refused::Conflict(text));
                 }
                 if on {
-                    new.peers.insert(peer);
-                } else if !new.peers.remove(&peer) {
+                    new.begin(Some(peer), clock::text(clock::boot()));
+                } else if !new.end(&peer) {
                     return Err(Refused::Conflict(format!("{peer} is not under emergency")));
                 }
             }

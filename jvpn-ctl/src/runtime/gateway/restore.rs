@@ -103,7 +103,7 @@ impl Known<'_> {
         if !core.is_live() {
             return Some(Restored { core, peer, ceiling, gap: None, slots: Vec::new() });
         }
-        let core = core.restored(elapsed, version, self.owner_epoch);
+        let core = core.restored(elapsed, version, core.next_owner().max(self.owner_epoch));
         let slots = self.adopted.iter().filter(|slot| slot.session == core.id());
         let slots = slots.map(|slot| (slot.slot, slot.generation)).collect();
         Some(Restored { core, peer, ceiling: ceiling.max(version), gap, slots })

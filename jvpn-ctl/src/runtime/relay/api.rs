@@ -47,6 +47,7 @@ impl Relay {
             sessions: names.zip(counts).collect(),
             session: None,
             incarnation: None,
+            emergencies: Vec::new(),
         }
     }
 

@@ -26,7 +26,7 @@ use crate::runtime::events;
 use crate::runtime::interfaces::Interfaces;
 use crate::runtime::node::{Detach, Node};
 use crate::runtime::reconcile::{Found, Reconcile, compare};
-use crate::runtime::stop::Stop;
+use crate::runtime::stop::{self, Again, Stop};
 use crate::runtime::sys;
 use crate::runtime::trailers::{Trailers, Way as Side};
 use crate::store::DirLock;
@@ -144,7 +144,7 @@ impl Relay {
     }
 
     async fn run(&mut self, mut events: mpsc::Receiver<Event>, mut asked: mpsc::Receiver<Request>) -> Result<()> {
-        let mut stop = Stop::new()?;
+        let (mut stop, mut again) = (Stop::new()?, Again::new()?);
         let mut look = tokio::time::interval(LOOK_EVERY);
         let v4 = sys::watch(self.forward.v4().as_fd().try_clone_to_owned()?)?;
         let v6 = self.forward.v6().map(|port| port.as_fd().try_clone_to_owned()).transpose()?;
@@ -153,6 +153,7 @@ impl Relay {
             tokio::select! {
                 biased;
                 () = stop.asked() => break,
+                () = again.asked() => stop::unread("relay"),
                 Some(event) = events.recv() => self.event(event).await,
                 ready = v4.readable() => {
                     let mut ready = ready?;

@@ -10,7 +10,7 @@ use crate::sim::maps::Maps;
 use crate::sim::net::PORT;
 use jvpn_common::event::{Event, Record};
 use jvpn_common::gateway::{Restored, StoreOp, Stored};
-use jvpn_common::ids::{Generation, OwnerEpoch, Slot, Version};
+use jvpn_common::ids::{Generation, Slot, Version};
 use jvpn_common::mapop::MapOp;
 use jvpn_common::session::version::continued;
 use jvpn_common::session::{Elapsed, Session, State};
@@ -85,7 +85,7 @@ impl GatewayHost {
         let elapsed = Elapsed { then: now, now, between: Duration::ZERO };
         let slots = self.maps.used().filter(|(_, info, _)| info.session_id == stored.session.0);
         let slots = slots.map(|(slot, info, _)| (slot, Generation(info.generation))).collect();
-        let core = newest.restored(elapsed, version, OwnerEpoch(1));
+        let core = newest.restored(elapsed, version, newest.next_owner());
         Some(Restored { core, peer: stored.peer, ceiling: stored.ceiling, gap, slots })
     }
 

@@ -18,6 +18,9 @@ use jvpn_common::time::Instant;
 /// The invariant that the fault switch breaks: none of the list, so that a real one is told from it.
 pub const SWITCHED: u8 = 99;
 
+/// The owner that the fault switch shows: none that starts of this gateway come to, so that a real one is told from it.
+pub const OTHER: OwnerEpoch = OwnerEpoch(1 << 40);
+
 impl GatewayHost {
     /// The slot a session is attached to.
     fn slot_of(&self, id: SessionId) -> Option<Slot> {
@@ -94,7 +97,7 @@ impl GatewayHost {
     ) -> Vec<Out> {
         let Some(engine) = self.engine.as_mut().filter(|_| self.frozen.is_none()) else { return Vec::new() };
         let input = if owner {
-            session::Input::NewerOwner { epoch: OwnerEpoch(2) }
+            session::Input::NewerOwner { epoch: OTHER }
         } else {
             session::Input::InvariantBroken { which: SWITCHED }
         };
