@@ -74,7 +74,8 @@ impl ReplayWindow {
             // Words strictly after the one holding the highest seen, up to the new one, start empty.
             let newest = counter / 64;
             let first = if self.next == 0 { 0 } else { (self.next - 1) / 64 + 1 };
-            let first = first.max(newest.saturating_sub(WORDS as u64 - 1));
+            // Further back it would only clear the same ones again.
+            let first = first.max(newest.saturating_sub(WORDS as u64));
             for word in first..=newest {
                 if let Some(bits) = self.bits.get_mut((word % WORDS as u64) as usize) {
                     *bits = 0;

@@ -37,6 +37,16 @@ fn walk() -> impl Strategy<Value = Vec<u64>> {
     })
 }
 
+#[test]
+fn counters_in_steps_of_any_length_are_all_accepted_for_several_rounds_of_the_ring() {
+    for step in 1..=130 {
+        let mut window = ReplayWindow::default();
+        for counter in (0..5 * WINDOW).step_by(step) {
+            assert_eq!(window.commit(counter), Ok(()), "{counter} in steps of {step}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn a_window_judges_like_one_that_forgets_nothing(counters in walk()) {

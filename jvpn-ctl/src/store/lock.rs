@@ -49,6 +49,15 @@ impl DirLock {
     /// # Errors
     /// Another process holds it, or it cannot be used.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
+        let until = Instant::now() + ENDING;
+        Self::take_while(dir, || {
+            thread::sleep(LOOK_EVERY);
+            Instant::now() < until
+        })
+    }
+
+    /// As [`Self::take`]; `again` is asked after each look that found a holder.
+    fn take_while(dir: &Path, mut again: impl FnMut() -> bool) -> Result<Self, LockError> {
         let io = |path: &Path| {
             let path = path.to_path_buf();
             move |cause| LockError::Io { path, cause }
@@ -58,10 +67,9 @@ impl DirLock {
         let options = &mut OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(io(&path))?;
-        let until = Instant::now() + ENDING;
         let locked = loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => thread::sleep(LOOK_EVERY),
+                Err(rustix::io::Errno::WOULDBLOCK) if again() => {}
                 other => break other,
             }
         };
@@ -104,14 +112,8 @@ mod tests {
     #[test]
     fn a_lock_that_is_let_go_a_moment_later_is_taken() {
         let dir = tempfile::tempdir().expect("a directory");
-        let first = DirLock::take(dir.path()).expect("free");
-        // It waits: what it waits for comes only once it does, or a look later.
-        let second = thread::scope(|scope| {
-            let second = scope.spawn(|| DirLock::take(dir.path()));
-            thread::sleep(LOOK_EVERY * 3);
-            drop(first);
-            second.join().expect("no panic")
-        });
+        let mut first = Some(DirLock::take(dir.path()).expect("free"));
+        let second = DirLock::take_while(dir.path(), || first.take().is_some());
         second.expect("taken");
     }
 }
