@@ -130,6 +130,16 @@ fn one_transport_too_many_retires_the_lowest_for_good() {
 }
 
 #[test]
+fn a_transport_below_all_others_is_refused_only_once_there_is_no_room() {
+    let mut windows = ReplayWindows::default();
+    for k in 10..10 + TRANSPORTS_MAX as u16 {
+        assert_eq!(windows.check(3, 0), Ok(()), "{k}: there is room");
+        assert_eq!(windows.commit(k, 0), Ok(()));
+    }
+    assert_eq!(windows.check(3, 0), Err(ReplayError::Retired));
+}
+
+#[test]
 fn what_was_retired_explicitly_stays_refused() {
     let mut windows = ReplayWindows::default();
     windows.commit(1, 0).unwrap();

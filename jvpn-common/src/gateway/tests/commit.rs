@@ -65,6 +65,22 @@ fn a_confirm_that_cannot_be_committed_is_refused_and_its_keys_are_never_used_aga
 }
 
 #[test]
+fn what_was_answered_before_is_not_answered_again_while_a_commit_is_under_way() {
+    let (mut world, mut client) = attached();
+    let done = client.request(Purpose::Lost);
+    let Control::Ack(_) = client.go_with(&mut world, origin(20), 1, done) else { panic!("refused") };
+    let next = client.request(Purpose::Lost);
+    let cookie = client.ask(&mut world, origin(21), 2, Client::asking(next)).unwrap();
+    world.holding = true;
+    assert_eq!(client.ask(&mut world, origin(21), 2, Client::proof(next, &cookie)), None);
+    let dropped = world.drops(Drop::Busy);
+    assert_eq!(client.ask(&mut world, origin(20), 1, Client::asking(done)), None, "it may not be bound there any more");
+    assert_eq!(world.drops(Drop::Busy), dropped + 1);
+    assert_eq!(world.finish().len(), 1);
+    assert_eq!(world.maps.bound(client.session), Some((origin(21).client, 2)));
+}
+
+#[test]
 fn what_arrives_during_a_commit_is_dropped_and_counted_and_works_when_it_comes_again() {
     let (mut world, mut client) = attached();
     let first = client.request(Purpose::Lost);

@@ -151,6 +151,19 @@ fn validate_moves_nothing_and_saves_the_jump_a_round_trip() {
 }
 
 #[test]
+fn validate_is_answered_whatever_its_nonce() {
+    let (mut world, mut client) = attached();
+    client.moved(&mut world, origin(20), 1, Purpose::Lost);
+    let before = (world.picture(), world.commits);
+    for nonce in [0, client.nonce - 1, client.nonce] {
+        let request = Request { nonce, ..client.request(Purpose::Validate) };
+        let answer = client.ask(&mut world, origin(30), 2, Client::asking(request)).unwrap();
+        assert!(matches!(answer, Control::Challenge { .. }), "{nonce}: {answer:?}");
+    }
+    assert_eq!((world.picture(), world.commits), before);
+}
+
+#[test]
 fn an_old_missing_or_future_echo_is_challenged_even_where_the_address_is_known() {
     let (mut world, mut client) = attached();
     client.moved(&mut world, origin(20), 1, Purpose::Validate);
