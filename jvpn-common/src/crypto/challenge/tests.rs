@@ -84,6 +84,7 @@ fn a_cookie_lives_five_seconds_and_not_a_nanosecond_longer() {
     let secret = ChallengeSecret::new(&mut Fixed::new(1));
     let base = challenge();
     let cookie = secret.cookie(&base);
+    assert_eq!(secret.verify(&base, &cookie, base.time), Ok(()), "in the instant it was made");
     assert_eq!(secret.verify(&base, &cookie, base.time + COOKIE_LIFE), Ok(()));
     let late = base.time + COOKIE_LIFE + Duration::from_nanos(1);
     assert_eq!(secret.verify(&base, &cookie, late), Err(ChallengeError::Expired));
