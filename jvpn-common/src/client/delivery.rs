@@ -146,12 +146,13 @@ impl Delivery {
             }
             _ => (false, 0),
         };
-        if !same {
+        if same {
+            self.counted += u64::from(delta);
+        } else {
             self.restart();
             (self.base, self.counted) = (mark.before, 0);
         }
         self.newest = Some((mark.stream, counted));
-        self.counted += u64::from(if same { delta } else { 0 });
         let after = mark.after.unwrap_or(mark.before);
         let missing = |sealed: u64| sealed.wrapping_sub(self.base).wrapping_sub(self.counted).cast_signed();
         let (least, most) = (missing(mark.before), missing(after));
