@@ -3,7 +3,9 @@
 //! Owns no product code. Must never compare a record with itself where the machine could be asked.
 
 use super::*;
-use crate::session::tests::{any_story, at, attached, born, confirm, everywhere, quality, reattach, resume, transport};
+use crate::session::tests::{
+    any_story, at, attached, born, confirm, everywhere, inputs, quality, reattach, resume, transport,
+};
 use crate::session::{Class, Ender, Keys};
 use proptest::prelude::*;
 
@@ -126,6 +128,14 @@ fn the_chain_names_the_first_line_that_was_changed_removed_or_moved() {
 }
 
 #[test]
+fn an_input_is_called_the_same_in_a_count_and_in_a_record() {
+    for input in inputs(at(9_000)) {
+        let written = serde_json::to_value(Written::from(&input)).unwrap();
+        assert_eq!(written["kind"], input.name());
+    }
+}
+
+#[test]
 fn a_hash_has_64_digits_of_lower_case_and_nothing_else() {
     let text = "00ff".to_owned() + &"a7".repeat(30);
     assert_eq!(Hash::from_hex(&text).map(|hash| hash.to_string()), Some(text.clone()));
@@ -178,7 +188,7 @@ fn every_kind_of_record_has_what_it_is_about() {
 
 #[test]
 fn every_input_reads_back_from_the_record() {
-    for input in crate::session::tests::inputs(at(1)) {
+    for input in inputs(at(1)) {
         let text = serde_json::to_string(&Written::from(&input)).expect("JSON");
         let written: Written = serde_json::from_str(&text).expect("it reads back");
         assert_eq!(written.replayed(), Some(input), "{text}");
