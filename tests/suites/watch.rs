@@ -55,7 +55,9 @@ impl Stage {
         let relays = usize::from(watched != Role::Gateway);
         let lab = Lab::with(relays, 1).expect("a lab");
         let endpoints = if relays == 0 { Vec::new() } else { vec![Endpoint::Relay(0)] };
-        let setup = Setup { xdp, relays, endpoints, ..Setup::default() };
+        // An idle client that looks at its paths meanwhile moves, and its move overwrites what was changed before anybody saw it.
+        let policy = vec!["standby_interval = \"2m\"".into()];
+        let setup = Setup { xdp, relays, endpoints, policy, ..Setup::default() };
         let mut product = Product::start(&lab, &setup).expect("all sides start");
         product.wait_healthy().expect("all sides are healthy");
         let sessions = product.json(Role::Gateway, &["sessions"]).expect("sessions");
