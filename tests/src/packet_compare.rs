@@ -3,8 +3,8 @@
 //! Owns the comparison: action, bytes, verdict and the state of all maps after the frame. Panics at the first
 //! difference, with the frame in hex. Must never choose frames.
 
-use jvpn_common::abi::{Hop, ROLE_RELAY, TrafficField};
-use jvpn_common::steer::{self, Address, Bytes, Exit, Judgement, NO_SLOT, Route};
+use jvpn_common::abi::TrafficField;
+use jvpn_common::steer::{Judgement, NO_SLOT};
 use jvpn_common::verdict::{Class, Verdict};
 
 use jvpn_ctl::dataplane::attach::Program;
@@ -12,27 +12,9 @@ use jvpn_ctl::dataplane::attach::Program;
 use crate::packet::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use crate::packet_cases::Case;
 use crate::packet_kernel::{Laboratory, counted, drained};
-use crate::packet_maps::{HostMaps, KernelMaps, NOW, State, TICK};
-use crate::packet_oracle::{check_answer, check_forwarded, is_ours};
-
-/// `BPF_PROG_TEST_RUN` takes no frame shorter than an Ethernet header.
-const SHORTEST: usize = 14;
-
-/// The interface `BPF_PROG_TEST_RUN` says a frame came in by: the loopback of the namespace.
-pub const INGRESS: u32 = 1;
-
-/// The host's routes: what a slow path finds.
-#[derive(Clone, Copy, Debug)]
-pub struct Routes(pub Option<Exit>);
-
-impl Route for Routes {
-    fn ingress(&self) -> u32 {
-        INGRESS
-    }
-    fn resolve(&self, _: &Hop, _: Address, _: u16) -> Option<Exit> {
-        self.0
-    }
-}
+use crate::packet_kernel_maps::KernelMaps;
+use crate::packet_maps::{HostMaps, NOW, State, TICK};
+use jvpn_packets::host::{INGRESS, Outcome, SHORTEST, judge, prove};
 
 /// Runs on one processor, so that the kernel's "own" buckets and counters are always the same.
 fn stay_on_one_processor() {
@@ -121,38 +103,31 @@ impl Both {
 
     /// Runs one frame in the kernel and on the host and compares all there is.
     fn compare(&mut self, host: &HostMaps, frame: &[u8]) -> Verdict {
-        host.reset();
-        let before = host.state.borrow().clone();
-        let mut bytes = frame.to_vec();
-        let mut view = Bytes::new(&mut bytes);
-        let (judgement, ifindex) = if before.config.role == ROLE_RELAY {
-            let relayed = steer::relay(&mut view, host, &Routes(None));
-            (relayed.judgement, relayed.ifindex)
-        } else {
-            (steer::steer(&mut view, host), 0)
+        let before = {
+            host.reset();
+            host.state.borrow().clone()
         };
+        let outcome = judge(host, frame);
+        let Outcome { judgement, ifindex, frame: answer } = &outcome;
         let verdict = judgement.verdict;
-        assert_eq!(host.counted.borrow().as_slice(), [verdict], "counted once");
-        let answer = view.packet().to_vec();
         if frame.len() < SHORTEST {
-            assert!(matches!(verdict, Verdict::Foreign | Verdict::Unconfigured), "{verdict}");
             return verdict;
         }
-        let reported = expect_event(host, &judgement);
+        let reported = expect_event(host, judgement);
         let seen = self.count_of(verdict);
-        let outcome = self.laboratory.run(frame);
+        let ran = self.laboratory.run(frame);
         self.runs += 1;
         let told = format!("{verdict} on {}", hex(frame));
         assert_eq!(self.count_of(verdict), seen + 1, "the kernel has another verdict than {told}");
         let action = match verdict.class() {
             Class::Pass | Class::User => XDP_PASS,
             Class::Answer => XDP_TX,
-            Class::Forward if ifindex == INGRESS => XDP_TX,
+            Class::Forward if *ifindex == INGRESS => XDP_TX,
             Class::Forward => XDP_REDIRECT,
             Class::Drop => XDP_DROP,
         };
-        assert_eq!(outcome.action, action, "action of {told}");
-        assert_eq!(hex(&outcome.frame), hex(&answer), "bytes of {told}");
+        assert_eq!(ran.action, action, "action of {told}");
+        assert_eq!(hex(&ran.frame), hex(answer), "bytes of {told}");
         let (paths, traffic) = self.kernel.counters();
         let after = host.state.borrow();
         assert_eq!(paths, after.paths, "PATHS after {told}");
@@ -162,29 +137,9 @@ impl Both {
         }
         let events = drained(&mut self.events);
         assert_eq!(events.iter().map(|event| event.verdict).collect::<Vec<_>>(), reported, "EVENTS after {told}");
-        self.oracle(frame, &answer, verdict, ifindex, &before);
+        self.answers += u64::from(prove(frame, &outcome, &before));
         self.kernel.restore(&after, &before);
         verdict
-    }
-
-    /// What can be said about a frame without asking the product.
-    fn oracle(&mut self, question: &[u8], answer: &[u8], verdict: Verdict, ifindex: u32, before: &State) {
-        match verdict.class() {
-            Class::Answer => {
-                check_answer(question, answer, verdict, before);
-                self.answers += 1;
-            }
-            Class::Forward => {
-                assert_eq!(check_forwarded(question, answer, verdict, before), ifindex, "interface");
-                self.answers += 1;
-            }
-            Class::Pass | Class::User | Class::Drop => {
-                assert_eq!(question, answer, "what is not answered is not changed");
-            }
-        }
-        if let (Some(ours), false) = (is_ours(question), verdict == Verdict::Unconfigured) {
-            assert_eq!(verdict != Verdict::Foreign, ours, "{verdict} on {}", hex(question));
-        }
     }
 }
 

@@ -16,8 +16,7 @@ use std::process;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Slots of the laboratory's maps.
-pub const SLOTS: u32 = 8;
+pub use crate::packet_maps::SLOTS;
 
 /// A pin directory that goes with its owner, also when loading panics.
 pub(crate) struct Private(pub(crate) Pins);

@@ -103,11 +103,15 @@ fn mutate(section: &Section, wanted: &Wanted) -> anyhow::Result<()> {
     let mut command = Command::new(paths::tool(tool::MUTANTS.name));
     command.current_dir(paths::root());
     command.args(["mutants", "--package", section.package(), "--no-shuffle", "--colors", "never", "--iterate"]);
-    command.args(["--baseline", "skip", "--timeout", "300"]);
+    // A suite takes seconds; what takes a minute never ends.
+    command.args(["--baseline", "skip", "--timeout", "60"]);
     command.arg("--output").arg(place().join(&section.name));
     for (file, functions) in &section.files {
         let name = file.rsplit('/').next().unwrap_or(file).replace('.', "\\.");
         command.args(["--file", file]).arg("--re").arg(format!("{name}:.*\\b({})\\b", functions.join("|")));
+    }
+    for package in section.beside.iter().map(String::as_str).chain([section.package()]) {
+        command.args(["--test-package", package]);
     }
     if let Some(shard) = &wanted.shard {
         command.args(["--shard", shard]);

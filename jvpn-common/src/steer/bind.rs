@@ -155,6 +155,15 @@ mod tests {
     }
 
     #[test]
+    fn one_try_reads_what_stands_still_and_nothing_that_moves() {
+        let still = Moving { loads: Cell::new(0), changes_before_load: &[] };
+        let bound = read_once(&still).unwrap();
+        assert_eq!((Some(bound), bound.active().map(|binding| binding.port)), (read(&still), Some(1)));
+        let moving = Moving { loads: Cell::new(0), changes_before_load: &[1] };
+        assert_eq!((read_once(&moving), moving.loads.get()), (None, 2));
+    }
+
+    #[test]
     fn two_jumps_within_one_read_are_torn() {
         let session = Moving { loads: Cell::new(0), changes_before_load: &[1, 3] };
         assert_eq!(read(&session), None);

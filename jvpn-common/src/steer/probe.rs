@@ -165,6 +165,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_jump_ahead_forgets_nothing_that_is_still_within_the_window() {
+        let first = arrived(PathCounters { k: 7, ..PathCounters::default() }, 7, 10).unwrap();
+        for (ahead, window) in [(2, 0b101), (63, 1 << 63 | 1), (64, 1), (65, 1)] {
+            let path = arrived(first, 7, 10 + ahead).unwrap();
+            assert_eq!((path.window, path.highest), (window, 10 + ahead), "{ahead} ahead");
+            assert_eq!(arrived(path, 7, 10), None, "again, {ahead} ahead");
+        }
+        let path = arrived(first, 7, 12).unwrap();
+        assert_eq!(arrived(path, 7, 11).map(|path| path.window), Some(0b111));
+    }
+
+    #[test]
     fn each_sequence_arrives_once_within_the_window_and_never_below_it() {
         let mut path = PathCounters::default();
         for sequence in [0, 1, 5, 3, 100, 37] {

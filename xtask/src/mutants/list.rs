@@ -9,11 +9,13 @@ pub(super) const FILE: &str = "tests/mutants.toml";
 pub(super) const PAGE: &str = "docs/mutants.md";
 
 /// Checks that are tried together.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Section {
     pub name: String,
     /// Names of tests to run, as the test runner filters them.
     pub tests: Vec<String>,
+    /// Crates whose tests run as well.
+    pub beside: Vec<String>,
     /// Files, each with its functions.
     pub files: Vec<(String, Vec<String>)>,
 }
@@ -50,7 +52,7 @@ impl Checks {
             if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
                 survivors = name == "survivors";
                 if !survivors {
-                    checks.sections.push(Section { name: name.to_owned(), tests: Vec::new(), files: Vec::new() });
+                    checks.sections.push(Section { name: name.to_owned(), ..Section::default() });
                 }
                 continue;
             }
@@ -65,6 +67,7 @@ impl Checks {
             match quoted(key) {
                 Some(file) => section.files.push((file.to_owned(), values)),
                 None if key == "tests" => section.tests = values,
+                None if key == "beside" => section.beside = values,
                 None => return Err(wrong()),
             }
         }
@@ -101,13 +104,14 @@ mod tests {
     use super::*;
     use crate::paths;
 
-    const TEXT: &str = "# why\n[session]\ntests = [\"session::\"]\n\"jvpn-common/src/a.rs\" = [\"f\", \"g\"]\n\n[survivors]\n\"jvpn-common/src/a.rs: replace < with <= in f\" = \"equal\"\n";
+    const TEXT: &str = "# why\n[session]\nbeside = [\"other\"]\ntests = [\"session::\"]\n\"jvpn-common/src/a.rs\" = [\"f\", \"g\"]\n\n[survivors]\n\"jvpn-common/src/a.rs: replace < with <= in f\" = \"equal\"\n";
 
     #[test]
     fn a_section_has_its_tests_files_and_functions() {
         let checks = Checks::read(TEXT).expect("read");
         let [section] = checks.sections.as_slice() else { panic!("one section: {checks:?}") };
         assert_eq!((section.name.as_str(), section.package()), ("session", "jvpn-common"));
+        assert_eq!(section.beside, ["other"]);
         assert_eq!(section.files, [("jvpn-common/src/a.rs".to_owned(), vec!["f".to_owned(), "g".to_owned()])]);
         assert_eq!(checks.reason("jvpn-common/src/a.rs:3:14: replace < with <= in f"), Some("equal"));
         assert_eq!(checks.reason("jvpn-common/src/a.rs:3:14: replace < with > in f"), None);

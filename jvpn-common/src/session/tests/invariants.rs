@@ -98,6 +98,117 @@ fn a_missing_effect_or_another_session_than_the_last_transitions_is_noticed() {
     assert_eq!(invariant::check(&before, &step).map_err(|broken| broken.which), Err(6));
 }
 
+/// What is said of a step, in words: two checks of one invariant have the same number.
+fn said(before: &Session, step: &Step) -> Option<&'static str> {
+    invariant::check(before, step).err().map(|broken| broken.what)
+}
+
+/// A step without a transition.
+fn rekeyed() -> (Session, Step) {
+    let before = attached();
+    let step = before.step(&Input::Rekeyed { reject_after: at(900_000) }, &Policy::field(), at(5_000));
+    (before, step.expect("live keys"))
+}
+
+#[test]
+fn a_session_that_moved_without_a_transition_is_noticed() {
+    let (before, step) = rekeyed();
+    assert_eq!((said(&before, &step), step.transitions.len()), (None, 0));
+    for doctored in [
+        Session { state: State::Volatile, ..step.session.clone() },
+        Session { transport: Some(transport(1, 2)), ..step.session.clone() },
+    ] {
+        let step = Step { session: doctored, ..step.clone() };
+        assert_eq!(said(&before, &step), Some("moved without a transition"));
+    }
+}
+
+#[test]
+fn each_end_of_a_transition_must_be_the_rows_own() {
+    let places = Some("places that are not the row's");
+    let states = Some("states that are not the places'");
+    let doctored = |change: fn(&mut Transition)| {
+        let (before, mut step) = lost();
+        change(&mut step.transitions[0]);
+        said(&before, &step)
+    };
+    assert_eq!(doctored(|t| t.before = born()), places);
+    assert_eq!(doctored(|t| t.after = volatile()), places);
+    assert_eq!(doctored(|t| t.from = State::Volatile), states);
+    assert_eq!(doctored(|t| t.to = State::Volatile), states);
+}
+
+#[test]
+fn what_is_sound_alone_is_checked_state_by_state() {
+    let of = |session: &Session| invariant::sound(session).err().map(|broken| (broken.which, broken.what));
+    for session in everywhere() {
+        assert_eq!(of(&session), None, "{}", session.state);
+    }
+    let here = Some(transport(0, 1));
+    let place = Some((3, "the state and the binding disagree"));
+    for doctored in [
+        Session { transport: None, ..attached() },
+        Session { transport: None, ..volatile() },
+        Session { transport: here, ..born() },
+        Session { transport: here, ..recovering() },
+        Session { transport: here, ..terminated() },
+    ] {
+        assert_eq!(of(&doctored), place, "{}", doctored.state);
+    }
+    let lost = Some((3, "lost_at is set exactly while unbound"));
+    for doctored in [
+        Session { lost_at: None, ..recovering() },
+        Session { lost_at: Some(at(1)), ..attached() },
+        Session { lost_at: Some(at(1)), ..terminated() },
+    ] {
+        assert_eq!(of(&doctored), lost, "{}", doctored.state);
+    }
+    assert_eq!(of(&Session { keys: Keys::Live, ..terminated() }).map(|(which, _)| which), Some(12));
+    assert_eq!(of(&Session { version: Version(1), ..born() }).map(|(which, _)| which), Some(10));
+    assert_eq!(of(&Session { version: Version(0), ..attached() }).map(|(which, _)| which), Some(10));
+}
+
+#[test]
+fn only_a_resume_brings_keys_to_life_or_begins_nonces_anew() {
+    let now = at(12_000);
+    let stale = Session { nonce: 7, ..recovering().after(Input::ControllerRestarted, at(11_000)) };
+    let step = stale.step(&resume(now), &Policy::field(), now).expect("it resumes");
+    assert!(step.session.keys == Keys::Live && step.session.nonce < 7, "{:?}", step.session);
+    assert_eq!(said(&stale, &step), None);
+    let (before, step) = rekeyed();
+    let before = Session { keys: Keys::Stale, ..before };
+    assert_eq!(said(&before, &step), Some("stale keys came back to life"));
+    let over = stale.step(&Input::Superseded, &Policy::field(), now).expect("it ends");
+    assert_eq!(said(&stale, &over), None, "what was stale stays so");
+}
+
+#[test]
+fn an_effect_of_something_that_did_not_happen_is_noticed() {
+    let here = attached().transport.expect("bound");
+    let end =
+        Effect::End { reason: Reason::SessionExpired, lifetime: Duration::ZERO, switches: 0, unbound: Duration::ZERO };
+    for (effect, what) in [
+        (Effect::Bind { to: here, previous: None }, "a binding without its effect"),
+        (Effect::Unbind { previous: here }, "an unbinding without its effect"),
+        (end, "an end without its effect"),
+    ] {
+        let (before, mut step) = rekeyed();
+        step.effects.push(effect);
+        assert_eq!(said(&before, &step), Some(what));
+    }
+    let before = attached();
+    let mut step = before.step(&Input::Superseded, &Policy::field(), at(60)).expect("it ends");
+    step.effects.retain(|effect| !matches!(effect, Effect::Unbind { .. }));
+    assert_eq!(said(&before, &step), Some("an unbinding without its effect"));
+    let (before, mut step) = lost();
+    for effect in &mut step.effects {
+        if let Effect::Bind { to, .. } = effect {
+            *to = transport(3, 3);
+        }
+    }
+    assert_eq!(said(&before, &step), Some("a binding without its effect"));
+}
+
 #[test]
 fn a_step_that_does_not_replay_is_noticed() {
     let (_, mut step) = lost();

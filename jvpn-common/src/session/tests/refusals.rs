@@ -109,6 +109,9 @@ fn better_meets_improvement_cooldown_and_rate_and_an_operator_only_rate() {
     let asked = asking(Class::Better, 2, transport(2, 3), |r| (r.cause, r.improvement) = (Cause::Operator, 0));
     let step = moved.step(&asked, &policy, at(5_001)).expect("neither improvement nor cooldown count");
     assert_eq!(step.transitions[0].details, [Reason::OperatorRequest]);
+    let ahead = asking(Class::Better, 2, transport(2, 3), |r| r.cause = Cause::Mapping);
+    let step = moved.step(&ahead, &policy, at(6_000)).expect("before a NAT forgets");
+    assert_eq!(step.transitions[0].details, [Reason::MappingLifetime]);
 
     policy.max_switches_per_min = 1;
     assert_eq!(refused(&moved, &soon, &policy, at(30_000)), denied(Reason::SwitchRateLimited));
@@ -119,6 +122,17 @@ fn better_meets_improvement_cooldown_and_rate_and_an_operator_only_rate() {
         let needed = reattach(class, 4, transport(1, 8));
         assert!(moved.step(&needed, &policy, at(5_001)).is_ok(), "{class} met a bound of BETTER");
     }
+}
+
+#[test]
+fn better_may_change_locator_or_path_alone_but_not_stay_where_it_is() {
+    let (policy, now) = (Policy::field(), at(5_000));
+    for elsewhere in [transport(0, 8), transport(1, 1)] {
+        assert!(attached().step(&reattach(Class::Better, 1, elsewhere), &policy, now).is_ok(), "{elsewhere:?}");
+    }
+    let here = reattach(Class::Better, 1, transport(0, 1));
+    let no = (INVALID, Reason::TransportSwitchDenied, Some(Reason::NoValidCandidate));
+    assert_eq!(refused(&attached(), &here, &policy, now), no);
 }
 
 #[test]
@@ -139,6 +153,12 @@ fn a_due_timer_fires_before_any_input() {
     for input in [reattach(Class::Lost, 1, transport(1, 2)), resume(now), Input::Superseded] {
         assert_eq!(refused(&late, &input, &policy, now).0, RefusalKind::TimerDue);
     }
+    let broken =
+        late.step(&Input::InvariantBroken { which: 3 }, &policy, now).expect("what is not sound waits for no timer");
+    assert_eq!(
+        broken.transitions.last().map(|last| (last.to, last.reason)),
+        Some((State::Terminated, Reason::FatalProtocolError))
+    );
     let ended = late.settled(&policy, now);
     assert_eq!(ended.state, State::Terminated);
     let asked = reattach(Class::Lost, 1, transport(1, 2));

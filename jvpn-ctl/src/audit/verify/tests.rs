@@ -86,6 +86,9 @@ fn an_intact_record_is_intact_and_says_what_was_not_shown() {
     assert_eq!(report.fault, None);
     assert_eq!((report.records, report.first, report.last, report.covered), (10, Some(1), Some(10), Some(10)));
     assert_eq!((report.segments, report.notes.as_slice()), (made.wanted.segments.len(), [].as_slice()));
+    assert_eq!((report.keys.as_slice(), report.before), (made.wanted.keys.as_slice(), 0));
+    let beside: u64 = made.wanted.segments.iter().map(|segment| checkpoints_beside(segment).len() as u64).sum();
+    assert!(report.checkpoints > 1 && report.checkpoints == beside, "{report:?}: the exported one is one of {beside}");
     made.wanted.exported.clear();
     made.wanted.keys.clear();
     made.forget_checkpoints();
@@ -231,6 +234,68 @@ fn a_full_disk_and_a_restart_leave_no_false_alarm() {
         assert_eq!(report.fault, None, "round {round}");
         assert_eq!(report.unfinished, Some(11));
     }
+}
+
+/// The checkpoints that lie beside a segment.
+fn checkpoints_beside(segment: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(sealer::file_of(segment)).expect("there");
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_line_without_its_end_is_forgiven_at_the_end_of_the_record_alone() {
+    let mut made = Made::of(small());
+    made.forget_checkpoints();
+    made.wanted.exported.clear();
+    let text = std::fs::read_to_string(&made.wanted.segments[0]).expect("reads");
+    let whole: Vec<&str> = text.split_inclusive('\n').collect();
+    let (torn, before) = whole.split_last().expect("lines");
+    assert!(!before.is_empty() && made.wanted.segments.len() > 1);
+    made.change(0, |text| text[..text.len() - 5].to_owned());
+    let offset: usize = before.iter().map(|line| line.len()).sum();
+    let fault = made.fault();
+    assert_eq!((fault.what.clone(), fault.line), (What::Unfinished, Some(whole.len() as u64)));
+    assert_eq!(fault.offset, Some(offset as u64));
+    made.wanted.segments.truncate(1);
+    let report = made.verify();
+    assert_eq!((report.fault, report.unfinished), (None, Some(torn.len() as u64 - 5)));
+}
+
+#[test]
+fn checkpoints_from_before_the_beginning_are_counted_apart_and_one_of_the_first_record_counts() {
+    let mut made = Made::of(small());
+    let early = checkpoints_beside(&made.wanted.segments[0]);
+    let late = std::mem::take(&mut made.wanted.exported);
+    made.wanted.exported = early.iter().map(|line| ("shipped".into(), line.clone())).collect();
+    made.wanted.segments.remove(0);
+    made.wanted.partial = true;
+    let report = made.verify();
+    assert_eq!((report.before, report.is_intact()), (early.len() as u64, true));
+    // Nothing is left but the last record, which a checkpoint names.
+    made.wanted.exported = late;
+    let last = made.wanted.segments.pop().expect("some");
+    let text = std::fs::read_to_string(&last).expect("reads");
+    std::fs::write(&last, format!("{}\n", text.lines().last().expect("a line"))).expect("written");
+    std::fs::remove_file(sealer::file_of(&last)).expect("there");
+    made.wanted.segments = vec![last];
+    let report = made.verify();
+    assert_eq!((report.first, report.covered, report.checkpoints, report.before), (Some(10), Some(10), 1, 0));
+    drop(made.state);
+}
+
+#[test]
+fn a_gap_over_a_number_that_was_signed_is_found() {
+    let mut made = Made::of(small());
+    made.rewritten(|records| {
+        records.truncate(9);
+        let mut gap = records[8].clone().with("first_seq", "10".into()).with("last_seq", "11".into());
+        (gap.event, gap.seq) = (jvpn_common::event::Event::Gap, 12);
+        records.push(gap);
+    });
+    let fault = made.fault();
+    assert_eq!((fault.what, fault.record), (What::Skipped { seq: 10 }, Some(12)));
+    made.wanted.exported.clear();
+    assert!(made.verify().is_intact(), "a gap that says so is one");
 }
 
 /// What the first bad line is, told line by line without stages: file's line, its offset, what it is.
