@@ -4,9 +4,11 @@
 //! a secret, not even shortened, and must never let a weak public key become a [`PublicKey`].
 
 use crate::crypto::Entropy;
+use crate::crypto::curve::{self, Curve, Ready};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use core::fmt;
 use core::str::FromStr;
+use std::sync::{Arc, OnceLock};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -192,8 +194,11 @@ impl<'de> serde::Deserialize<'de> for PublicKey {
     }
 }
 
-/// An X25519 private key, clamped.
-pub struct PrivateKey(Secret<32>);
+/// An X25519 private key, clamped, and what was made of it for handshakes.
+pub struct PrivateKey {
+    bytes: Secret<32>,
+    ready: OnceLock<Arc<dyn Ready>>,
+}
 
 impl PrivateKey {
     /// The key of these bytes, clamped as X25519 wants it.
@@ -207,7 +212,11 @@ impl PrivateKey {
         let [first, .., last] = bytes.expose_mut();
         *first &= 248;
         *last = (*last & 127) | 64;
-        Ok(Self(bytes))
+        Ok(Self::of(bytes))
+    }
+
+    const fn of(bytes: Secret<32>) -> Self {
+        Self { bytes, ready: OnceLock::new() }
     }
 
     /// A fresh key.
@@ -218,14 +227,14 @@ impl PrivateKey {
         let [first, .., last] = bytes.expose_mut();
         *first &= 248;
         *last = (*last & 127) | 64;
-        Self(bytes)
+        Self::of(bytes)
     }
 
     /// The public half.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         // A clamped scalar is a multiple of 8 below the order of the base point: never of low order.
-        PublicKey(x25519_dalek::x25519(*self.0.expose(), x25519_dalek::X25519_BASEPOINT_BYTES))
+        PublicKey(curve::public(&self.bytes))
     }
 
     /// The secret shared with the owner of `public`.
@@ -233,24 +242,32 @@ impl PrivateKey {
     /// # Errors
     /// [`KeyError::LowOrder`] when the secret would be all zeros, whatever the list of points says.
     pub fn agree(&self, public: &PublicKey) -> Result<Secret<32>, KeyError> {
-        let shared = Secret::take(&mut x25519_dalek::x25519(*self.0.expose(), public.0));
-        if shared.same(&Secret::zeroed()) { Err(KeyError::LowOrder) } else { Ok(shared) }
+        curve::agree(&self.bytes, public)
+    }
+
+    /// It, made ready by whoever is asked first.
+    pub(crate) fn ready(&self, curve: &dyn Curve) -> Arc<dyn Ready> {
+        Arc::clone(self.ready.get_or_init(|| curve.ready(&self.bytes)))
     }
 
     /// The base64 text, for the one file it is kept in; wiped on drop.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        Zeroizing::new(STANDARD.encode(self.0.expose()))
+        Zeroizing::new(STANDARD.encode(self.bytes.expose()))
     }
 
     /// A second copy, said out loud (each handshake thread holds one).
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        Self(self.0.duplicate())
+        Self::of(self.bytes.duplicate())
+    }
+
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.bytes.same(&other.bytes)
     }
 
     pub(crate) fn expose(&self) -> &[u8; 32] {
-        self.0.expose()
+        self.bytes.expose()
     }
 }
 

@@ -32,8 +32,7 @@ impl Caller {
     /// # Errors
     /// [`NoiseError::Order`] if snow does not know the pattern: a build without its primitives.
     pub fn new(private: &PrivateKey, remote: &PublicKey, entropy: &mut dyn Entropy) -> Result<Self, NoiseError> {
-        let state = noise::builder_of(PATTERN, entropy)?
-            .local_private_key(private.expose())?
+        let state = noise::builder_of(PATTERN, private, entropy)?
             .remote_public_key(remote.as_bytes())?
             .prologue(PROLOGUE)?
             .build_initiator()?;
@@ -68,10 +67,7 @@ pub fn answer(
     entropy: &mut dyn Entropy,
     knows: impl Fn(&PublicKey) -> bool,
 ) -> Result<(PublicKey, Vec<u8>, Link), NoiseError> {
-    let mut state = noise::builder_of(PATTERN, entropy)?
-        .local_private_key(private.expose())?
-        .prologue(PROLOGUE)?
-        .build_responder()?;
+    let mut state = noise::builder_of(PATTERN, private, entropy)?.prologue(PROLOGUE)?.build_responder()?;
     noise::read(&mut state, message, OVERHEAD_1)?;
     let remote: [u8; 32] = state.get_remote_static().and_then(|key| key.try_into().ok()).ok_or(NoiseError::Order)?;
     let remote = PublicKey::from_bytes(remote).map_err(|_| NoiseError::WeakKey)?;

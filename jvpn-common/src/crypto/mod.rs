@@ -4,6 +4,7 @@
 //! randomness (it is injected as [`Entropy`]), read a clock, or hand out a key that is already in use.
 //!
 //! ```text
+//! curve.rs     X25519: ours, or a faster one that a runtime lends
 //! noise.rs     message 1, message 2 ──▶ Split {hash, k1, k2}
 //! schedule.rs  Split ──▶ EpochKeys {data, control, steering} × {up, down}
 //! seal/        key ──▶ SealingKey (owns its counters)   OpeningKey (owns its windows)
@@ -15,6 +16,7 @@
 
 pub mod challenge;
 pub mod cookie;
+pub mod curve;
 pub mod frame;
 pub mod link;
 pub mod noise;
@@ -23,14 +25,20 @@ pub mod seal;
 pub mod suite;
 pub mod trailer;
 
+pub use curve::Curve;
 pub use schedule::{Directions, EpochKeys};
 pub use seal::{Aead, ControlOpener, ControlSealer, OpeningKey, SealingKey};
 pub use suite::Suite;
 
-/// Where randomness comes from: the system's in the product, a seeded generator in simulation.
+/// What a handshake needs of its runtime. Randomness: the system's in the product, a seeded generator in simulation.
 pub trait Entropy {
     /// Fills all of `bytes`. A source that cannot must end the process: there is no weak fallback.
     fn fill(&mut self, bytes: &mut [u8]);
+
+    /// Who multiplies on the curve.
+    fn curve(&self) -> &'static dyn Curve {
+        &curve::Portable
+    }
 }
 
 #[cfg(test)]

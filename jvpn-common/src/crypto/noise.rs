@@ -10,12 +10,14 @@
 //! ```
 
 use super::Entropy;
+use super::curve::{Curve, Ready};
 use crate::secret::{PresharedKey, PrivateKey, PublicKey, Secret};
 use chacha20poly1305::{AeadInPlace, ChaCha20Poly1305, KeyInit};
 use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
+use std::sync::Arc;
 use zeroize::Zeroize;
 
 /// The pattern and its primitives.
@@ -101,8 +103,7 @@ impl Initiator {
         psk: &PresharedKey,
         entropy: &mut dyn Entropy,
     ) -> Result<Self, NoiseError> {
-        let state = builder(entropy)?
-            .local_private_key(private.expose())?
+        let state = builder_of(PATTERN, private, entropy)?
             .remote_public_key(remote.as_bytes())?
             .psk(PSK_AT as u8, psk.expose())?
             .prologue(PROLOGUE)?
@@ -143,7 +144,7 @@ impl Responder {
         message: &[u8],
         entropy: &mut dyn Entropy,
     ) -> Result<(PublicKey, Vec<u8>, Self), NoiseError> {
-        let mut state = builder(entropy)?.local_private_key(private.expose())?.prologue(PROLOGUE)?.build_responder()?;
+        let mut state = builder_of(PATTERN, private, entropy)?.prologue(PROLOGUE)?.build_responder()?;
         let payload = read(&mut state, message, OVERHEAD_1)?;
         let remote: [u8; 32] =
             state.get_remote_static().and_then(|key| key.try_into().ok()).ok_or(NoiseError::Order)?;
@@ -163,15 +164,17 @@ impl Responder {
     }
 }
 
-fn builder<'a>(entropy: &mut dyn Entropy) -> Result<Builder<'a>, NoiseError> {
-    builder_of(PATTERN, entropy)
-}
-
-/// A builder of any pattern over our primitives.
-pub(super) fn builder_of<'a>(pattern: &str, entropy: &mut dyn Entropy) -> Result<Builder<'a>, NoiseError> {
+/// A builder of any pattern over our primitives, for the owner of a static key.
+pub(super) fn builder_of<'a>(
+    pattern: &str,
+    private: &'a PrivateKey,
+    entropy: &mut dyn Entropy,
+) -> Result<Builder<'a>, NoiseError> {
     let params: NoiseParams = pattern.parse()?;
-    let seed = Secret::generate(entropy);
-    Ok(Builder::with_resolver(params, Box::new(Resolver { seed })))
+    let (seed, curve) = (Secret::generate(entropy), entropy.curve());
+    let identity = Identity { private: private.duplicate(), ready: private.ready(curve) };
+    let resolver = Resolver { seed, curve, identity: Arc::new(identity) };
+    Ok(Builder::with_resolver(params, Box::new(resolver)).local_private_key(private.expose())?)
 }
 
 pub(super) fn write(state: &mut HandshakeState, payload: &[u8], overhead: usize) -> Result<Vec<u8>, NoiseError> {
@@ -198,6 +201,14 @@ pub(super) fn read(state: &mut HandshakeState, message: &[u8], overhead: usize) 
 /// Gives snow our Diffie-Hellman, our cipher, and exactly one ephemeral's worth of randomness.
 struct Resolver {
     seed: Secret<32>,
+    curve: &'static dyn Curve,
+    identity: Arc<Identity>,
+}
+
+/// The static key as snow will hand it over, and what was made of it before.
+struct Identity {
+    private: PrivateKey,
+    ready: Arc<dyn Ready>,
 }
 
 impl CryptoResolver for Resolver {
@@ -206,7 +217,10 @@ impl CryptoResolver for Resolver {
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        matches!(choice, DHChoice::Curve25519).then(|| Box::new(X25519::default()) as Box<dyn Dh>)
+        matches!(choice, DHChoice::Curve25519).then(|| {
+            let (curve, identity) = (self.curve, Arc::clone(&self.identity));
+            Box::new(X25519 { curve, identity, ready: None, public: [0; 32] }) as Box<dyn Dh>
+        })
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
@@ -234,21 +248,20 @@ impl Random for OneDraw {
 
 /// X25519 that refuses non-canonical and low-order keys and wipes its own.
 struct X25519 {
-    private: Secret<32>,
+    curve: &'static dyn Curve,
+    identity: Arc<Identity>,
+    /// None until a key was set: every agreement fails until then.
+    ready: Option<Arc<dyn Ready>>,
     public: [u8; 32],
-}
-
-impl Default for X25519 {
-    fn default() -> Self {
-        Self { private: Secret::zeroed(), public: [0; 32] }
-    }
 }
 
 impl X25519 {
     fn install(&mut self, bytes: Secret<32>) -> Result<(), snow::Error> {
         let key = PrivateKey::from_secret(bytes).map_err(|_| snow::Error::Rng)?;
-        self.public = *key.public().as_bytes();
-        self.private.expose_mut().copy_from_slice(key.expose());
+        let known = self.identity.private.same(&key);
+        let ready = if known { Arc::clone(&self.identity.ready) } else { key.ready(self.curve) };
+        self.public = ready.public();
+        self.ready = Some(ready);
         Ok(())
     }
 }
@@ -271,7 +284,7 @@ impl Dh for X25519 {
         if private.len() == bytes.expose().len() {
             bytes.expose_mut().copy_from_slice(private);
         }
-        // Only a key of zeros is refused, and then the zeros stay: every agreement below fails with them.
+        // Only a key of zeros is refused, and then there is none: every agreement below fails.
         let _ = self.install(bytes);
     }
 
@@ -285,15 +298,16 @@ impl Dh for X25519 {
         &self.public
     }
 
+    /// snow asks for it only where it makes key pairs for its user, who has a type for them here.
     fn privkey(&self) -> &[u8] {
-        self.private.expose()
+        &[]
     }
 
     fn dh(&self, public: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
         let public = public.first_chunk::<32>().ok_or(snow::Error::Dh)?;
         let public = PublicKey::from_bytes(*public).map_err(|_| snow::Error::Dh)?;
-        let private = PrivateKey::from_secret(self.private.duplicate()).map_err(|_| snow::Error::Dh)?;
-        let shared = private.agree(&public).map_err(|_| snow::Error::Dh)?;
+        let ready = self.ready.as_ref().ok_or(snow::Error::Dh)?;
+        let shared = ready.agree(&public).map_err(|_| snow::Error::Dh)?;
         out.first_chunk_mut::<32>().ok_or(snow::Error::Dh)?.copy_from_slice(shared.expose());
         Ok(())
     }

@@ -78,6 +78,8 @@ pub(super) struct Table {
     free: BTreeSet<Slot>,
     /// Slots of a previous start: they echo the new incarnation and are not given out.
     reserved: BTreeMap<Slot, SessionId>,
+    /// The same by session: all of them come back at once.
+    by_session: BTreeMap<SessionId, BTreeSet<Slot>>,
 }
 
 impl Table {
@@ -241,18 +243,31 @@ impl Table {
     /// Keeps a slot of a previous start out of use until its session resumes or ends.
     pub(super) fn reserve(&mut self, slot: Slot, generation: Generation, session: SessionId) {
         self.generations.insert(slot, generation);
-        self.reserved.insert(slot, session);
+        if let Some(other) = self.reserved.insert(slot, session) {
+            self.no_longer_reserved(slot, other);
+        }
+        self.by_session.entry(session).or_default().insert(slot);
+    }
+
+    fn no_longer_reserved(&mut self, slot: Slot, session: SessionId) {
+        if let Some(slots) = self.by_session.get_mut(&session) {
+            slots.remove(&slot);
+            if slots.is_empty() {
+                self.by_session.remove(&session);
+            }
+        }
     }
 
     /// Reserved slots of a session.
     pub(super) fn reserved_of(&self, session: SessionId) -> Vec<Slot> {
-        self.reserved.iter().filter(|(_, held)| **held == session).map(|(&slot, _)| slot).collect()
+        self.by_session.get(&session).into_iter().flatten().copied().collect()
     }
 
     /// Gives back the reserved slots of a session.
     pub(super) fn unreserve(&mut self, session: SessionId) {
         for slot in self.reserved_of(session) {
             self.reserved.remove(&slot);
+            self.no_longer_reserved(slot, session);
             self.release(slot);
         }
     }

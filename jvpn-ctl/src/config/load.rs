@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use toml::Spanned;
 
-/// Largest configuration file that is read: 1 MiB holds some thousand peers; more is not a configuration.
-const FILE_MAX: u64 = 1 << 20;
+/// Largest configuration file that is read: 16 MiB hold a hundred thousand peers; more is not a configuration.
+const FILE_MAX: u64 = 16 << 20;
 
 /// Reads a configuration file as text.
 pub(super) fn read(path: &Path) -> Result<Source, Report> {

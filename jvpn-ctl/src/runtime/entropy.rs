@@ -1,8 +1,10 @@
 //! Randomness of the system.
 //!
-//! Owns the one use of it. There is no weak fallback: a system without randomness cannot run a VPN.
+//! Owns the one use of it, and names the curve that goes with it. There is no weak fallback: a system without randomness
+//! cannot run a VPN.
 
-use jvpn_common::crypto::Entropy;
+use super::curve::AwsLc;
+use jvpn_common::crypto::{Curve, Entropy};
 
 /// The kernel's random number generator.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,5 +16,9 @@ impl Entropy for System {
             tracing::error!(%error, "the system has no randomness");
             std::process::abort();
         }
+    }
+
+    fn curve(&self) -> &'static dyn Curve {
+        &AwsLc
     }
 }

@@ -6,6 +6,7 @@
 pub mod alarm;
 pub mod client;
 pub mod clock;
+pub mod curve;
 pub mod entropy;
 mod events;
 pub mod firewall;

@@ -18,7 +18,8 @@ const MAX_V6: usize = 1_280;
 /// Longest message written.
 pub(super) const TOO_BIG_MAX: usize = MAX_V6;
 
-/// The tunnel's own addresses, from which such messages come.
+/// The tunnel's own addresses, from which such messages come. A client's worker is older than its session's addresses: it
+/// has none, and the message comes from where the packet was going.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TunnelAddresses {
     /// IPv4, if any.
@@ -42,15 +43,17 @@ pub(super) fn too_big(
             if silent || destination.is_multicast() || is_v4_error(packet, inner) || is_later_fragment(packet) {
                 return None;
             }
-            v4(packet, source, from.v4?, mtu, out)
+            v4(packet, source, from.v4.unwrap_or(destination), mtu, out)
         }
-        (IpAddr::V6(source), IpAddr::V6(_)) => {
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
             // Packet Too Big is the one error that may answer a group address (RFC 4443, 2.4 e.3).
             let error = inner.protocol == ICMP_V6 && packet.get(40).is_none_or(|kind| kind & 0x80 == 0);
             if source.is_unspecified() || source.is_multicast() || error {
                 return None;
             }
-            v6(packet, source, from.v6?, mtu, out)
+            // A group is nobody's address to send from.
+            let own = from.v6.or(Some(destination).filter(|to| !to.is_multicast()))?;
+            v6(packet, source, own, mtu, out)
         }
         _ => None,
     }
@@ -101,4 +104,51 @@ fn v6(packet: &[u8], to: Ipv6Addr, from: Ipv6Addr, mtu: u16, out: &mut [u8; TOO_
     let sum = super::checksum::pseudo(head.get(8..40)?, ICMP_V6).number(icmp.len() as u16).bytes(icmp).finish();
     icmp.get_mut(2..4)?.copy_from_slice(&sum);
     Some(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn udp_v4(to: [u8; 4]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 77, 0, 17];
+        packet.extend(to);
+        packet.resize(40, 0);
+        packet[24..26].copy_from_slice(&20u16.to_be_bytes());
+        packet
+    }
+
+    fn udp_v6(last: u8, first: u8) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
+        packet.extend([[0xfd, 0x77], [0; 2], [0; 2], [0; 2], [0; 2], [0; 2], [0; 2], [0, 17]].concat());
+        packet.extend([[first, 0x77], [0; 2], [0; 2], [0; 2], [0; 2], [0; 2], [0; 2], [0, last]].concat());
+        packet.extend([0, 1, 0, 2, 0, 8, 0, 0]);
+        packet
+    }
+
+    fn told(packet: &[u8], from: TunnelAddresses) -> Option<Vec<u8>> {
+        let mut out = [0; TOO_BIG_MAX];
+        let inner = Inner::parse(packet).expect("a packet");
+        too_big(packet, &inner, 1_200, &from, &mut out).map(|len| out[..len].to_vec())
+    }
+
+    #[test]
+    fn a_sender_is_told_from_the_tunnels_address_or_from_where_the_packet_was_going() {
+        let own = TunnelAddresses { v4: Some(Ipv4Addr::new(10, 77, 0, 1)), v6: None };
+        for (from, address) in [(own, [10, 77, 0, 1]), (TunnelAddresses::default(), [192, 168, 77, 10])] {
+            let message = told(&udp_v4([192, 168, 77, 10]), from).expect("a message");
+            assert_eq!((&message[12..16], &message[16..20]), (&address[..], &[10, 77, 0, 17][..]));
+            assert_eq!((message[20], message[21], &message[26..28]), (3, 4, &1_200u16.to_be_bytes()[..]));
+        }
+        let message = told(&udp_v6(10, 0xfd), TunnelAddresses::default()).expect("a message");
+        assert_eq!((&message[8..24], &message[24..40]), (&udp_v6(10, 0xfd)[24..40], &udp_v6(10, 0xfd)[8..24]));
+    }
+
+    #[test]
+    fn nobody_is_told_from_a_groups_address() {
+        assert_eq!(told(&udp_v4([239, 0, 0, 1]), TunnelAddresses::default()), None);
+        assert_eq!(told(&udp_v6(1, 0xff), TunnelAddresses::default()), None);
+        let own = TunnelAddresses { v4: None, v6: Some("fd77::1".parse().expect("an address")) };
+        assert!(told(&udp_v6(1, 0xff), own).is_some(), "the one error that may answer a group");
+    }
 }

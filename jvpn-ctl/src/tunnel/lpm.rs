@@ -1,9 +1,9 @@
 //! Longest prefix match: which session an inner destination belongs to.
 //!
-//! Owns an immutable table; the controller builds another one when sessions change. Must never hold two
-//! values for one prefix: prefixes are unique across live sessions.
+//! Owns the table; the controller changes a copy of it when sessions change, and a copy costs a pointer for many prefixes.
+//! Must never hold two values for one prefix: prefixes are unique across live sessions.
 
-use std::collections::HashMap;
+use super::ByKey;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -19,7 +19,7 @@ pub struct Lpm<T> {
 #[derive(Clone, Debug)]
 struct Level<T> {
     mask: u128,
-    of: HashMap<u128, T>,
+    of: ByKey<u128, T>,
 }
 
 impl<T> Default for Lpm<T> {
@@ -28,29 +28,33 @@ impl<T> Default for Lpm<T> {
     }
 }
 
-impl<T> Lpm<T> {
-    /// A table of `entries`; an error names the prefix that came twice.
-    ///
-    /// # Errors
-    /// When one prefix has two values.
-    pub fn new(entries: impl IntoIterator<Item = (IpNet, T)>) -> Result<Self, IpNet> {
-        let mut table = Self::default();
-        for (net, value) in entries {
-            let (levels, key, mask) = match net {
-                IpNet::V4(v4) => {
-                    (&mut table.v4, u128::from(u32::from(v4.network())), u128::from(u32::from(v4.netmask())))
-                }
-                IpNet::V6(v6) => (&mut table.v6, u128::from(v6.network()), u128::from(v6.netmask())),
-            };
-            let place = levels.partition_point(|level| level.mask > mask);
-            if levels.get(place).is_none_or(|level| level.mask != mask) {
-                levels.insert(place, Level { mask, of: HashMap::new() });
-            }
-            if levels.get_mut(place).is_some_and(|level| level.of.insert(key, value).is_some()) {
-                return Err(net);
-            }
+impl<T: Clone + PartialEq> Lpm<T> {
+    /// Gives a prefix a value, instead of the one it had.
+    pub fn insert(&mut self, net: IpNet, value: T) {
+        let (levels, key, mask) = self.at(net);
+        let place = levels.partition_point(|level| level.mask > mask);
+        if levels.get(place).is_none_or(|level| level.mask != mask) {
+            levels.insert(place, Level { mask, of: ByKey::default() });
         }
-        Ok(table)
+        if let Some(level) = levels.get_mut(place) {
+            level.of.insert(key, value);
+        }
+    }
+
+    /// Takes a prefix out if it has this value.
+    pub fn remove(&mut self, net: IpNet, value: &T) {
+        let (levels, key, mask) = self.at(net);
+        let level = levels.iter_mut().find(|level| level.mask == mask);
+        if let Some(level) = level.filter(|level| level.of.get(&key) == Some(value)) {
+            level.of.remove(&key);
+        }
+    }
+
+    fn at(&mut self, net: IpNet) -> (&mut Vec<Level<T>>, u128, u128) {
+        match net {
+            IpNet::V4(v4) => (&mut self.v4, u128::from(u32::from(v4.network())), u128::from(u32::from(v4.netmask()))),
+            IpNet::V6(v6) => (&mut self.v6, u128::from(v6.network()), u128::from(v6.netmask())),
+        }
     }
 
     /// The value of the longest prefix that contains `address`.
@@ -70,7 +74,9 @@ mod tests {
 
     fn table() -> Lpm<u8> {
         let nets = ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "fd00::/8", "fd00::1/128"];
-        Lpm::new(nets.iter().zip(0..).map(|(net, n)| (net.parse().unwrap(), n))).unwrap()
+        let mut table = Lpm::default();
+        nets.iter().zip(0..).for_each(|(net, n)| table.insert(net.parse().unwrap(), n));
+        table
     }
 
     #[test]
@@ -83,8 +89,14 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_with_two_owners_is_refused() {
-        let net: IpNet = "10.0.0.1/32".parse().unwrap();
-        assert_eq!(Lpm::new([(net, 1), (net, 2)]).unwrap_err(), net);
+    fn a_prefix_has_its_last_value_and_goes_with_that_one_only() {
+        let (mut table, before) = (table(), table());
+        let (net, address) = ("10.1.2.3/32".parse().unwrap(), "10.1.2.3".parse().unwrap());
+        table.insert(net, 9);
+        table.remove(net, &3);
+        assert_eq!(table.find(address), Some(&9), "it was somebody else's by then");
+        table.remove(net, &9);
+        assert_eq!((table.find(address), before.find(address)), (Some(&2), Some(&3)));
+        table.remove("192.0.2.0/24".parse().unwrap(), &2);
     }
 }

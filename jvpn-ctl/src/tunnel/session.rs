@@ -110,6 +110,13 @@ impl SessionData {
         (seen.k.load(Relaxed) == u64::from(k) + 1).then_some(Instant(at))
     }
 
+    /// When something last opened on any of the transports that are remembered.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Instant> {
+        let heard = self.seen.iter().filter(|seen| seen.k.load(Relaxed) != 0);
+        heard.map(|seen| Instant(seen.at.load(Relaxed))).max()
+    }
+
     /// Inner traffic so far.
     #[must_use]
     pub fn traffic(&self) -> &Traffic {

@@ -220,8 +220,7 @@ impl Gateway {
     }
 
     fn epoch_proven(&mut self, session: jvpn_common::ids::SessionId, epoch: jvpn_common::ids::Epoch) {
-        let slot = self.executor.sessions.iter().find(|(_, entry)| entry.data.id() == session).map(|(slot, _)| slot);
-        if let Some(slot) = slot {
+        if let Some(slot) = self.executor.sessions.slot_of(session) {
             let (opened, unanswered) = (Some(clock::boot()), None);
             self.input(Input::Activity { slot, opened, unanswered, epoch });
         }

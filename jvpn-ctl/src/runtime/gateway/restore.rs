@@ -81,8 +81,13 @@ impl Known<'_> {
                 None => tracing::error!(session = %id, "live in the record, and neither store nor record restores it"),
             }
         }
-        let adopted = std::mem::take(&mut self.adopted).into_iter();
-        let orphans = adopted.filter(|slot| !restored.contains_key(&slot.session)).collect();
+        let mut orphans = Vec::new();
+        for slot in std::mem::take(&mut self.adopted) {
+            match restored.get_mut(&slot.session) {
+                Some(session) => session.slots.push((slot.slot, slot.generation)),
+                None => orphans.push(slot),
+            }
+        }
         Left { sessions: restored.into_values().collect(), orphans, over }
     }
 
@@ -104,9 +109,7 @@ impl Known<'_> {
             return Some(Restored { core, peer, ceiling, gap: None, slots: Vec::new() });
         }
         let core = core.restored(elapsed, version, core.next_owner().max(self.owner_epoch));
-        let slots = self.adopted.iter().filter(|slot| slot.session == core.id());
-        let slots = slots.map(|slot| (slot.slot, slot.generation)).collect();
-        Some(Restored { core, peer, ceiling: ceiling.max(version), gap, slots })
+        Some(Restored { core, peer, ceiling: ceiling.max(version), gap, slots: Vec::new() })
     }
 
     /// The newer picture of store and record.

@@ -51,7 +51,7 @@ impl GatewayRole {
     }
 
     fn to_slot(&self, slot: Slot) -> Option<Route<'_>> {
-        let entry = self.snapshot.slots.get(&slot)?;
+        let entry = self.snapshot.slots.get(slot)?;
         let to = self.route(slot, entry)?;
         Some(Route {
             session: &entry.data,
@@ -94,7 +94,7 @@ impl Role for GatewayRole {
         match judgement.verdict.class() {
             Class::Answer => Inbound::Reply(len),
             Class::User if judgement.header.kind == jvpn_common::wire::Kind::Data as u8 => {
-                let entry = self.snapshot.slots.get(&Slot(judgement.entry.slot));
+                let entry = self.snapshot.slots.get(Slot(judgement.entry.slot));
                 match entry.filter(|entry| entry.generation.0 == judgement.entry.generation) {
                     Some(entry) => Inbound::Open { session: &entry.data, k: judgement.entry.k },
                     None => Inbound::Drop,

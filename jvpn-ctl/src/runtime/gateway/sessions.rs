@@ -1,10 +1,10 @@
 //! The sessions a gateway's worker knows: by slot for what comes in, by prefix for what goes out.
 //!
 //! Owns the snapshot both read. The controller changes it, the worker reads it once a batch. Must never hold
-//! a binding: the active word in the maps is the one truth about that. Must never copy more of a thousand sessions
-//! than changed: every commit makes a snapshot, and after a restart all of them come at once.
+//! a binding: the active word in the maps is the one truth about that. Must never copy more of a hundred thousand sessions
+//! than a piece about the one that changed: every commit makes a snapshot, and after a restart all of them come at once.
 
-use crate::tunnel::{DataKey, Lpm, SessionData};
+use crate::tunnel::{ByKey, BySlot, DataKey, Lpm, SessionData};
 use ipnet::IpNet;
 use jvpn_common::abi::SteeringKeys;
 use jvpn_common::gateway::{DataKeys, WorkerOp};
@@ -36,11 +36,11 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Snapshot {
     /// By slot.
-    pub slots: BTreeMap<Slot, Arc<Entry>>,
+    pub slots: BySlot<Entry>,
     /// By inner destination.
     pub routes: Arc<Lpm<Slot>>,
     /// By session.
-    pub ids: Arc<BTreeMap<SessionId, Slot>>,
+    pub ids: Arc<ByKey<SessionId, Slot>>,
     /// Own addresses by index of a binding.
     pub gateways: Vec<SocketAddr>,
 }
@@ -48,23 +48,15 @@ pub struct Snapshot {
 /// The table and its snapshot.
 #[derive(Debug)]
 pub struct Sessions {
-    slots: BTreeMap<Slot, Arc<Entry>>,
+    slots: BySlot<Entry>,
+    routes: Arc<Lpm<Slot>>,
+    ids: Arc<ByKey<SessionId, Slot>>,
     /// Steering keys and locators of slots that are not confirmed yet.
     installed: BTreeMap<Slot, (SteeringKeys, BTreeMap<TransportIndex, Locator>)>,
     gateways: Vec<SocketAddr>,
-    changed: Changed,
+    /// Whether the snapshot in force lacks something.
+    changed: bool,
     shared: Arc<Shared>,
-}
-
-/// What the snapshot in force does not have yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Changed {
-    #[default]
-    Nothing,
-    /// Something about slots that are in use.
-    Entries,
-    /// Which slots those are.
-    Slots,
 }
 
 /// The snapshot in force.
@@ -81,11 +73,18 @@ impl Shared {
 
 impl Default for Sessions {
     fn default() -> Self {
-        let (slots, gateways) = (BTreeMap::new(), Vec::new());
-        let snapshot = Snapshot { slots, routes: Arc::default(), ids: Arc::default(), gateways };
+        let (slots, routes, ids, gateways) = (BySlot::default(), Arc::default(), Arc::default(), Vec::new());
+        let snapshot = Snapshot { slots, routes, ids, gateways };
         let shared = Arc::new(Shared(RwLock::new(Arc::new(snapshot))));
-        let (slots, gateways) = (BTreeMap::new(), Vec::new());
-        Self { slots, installed: BTreeMap::new(), gateways, changed: Changed::Nothing, shared }
+        Self {
+            slots: BySlot::default(),
+            routes: Arc::default(),
+            ids: Arc::default(),
+            installed: BTreeMap::new(),
+            gateways: Vec::new(),
+            changed: false,
+            shared,
+        }
     }
 }
 
@@ -99,19 +98,25 @@ impl Sessions {
     /// The entry of a slot.
     #[must_use]
     pub fn entry(&self, slot: Slot) -> Option<&Entry> {
-        self.slots.get(&slot).map(|entry| &**entry)
+        self.slots.get(slot).map(|entry| &**entry)
+    }
+
+    /// The slot of a session.
+    #[must_use]
+    pub fn slot_of(&self, session: SessionId) -> Option<Slot> {
+        self.ids.get(&session).copied()
     }
 
     /// Every slot in use.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &Entry)> {
-        self.slots.iter().map(|(&slot, entry)| (slot, &**entry))
+        self.slots.iter().map(|(slot, entry)| (slot, &**entry))
     }
 
     /// Own addresses by index, as the engine numbers them.
     pub fn set_gateways(&mut self, gateways: Vec<SocketAddr>) {
         if gateways != self.gateways {
             self.gateways = gateways;
-            self.changed = self.changed.max(Changed::Entries);
+            self.changed = true;
             self.publish();
         }
     }
@@ -131,17 +136,20 @@ impl Sessions {
                     self.installed.insert(*slot, (*keys, locators.iter().copied().collect()));
                 }
                 MapOp::AddLocators { slot, locators, .. } => {
-                    if let Some(entry) = self.slots.get_mut(slot) {
+                    if let Some(entry) = self.slots.slot_mut(*slot) {
                         Arc::make_mut(entry).locators.extend(locators.iter().copied());
-                        self.changed = self.changed.max(Changed::Entries);
+                        self.changed = true;
                     }
                 }
                 MapOp::RemoveLocators { locators } => {
                     let has = |entry: &Entry| entry.locators.values().any(|locator| locators.contains(locator));
-                    for entry in self.slots.values_mut().filter(|entry| has(entry)) {
-                        Arc::make_mut(entry).locators.retain(|_, locator| !locators.contains(locator));
+                    let found: Vec<_> = self.iter().filter(|(_, entry)| has(entry)).map(|(slot, _)| slot).collect();
+                    for slot in found {
+                        if let Some(entry) = self.slots.slot_mut(slot) {
+                            Arc::make_mut(entry).locators.retain(|_, locator| !locators.contains(locator));
+                            self.changed = true;
+                        }
                     }
-                    self.changed = self.changed.max(Changed::Entries);
                 }
                 MapOp::Free { slot } => {
                     self.installed.remove(slot);
@@ -163,35 +171,51 @@ impl Sessions {
                     data.change_keys(|set| set.current = Some(Arc::new(data_key(keys, now))));
                     let (steering, locators) = self.installed.remove(&slot).unwrap_or_default();
                     let path_mtu = BTreeMap::new();
+                    for prefix in &prefixes {
+                        Arc::make_mut(&mut self.routes).insert(prefix.trunc(), slot);
+                    }
+                    Arc::make_mut(&mut self.ids).insert(session, slot);
                     let entry = Entry { generation, data, prefixes, steering, locators, path_mtu };
                     self.slots.insert(slot, Arc::new(entry));
-                    self.changed = Changed::Slots;
+                    self.changed = true;
                 }
                 WorkerOp::Next { slot, keys } => {
-                    if let Some(entry) = self.slots.get(&slot) {
+                    if let Some(entry) = self.slots.get(slot) {
                         entry.data.change_keys(|set| set.next = Some(Arc::new(data_key(keys, now))));
                     }
                 }
                 WorkerOp::PathMtu { slot, k, mtu } => {
-                    if let Some(entry) = self.slots.get_mut(&slot).map(Arc::make_mut) {
+                    if let Some(entry) = self.slots.slot_mut(slot).map(Arc::make_mut) {
                         entry.path_mtu.insert(k, mtu);
                         entry.path_mtu.retain(|k, _| entry.locators.contains_key(k));
-                        self.changed = self.changed.max(Changed::Entries);
+                        self.changed = true;
                     }
                 }
                 WorkerOp::Wipe { slot, epoch } => self.wipe(slot, |known| known == epoch),
                 WorkerOp::WipeAll { slot } => self.wipe(slot, |_| true),
                 WorkerOp::Free { slot } => {
                     self.wipe(slot, |_| true);
-                    self.slots.remove(&slot);
-                    self.changed = Changed::Slots;
+                    self.free(slot);
                 }
             }
         }
     }
 
+    /// A slot is no session's any more. What another slot has by now stays that one's.
+    fn free(&mut self, slot: Slot) {
+        let Some(entry) = self.slots.remove(slot) else { return };
+        for prefix in &entry.prefixes {
+            Arc::make_mut(&mut self.routes).remove(prefix.trunc(), &slot);
+        }
+        let session = entry.data.id();
+        if self.ids.get(&session) == Some(&slot) {
+            Arc::make_mut(&mut self.ids).remove(&session);
+        }
+        self.changed = true;
+    }
+
     fn wipe(&self, slot: Slot, dead: impl Fn(Epoch) -> bool) {
-        let Some(entry) = self.slots.get(&slot) else { return };
+        let Some(entry) = self.slots.get(slot) else { return };
         entry.data.change_keys(|set| {
             for key in [&mut set.previous, &mut set.current, &mut set.next] {
                 if key.as_ref().is_some_and(|key| dead(key.epoch())) {
@@ -202,24 +226,15 @@ impl Sessions {
     }
 
     fn publish(&mut self) {
-        let (mut routes, mut ids) = {
-            let before = self.shared.0.read().unwrap_or_else(PoisonError::into_inner);
-            (Arc::clone(&before.routes), Arc::clone(&before.ids))
-        };
-        match std::mem::take(&mut self.changed) {
-            Changed::Nothing => return,
-            Changed::Entries => {}
-            Changed::Slots => {
-                let prefixes = |(&slot, entry): (&Slot, &Arc<Entry>)| {
-                    entry.prefixes.iter().map(|prefix| (prefix.trunc(), slot)).collect::<Vec<_>>()
-                };
-                // Of two slots with one prefix the later one has it.
-                let all: BTreeMap<_, _> = self.slots.iter().flat_map(prefixes).collect();
-                routes = Arc::new(Lpm::new(all).unwrap_or_default());
-                ids = Arc::new(self.slots.iter().map(|(&slot, entry)| (entry.data.id(), slot)).collect());
-            }
+        if !std::mem::take(&mut self.changed) {
+            return;
         }
-        let snapshot = Snapshot { slots: self.slots.clone(), routes, ids, gateways: self.gateways.clone() };
+        let snapshot = Snapshot {
+            slots: self.slots.clone(),
+            routes: Arc::clone(&self.routes),
+            ids: Arc::clone(&self.ids),
+            gateways: self.gateways.clone(),
+        };
         *self.shared.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
     }
 }
@@ -259,17 +274,44 @@ mod tests {
         let locators = vec![(TransportIndex(1), Locator(9))];
         sessions.commit(&[MapOp::AddLocators { slot, generation, locators }], Vec::new(), NOW);
         let after = sessions.shared().load();
-        assert_eq!(after.slots[&one].locators[&TransportIndex(1)], Locator(9));
-        assert!(Arc::ptr_eq(&before.slots[&other], &after.slots[&other]) && Arc::ptr_eq(&before.routes, &after.routes));
+        assert_eq!(after.slots.get(one).unwrap().locators[&TransportIndex(1)], Locator(9));
+        let same = |now: &Snapshot| {
+            let [ours, theirs] = [&before, now].map(|of| of.slots.get(other).unwrap());
+            Arc::ptr_eq(ours, theirs)
+        };
+        assert!(same(&after) && Arc::ptr_eq(&before.routes, &after.routes));
         sessions.commit(&[MapOp::RemoveLocators { locators: vec![Locator(9)] }], Vec::new(), NOW);
-        assert_eq!(sessions.shared().load().slots[&one].locators.len(), 1);
-        assert!(Arc::ptr_eq(&before.slots[&other], &sessions.shared().load().slots[&other]));
-        assert_eq!(before.slots[&one].locators.len(), 1, "a snapshot never changes");
+        assert_eq!(sessions.shared().load().slots.get(one).unwrap().locators.len(), 1);
+        assert!(same(&sessions.shared().load()));
+        assert_eq!(before.slots.get(one).unwrap().locators.len(), 1, "a snapshot never changes");
 
         sessions.commit(&[], vec![WorkerOp::Free { slot: one }], NOW);
         let after = sessions.shared().load();
-        assert!(!after.slots.contains_key(&one) && !after.ids.contains_key(&SessionId([1; 16])));
+        assert!(after.slots.get(one).is_none() && after.ids.get(&SessionId([1; 16])).is_none());
         assert_eq!(after.routes.find("10.0.0.1".parse().unwrap()), None);
         assert_eq!(after.routes.find("10.0.0.3".parse().unwrap()), Some(&other));
+    }
+
+    #[test]
+    fn a_session_that_changes_its_slot_is_reached_in_the_new_one_only() {
+        let mut sessions = Sessions::default();
+        let old = install(&mut sessions, 1);
+        let (slot, generation, session) = (Slot(70), Generation(1), SessionId([1; 16]));
+        let keys = || {
+            let (up, down) = (Secret::take(&mut [5; 32]), Secret::take(&mut [6; 32]));
+            DataKeys { epoch: Epoch(0), suite: Suite::Aes256Gcm, up, down }
+        };
+        let prefixes = vec!["10.0.0.1/32".parse().unwrap()];
+        // Whichever comes first in a commit, the prefix is the new slot's.
+        for free_first in [true, false] {
+            let (from, to) = if free_first { (old, slot) } else { (slot, old) };
+            let install = WorkerOp::Install { slot: to, generation, session, keys: keys(), prefixes: prefixes.clone() };
+            let free = WorkerOp::Free { slot: from };
+            sessions.commit(&[], if free_first { vec![free, install] } else { vec![install, free] }, NOW);
+            let now = sessions.shared().load();
+            assert_eq!((now.routes.find("10.0.0.1".parse().unwrap()), now.ids.get(&session)), (Some(&to), Some(&to)));
+            assert!(now.slots.get(from).is_none() && sessions.slot_of(session) == Some(to));
+            assert_eq!(sessions.iter().count(), 1);
+        }
     }
 }

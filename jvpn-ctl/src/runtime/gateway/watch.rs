@@ -48,7 +48,7 @@ impl Watch {
     fn seen(&mut self, slot: Slot, entry: &Entry, now: Instant) -> Option<Seen> {
         let key = entry.data.sealing()?;
         let (epoch, spent) = (key.epoch(), key.spent(now));
-        let opened = entry.locators.keys().filter_map(|k| entry.data.last_opened(k.0)).max();
+        let opened = entry.data.last_heard();
         let sealed = Instant(entry.data.traffic().last_sealed.load(Relaxed));
         let waiting = sealed.0 != 0 && opened.is_none_or(|at| sealed > at);
         let since = self.unanswered.get(&slot).copied().filter(|since| opened.is_none_or(|at| *since > at));
