@@ -4,19 +4,17 @@ pub mod bench;
 pub mod lab;
 #[cfg(feature = "sabotage")]
 pub mod lifecycle;
-pub mod packet;
-pub mod packet_cases;
 pub mod packet_compare;
-pub mod packet_edges;
 pub mod packet_kernel;
-pub mod packet_maps;
-pub mod packet_oracle;
-pub mod packet_random;
-pub mod packet_relay;
-pub mod packet_sabotage;
+pub mod packet_kernel_maps;
 pub mod rows;
 #[cfg(feature = "sabotage")]
 pub mod sim;
 pub mod size;
 pub mod swarm;
 pub mod vm;
+
+pub use jvpn_packets::{
+    cases as packet_cases, edges as packet_edges, maps as packet_maps, oracle as packet_oracle, packet,
+    random as packet_random, relay as packet_relay, sabotage as packet_sabotage,
+};

@@ -100,6 +100,7 @@ impl Stage {
             gateway: (GATEWAY_V4.parse::<std::net::Ipv4Addr>().unwrap(), GATEWAY_PORT).into(),
             key: host.key,
             members,
+            standby: true,
             ping_every: Some(Duration::from_millis(400)),
             seed,
         };

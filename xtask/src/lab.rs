@@ -2,7 +2,7 @@
 //! Must never know what the lab's words mean.
 
 use crate::exit::{self, Exit};
-use crate::{Args, bpf, build, no_args, paths, run};
+use crate::{Args, bpf, build, no_args, paths, rivals, run};
 
 const LAB: &str = "jvpn-lab";
 
@@ -10,11 +10,18 @@ pub(crate) fn demo(args: Args<'_>) -> anyhow::Result<()> {
     hand_over(&["demo"], args)
 }
 
+/// Whether the words of `bench` run one of these: the one they name, or all without a name.
+pub(crate) fn is_among(words: Args<'_>, benches: &[&str]) -> bool {
+    let named = words.first().filter(|word| !word.starts_with("--"));
+    named.is_none_or(|name| benches.contains(&name.as_str()))
+}
+
 /// Some benches load a kernel program that no release has.
 pub(crate) fn bench(args: Args<'_>) -> anyhow::Result<()> {
-    if args.iter().any(|word| matches!(word.as_str(), "steer" | "jump")) {
+    if is_among(args, &["steer", "jump"]) {
         bpf::build_lab(&build::everything()?)?;
     }
+    rivals::ensure(args);
     hand_over(&["bench"], args)
 }
 

@@ -12,6 +12,7 @@ mod mutants;
 mod need;
 mod paths;
 mod progress;
+mod rivals;
 mod route;
 mod run;
 mod setup;
@@ -68,7 +69,7 @@ const VERBS: &[Verb] = &[
         help: "change the product's checks one by one and see whether a test notices; hours",
         run: mutants::run,
     },
-    Verb { name: "bench", args: "[ARGS]", help: "measure, interleaved with rivals (root)", run: lab::bench },
+    Verb { name: "bench", args: "[NAME] [ARGS]", help: "measure, interleaved with rivals (root)", run: lab::bench },
     Verb {
         name: "lab",
         args: "[ARGS]",

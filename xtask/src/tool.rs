@@ -156,11 +156,20 @@ fn record(tool: &Pinned) -> PathBuf {
 }
 
 fn ensure(tool: &Pinned) -> anyhow::Result<()> {
+    // Run for seconds at most: optimising them would cost minutes.
+    ensure_built(tool, &["--debug"])
+}
+
+/// One that is measured.
+pub(crate) fn ensure_optimised(tool: &Pinned) -> anyhow::Result<()> {
+    ensure_built(tool, &[])
+}
+
+fn ensure_built(tool: &Pinned, extra: &[&str]) -> anyhow::Result<()> {
     if is_ready(tool) {
         return Ok(());
     }
-    // Run for seconds at most: optimising them would cost minutes.
-    build(tool, install(tool, &["--debug"]))?;
+    build(tool, install(tool, extra))?;
     fs::write(record(tool), tool.version).with_context(|| format!("recording the version of {}", tool.name))
 }
 

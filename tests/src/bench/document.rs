@@ -6,11 +6,15 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::stats::{paired, summary};
+use super::stats::{paired, quantile, summary};
 
 pub const SCHEMA: &str = "jvpn.bench/1";
 /// Rounds below which no promise is called kept or broken: the machine's noise is larger than the figure.
 pub const ROUNDS_FOR_VERDICT: usize = 9;
+/// Stolen share from which on a round is said to be disturbed.
+const DISTURBED: f64 = 0.02;
+/// Samples below which nothing is said of a tail: with fewer the 99th percentile is an accident.
+pub const SAMPLES_FOR_TAIL: usize = 30;
 /// How far the lower quartile may lie beyond a bound that the median reaches.
 const QUARTILE_SLACK: f64 = 0.10;
 
@@ -29,6 +33,15 @@ pub enum Verdict {
     Fails,
     TooFewRounds,
     NotMeasured,
+}
+
+/// What lies far out, where a median says too little.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Tail {
+    pub p50: f64,
+    pub p95: f64,
+    pub p99: f64,
+    pub max: f64,
 }
 
 /// One figure against its rivals.
@@ -50,6 +63,9 @@ pub struct Metric {
     pub rounds: usize,
     /// Quartiles of the paired ratios, and of our own figure under `ours`.
     pub spread: BTreeMap<String, [f64; 2]>,
+    /// Of our own samples, where the tail is what is judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tail: Option<Tail>,
     /// Every figure, round by round.
     pub samples: BTreeMap<String, Vec<Option<f64>>>,
 }
@@ -64,7 +80,21 @@ pub struct Wanted {
     pub bounds: &'static [(&'static str, f64, f64)],
 }
 
+/// The rival who always reaches what must be: a promise in units is a ratio to it.
+pub const LIMIT: &str = "limit";
+
 impl Metric {
+    /// Beside [`LIMIT`], where there is one.
+    pub fn limited(
+        wanted: &Wanted,
+        ours: Vec<Option<f64>>,
+        mut rivals: BTreeMap<String, Vec<Option<f64>>>,
+        must: Option<f64>,
+    ) -> Metric {
+        rivals.extend(must.map(|must| (LIMIT.to_owned(), vec![Some(must); ours.len()])));
+        Metric::new(wanted, ours, rivals)
+    }
+
     pub fn new(wanted: &Wanted, ours: Vec<Option<f64>>, rivals: BTreeMap<String, Vec<Option<f64>>>) -> Metric {
         let middle = |samples: &[Option<f64>]| summary(&samples.iter().flatten().copied().collect::<Vec<_>>());
         let mut metric = Metric {
@@ -78,6 +108,7 @@ impl Metric {
             must: BTreeMap::new(),
             verdicts: BTreeMap::new(),
             rounds: ours.len(),
+            tail: None,
             spread: middle(&ours).map(|all| ("ours".into(), [all.lower, all.upper])).into_iter().collect(),
             samples: BTreeMap::new(),
         };
@@ -98,6 +129,30 @@ impl Metric {
         metric.samples = rivals;
         metric.samples.insert("ours".into(), ours);
         metric
+    }
+
+    /// The same, judged by what all but the share above `at` reach: 0.99, or 1 for every single one. The ratio to `limit`
+    /// and what becomes of its must are then those of the tail, never of medians.
+    #[must_use]
+    pub fn judged_at(mut self, at: f64, limit: Option<f64>) -> Metric {
+        let mut sorted: Vec<f64> = self.samples.get("ours").into_iter().flatten().flatten().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        let of = |share| quantile(&sorted, share);
+        let all = of(0.5).zip(of(0.95)).zip(of(0.99).zip(of(1.0)));
+        self.tail = all.map(|((p50, p95), (p99, max))| Tail { p50, p95, p99, max });
+        if let Some(limit) = limit {
+            let (far, few) = (of(at), sorted.len() < SAMPLES_FOR_TAIL);
+            let verdict = match far {
+                None => Verdict::NotMeasured,
+                Some(_) if few => Verdict::TooFewRounds,
+                Some(far) if far <= limit => Verdict::Holds,
+                Some(_) => Verdict::Fails,
+            };
+            self.ratios.insert(LIMIT.into(), far.filter(|_| limit > 0.0).map(|far| far / limit));
+            self.spread.remove(LIMIT);
+            self.verdicts.insert(LIMIT.into(), verdict);
+        }
+        self
     }
 }
 
@@ -124,6 +179,8 @@ pub struct Machine {
     pub load_1min: f64,
     /// Share of the machine others used just before each round.
     pub busy_before_rounds: Vec<f64>,
+    /// Share of each round that the host of this virtual machine gave to others.
+    pub stolen_in_rounds: Vec<f64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -131,6 +188,12 @@ pub struct Contender {
     pub name: String,
     /// What it is, in one line: cipher, version, kernel program.
     pub what: String,
+}
+
+impl Contender {
+    pub fn new(name: &str, what: impl Into<String>) -> Contender {
+        Contender { name: name.into(), what: what.into() }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -171,6 +234,9 @@ impl Document {
                 "ours",
                 figure(metric.ours)
             );
+            if let Some(Tail { p50, p95, p99, max }) = metric.tail {
+                let _ = writeln!(text, "  {:<10} p50 {p50:.1}  p95 {p95:.1}  p99 {p99:.1}  max {max:.1}", "");
+            }
             for (name, value) in &metric.rivals {
                 let _ = write!(text, "  {name:<10} {:>8}   ours ÷ it {}", figure(*value), figure(metric.ratios[name]));
                 if let Some([lower, upper]) = metric.spread.get(name) {
@@ -188,6 +254,9 @@ impl Document {
                 }
                 text.push('\n');
             }
+        }
+        for (round, stolen) in (1..).zip(&self.machine.stolen_in_rounds).filter(|(_, stolen)| **stolen > DISTURBED) {
+            let _ = writeln!(text, "disturbed: round {round}, {:.1} % of it was stolen by the host", stolen * 100.0);
         }
         for (kind, lines) in [("note", &self.notes), ("error", &self.errors)] {
             for line in lines {
@@ -223,6 +292,29 @@ mod tests {
         assert_eq!(metric(&[1.4; 9], vec![Some(1.0); 9]).verdicts["rival"], Verdict::Fails);
         assert_eq!(judge(&[0.5; 9], Better::Lower, 0.5), Verdict::Holds);
         assert_eq!(judge(&[0.6; 9], Better::Lower, 0.5), Verdict::Fails);
+    }
+
+    #[test]
+    fn a_tail_is_judged_by_its_far_end_and_not_by_the_median() {
+        let wanted = Wanted { metric: "m", unit: "ms", better: Better::Lower, bounds: &[("limit", 0.6, 1.0)] };
+        let of = |samples: &[f64], at, limit| {
+            let ours = samples.iter().copied().map(Some).collect();
+            let rivals = [("limit".to_owned(), vec![Some(limit); samples.len()])].into();
+            Metric::new(&wanted, ours, rivals).judged_at(at, Some(limit))
+        };
+        let mut samples = [50.0; 40];
+        assert_eq!(of(&samples, 0.99, 100.0).verdicts["limit"], Verdict::Holds);
+        samples[7] = 200.0;
+        let one_late = of(&samples, 0.99, 100.0);
+        assert_eq!(one_late.verdicts["limit"], Verdict::Fails, "of forty the worst one is the 99th percentile");
+        assert_eq!(one_late.tail.map(|tail| (tail.p50, tail.max)), Some((50.0, 200.0)));
+        assert_eq!(of(&samples[..29], 0.99, 100.0).verdicts["limit"], Verdict::TooFewRounds);
+        assert_eq!(of(&[0.0; 30], 1.0, 0.0).verdicts["limit"], Verdict::Holds, "none may be lost, and none was");
+        let mut lost = [0.0; 30];
+        lost[3] = 1.0;
+        let lost = of(&lost, 1.0, 0.0);
+        assert_eq!((lost.verdicts["limit"], lost.ratios["limit"]), (Verdict::Fails, None));
+        assert_eq!(of(&[], 0.99, 1.0).verdicts["limit"], Verdict::NotMeasured);
     }
 
     #[test]

@@ -103,8 +103,7 @@ fn jump(measured: &mut Measured, plane: &mut Kernel) -> Result<f64> {
 
 pub fn run(options: &Options) -> Result<Document> {
     let (rounds, jumps) = if options.quick { QUICK } else { FULL };
-    let rounds = options.rounds.unwrap_or(rounds);
-    ensure!(rounds > 0, "--rounds must be at least 1");
+    let rounds = options.rounds(rounds)?;
     let (mut measured, mut plane) = prepare()?;
     stay_on(0)?;
     let (mut medians, mut tails) = (Vec::new(), Vec::new());
@@ -123,10 +122,7 @@ pub fn run(options: &Options) -> Result<Document> {
         Metric::new(&wanted("store_to_steer_p99_us"), tails, BTreeMap::new()),
     ];
     Ok(Document {
-        contenders: vec![Contender {
-            name: "ours".into(),
-            what: "the clock before the store to the clock in the first packet".into(),
-        }],
+        contenders: vec![Contender::new("ours", "the clock before the store to the clock in the first packet")],
         results,
         notes: vec![
             format!(

@@ -1,10 +1,17 @@
 //! Owns what a figure must carry: machine, kernel, command. Never anything that names a person, host or address.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::document::{Document, Machine, SCHEMA};
+use super::ticks::Ticks;
+use crate::lab::netns::run;
+use crate::lab::process::find_binary;
+
+/// Looked at before each round, to say how quiet the machine was.
+const QUIET_LOOK: Duration = Duration::from_millis(300);
 
 /// The machine as it is now.
 pub fn describe() -> Result<Machine> {
@@ -18,7 +25,52 @@ pub fn describe() -> Result<Machine> {
         memory_mib: kib / 1_024,
         load_1min: load.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0.0),
         busy_before_rounds: Vec::new(),
+        stolen_in_rounds: Vec::new(),
     })
+}
+
+/// A machine that is watched from round to round.
+#[derive(Debug)]
+pub struct Watched {
+    machine: Machine,
+    since: Option<Ticks>,
+}
+
+impl Watched {
+    pub fn begin() -> Result<Watched> {
+        Ok(Watched { machine: describe()?, since: None })
+    }
+
+    /// A round begins, and the one before it ended: looks how quiet the machine is.
+    pub fn round(&mut self) -> Result<()> {
+        self.ended()?;
+        let before = Ticks::read()?;
+        std::thread::sleep(QUIET_LOOK);
+        let now = Ticks::read()?;
+        self.machine.busy_before_rounds.push(now.busy_since(before));
+        self.since = Some(now);
+        Ok(())
+    }
+
+    /// The last round ended.
+    pub fn end(mut self) -> Result<Machine> {
+        self.ended()?;
+        Ok(self.machine)
+    }
+
+    fn ended(&mut self) -> Result<()> {
+        if let Some(since) = self.since.take() {
+            self.machine.stolen_in_rounds.push(Ticks::read()?.stolen_since(since));
+        }
+        Ok(())
+    }
+}
+
+/// What the product that is measured says it is, in a line.
+pub fn product_version() -> Result<String> {
+    let binary = find_binary()?;
+    let said = run(&[binary.to_str().context("the path of jvpn-ctl is not UTF-8")?, "--version"], None)?;
+    Ok(said.lines().collect::<Vec<_>>().join("; "))
 }
 
 pub fn kernel() -> Result<String> {
@@ -40,6 +92,16 @@ pub fn program_alone(bench: &str) -> Result<Document> {
         notes: Vec::new(),
         errors: Vec::new(),
     })
+}
+
+/// Resident memory of a process, in bytes.
+///
+/// # Errors
+/// When there is none with this number.
+pub fn resident(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid}"))?;
+    let kib = field(&status, "VmRSS").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+    Ok(kib.context("no VmRSS")? * 1_024)
 }
 
 /// The command line as it could be typed again; the program by its name, not where it lies.

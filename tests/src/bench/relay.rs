@@ -26,7 +26,7 @@ use jvpn_ctl::dataplane::{DataPlane, Settings};
 use serde_json::Value;
 
 use super::document::{Better, Contender, Document, Metric, Wanted};
-use super::traffic::{USER_HZ, busy_ticks};
+use super::ticks::Ticks;
 use super::{Options, machine};
 use crate::lab::ground::Ground;
 use crate::lab::netns::{Netns, run as command};
@@ -223,7 +223,7 @@ impl Row {
             Way::Nat | Way::Relay => SocketAddr::new("198.18.1.2".parse()?, PORT),
         };
         let datagram = packet::data(LOCATOR, 0, 1, PAYLOAD);
-        let (before, busy) = (self.arrived()?, busy_ticks()?);
+        let (before, busy) = (self.arrived()?, Ticks::read()?);
         let took = self.space("client").enter(|| {
             let socket = UdpSocket::bind(("198.18.1.1", CLIENT_PORT))?;
             socket.connect(to)?;
@@ -236,21 +236,20 @@ impl Row {
             }
             Ok(begin.elapsed())
         })?;
-        let (busy, arrived) = (busy_ticks()? - busy, self.arrived()? - before);
+        let (busy_s, arrived) = (Ticks::read()?.seconds_since(busy), self.arrived()? - before);
         ensure!(arrived > 1_000, "{arrived} packets arrived in {took:?}: the way does not carry");
         if let Some(plane) = plane {
             let forwarded = plane.verdicts()?.kernel(Verdict::ForwardedUp);
             ensure!(forwarded + STRAY >= arrived, "{arrived} arrived, but the program forwarded {forwarded}");
         }
-        let cpu_ns = busy as f64 / USER_HZ * 1e9 / arrived as f64;
+        let cpu_ns = busy_s * 1e9 / arrived as f64;
         Ok(Round { kpps: arrived as f64 / took.as_secs_f64() / 1_000.0, cpu_ns })
     }
 }
 
 pub fn run(options: &Options) -> Result<Document> {
     let (rounds, time) = if options.quick { QUICK } else { FULL };
-    let rounds = options.rounds.unwrap_or(rounds);
-    ensure!(rounds > 0, "--rounds must be at least 1");
+    let rounds = options.rounds(rounds)?;
     let row = Row::up()?;
     let mut kpps: BTreeMap<&str, Vec<Option<f64>>> = BTreeMap::new();
     let mut cpu: BTreeMap<&str, Vec<Option<f64>>> = BTreeMap::new();
@@ -269,12 +268,9 @@ pub fn run(options: &Options) -> Result<Document> {
     };
     Ok(Document {
         contenders: vec![
-            Contender { name: "ours".into(), what: "jvpn_relay, native, one session, redirect to another veth".into() },
-            Contender {
-                name: "nft-nat".into(),
-                what: "nftables dnat and snat, the same rewriting without a check".into(),
-            },
-            Contender { name: "routed".into(), what: "IP forwarding alone".into() },
+            Contender::new("ours", "jvpn_relay, native, one session, redirect to another veth"),
+            Contender::new("nft-nat", "nftables dnat and snat, the same rewriting without a check"),
+            Contender::new("routed", "IP forwarding alone"),
         ],
         results: vec![
             metric("kpps", "1,000 packets/s that arrived", Better::Higher, kpps),

@@ -13,15 +13,15 @@ use jvpn_common::abi::{
 use jvpn_common::ids::Locator;
 use jvpn_common::verdict::Verdict;
 
-use super::document::{Better, Contender, Document, Metric, Wanted};
+use super::document::{Better, Contender, Document, LIMIT, Metric, Wanted};
 use super::program::{EMPTY, Measured, RELAY, STEER, Shape, Writes, row};
 use super::{Options, chart, machine};
 use crate::lab::ground::Ground;
 use crate::packet::{self, CLIENT_V4, CLIENT_V6, GATEWAY_V4, GATEWAY_V6, KEYS};
-use crate::packet_compare::INGRESS;
 use crate::packet_kernel::counted;
-use crate::packet_maps::session_words;
+use crate::packet_kernel_maps::session_words;
 use crate::packet_relay;
+use jvpn_packets::host::INGRESS;
 
 /// Rounds, and packets of one measurement.
 const FULL: (u32, u32) = (9, 2_000_000);
@@ -348,8 +348,7 @@ fn leaked(name: String) -> &'static str {
 
 pub fn run(options: &Options) -> Result<Document> {
     let (rounds, packets) = if options.quick { QUICK } else { FULL };
-    let rounds = options.rounds.unwrap_or(rounds);
-    ensure!(rounds > 0, "--rounds must be at least 1");
+    let rounds = options.rounds(rounds)?;
     let mut results = Vec::new();
     for live in [false, true] {
         for case in &CASES {
@@ -381,15 +380,13 @@ fn measure(name: &'static str, bounds: Option<(f64, f64)>, rounds: u32, ready: &
         samples.empty.push(Some(empty));
         samples.net.push(Some(net));
     }
-    let mut rivals = BTreeMap::from([("empty".to_owned(), samples.empty)]);
+    let rivals = BTreeMap::from([("empty".to_owned(), samples.empty)]);
     let mut wanted = Wanted { metric: name, unit: "ns", better: Better::Lower, bounds: &[] };
     if let Some((goal, must)) = bounds {
-        // A promise in nanoseconds is a ratio to a rival who always takes that long.
-        rivals.insert("limit".to_owned(), vec![Some(must); rounds as usize]);
-        wanted.bounds = Vec::leak(vec![("limit", goal / must, 1.0)]);
+        wanted.bounds = Vec::leak(vec![(LIMIT, goal / must, 1.0)]);
     }
     eprintln!("{name}: done");
-    Ok(Metric::new(&wanted, samples.net, rivals))
+    Ok(Metric::limited(&wanted, samples.net, rivals, bounds.map(|(_, must)| must)))
 }
 
 /// The curve of each way to run: sessions and nanoseconds, the hot one first.
@@ -416,7 +413,7 @@ fn table(results: &[Metric]) -> String {
         let number = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1}"));
         let empty = metric.rivals.get("empty").copied().flatten();
         let [lower, upper] = metric.spread.get("ours").map_or([None, None], |spread| spread.map(Some));
-        let must = metric.rivals.get("limit").copied().flatten().map_or(String::new(), |must| format!("≤ {must:.0}"));
+        let must = metric.rivals.get(LIMIT).copied().flatten().map_or(String::new(), |must| format!("≤ {must:.0}"));
         let _ = writeln!(
             text,
             "| `{}` | {} | {}–{} | {} | {must} |",
@@ -433,9 +430,9 @@ fn table(results: &[Metric]) -> String {
 fn document(results: Vec<Metric>) -> Result<Document> {
     Ok(Document {
         contenders: vec![
-            Contender { name: "ours".into(), what: "steer, net of the empty program".into() },
-            Contender { name: "empty".into(), what: "the same without steering; gross".into() },
-            Contender { name: "limit".into(), what: "the must in ns; its ratio must stay below 1".into() },
+            Contender::new("ours", "steer, net of the empty program"),
+            Contender::new("empty", "the same without steering; gross"),
+            Contender::new(LIMIT, "the must in ns; its ratio must stay below 1"),
         ],
         results,
         notes: vec![

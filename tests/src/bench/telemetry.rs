@@ -11,7 +11,7 @@ use jvpn_ctl::config::{Syslog, TelemetryConfig};
 use jvpn_ctl::observe::fanout::Sink;
 use jvpn_ctl::observe::sink::Sinks;
 
-use super::document::{Better, Contender, Document, Metric, Wanted};
+use super::document::{Better, Contender, Document, LIMIT, Metric, Wanted};
 use super::records::Records;
 use super::{Options, machine};
 
@@ -47,8 +47,7 @@ fn round(records: &Records, count: u64, with_sinks: bool) -> Result<f64> {
 
 pub fn run(options: &Options) -> Result<Document> {
     let (rounds, count) = if options.quick { QUICK } else { FULL };
-    let rounds = options.rounds.unwrap_or(rounds);
-    ensure!(rounds > 0, "--rounds must be at least 1");
+    let rounds = options.rounds(rounds)?;
     let records = Records::new();
     let (mut ours, mut alone) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -59,17 +58,16 @@ pub fn run(options: &Options) -> Result<Document> {
         metric: "transitions_per_s",
         unit: "transitions a second",
         better: Better::Higher,
-        bounds: &[("limit", GOAL / MUST, 1.0)],
+        bounds: &[(LIMIT, GOAL / MUST, 1.0)],
     };
-    let limit = vec![Some(MUST); ours.len()];
-    let rivals = BTreeMap::from([("limit".to_owned(), limit), ("alone".to_owned(), alone)]);
+    let rivals = BTreeMap::from([("alone".to_owned(), alone)]);
     Ok(Document {
         contenders: vec![
-            Contender { name: "ours".into(), what: "record with journald, syslog and stream standing still".into() },
-            Contender { name: "alone".into(), what: "the same record without a sink".into() },
-            Contender { name: "limit".into(), what: "the must; its ratio must not be below 1".into() },
+            Contender::new("ours", "record with journald, syslog and stream standing still"),
+            Contender::new("alone", "the same record without a sink"),
+            Contender::new(LIMIT, "the must; its ratio must not be below 1"),
         ],
-        results: vec![Metric::new(&wanted, ours, rivals)],
+        results: vec![Metric::limited(&wanted, ours, rivals, Some(MUST))],
         notes: vec![format!("{rounds} rounds of {count} transitions, one write each, synced 50 times a second")],
         ..machine::program_alone("telemetry")?
     })

@@ -1,23 +1,34 @@
 //! Owns the load of a tunnel bench: one TCP flow each way, the processor time it took, idle round trips. Never knows
 //! whose tunnel carries it.
 
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::stats::quantile;
+use super::ticks::Ticks;
 use super::underlay::Underlay;
 use crate::lab::netns::Netns;
 
-/// Ticks a second in /proc/stat: fixed by the ABI on every Linux of this architecture.
-pub const USER_HZ: f64 = 100.0;
 /// Echo requests, one after the other's answer or this far apart; long enough for both ends to fall asleep.
 const PINGS: &str = "400";
 const PING_EVERY: &str = "0.002";
+/// The same beside a bulk flow, which is over before the requests are.
+const PING_EVERY_LOADED: (&str, u32) = ("0.005", 200);
+/// The flow's first part, in which it only gets up to speed, does not count.
+const RAMP: Duration = Duration::from_millis(300);
+
+/// Round trips.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Trips {
+    pub p50_us: f64,
+    pub p90_us: f64,
+    pub p99_us: f64,
+}
 
 /// How long to measure, and between which addresses.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +65,7 @@ struct Flow {
 /// Measures a tunnel (or the plain link) between the two namespaces of `underlay`.
 pub fn measure(underlay: &Underlay, load: Load) -> Result<Sample> {
     let (client, gateway) = (underlay.client(), underlay.gateway());
-    let ping = client.run(&["ping", "-n", "-c", PINGS, "-i", PING_EVERY, &load.server.to_string()], None)?;
+    let (trips, ping) = idle(underlay, load.server)?;
     let before = underlay.carried()?;
     let up = flow(&client, &gateway, load, &[])?;
     let down = flow(&client, &gateway, load, &["-R"])?;
@@ -63,10 +74,34 @@ pub fn measure(underlay: &Underlay, load: Load) -> Result<Sample> {
         up_gbps: up.gbps,
         down_gbps: down.gbps,
         cpu_s_per_gb: (up.cpu_s + down.cpu_s) / ((up.bytes + down.bytes) / 1e9),
-        rtt_p50_us: round_trip_us(&ping)?,
+        rtt_p50_us: trips.p50_us,
         retransmits: up.retransmits + down.retransmits,
         frame_bytes,
         raw: vec![("ping.txt", ping), ("up.json", up.raw), ("down.json", down.raw)],
+    })
+}
+
+/// Round trips while nothing else is sent, and what ping printed.
+pub fn idle(underlay: &Underlay, server: IpAddr) -> Result<(Trips, String)> {
+    let address = server.to_string();
+    let text = underlay.client().run(&["ping", "-n", "-c", PINGS, "-i", PING_EVERY, &address], None)?;
+    Ok((Trips::read(&text)?, text))
+}
+
+/// Round trips beside one TCP upload of so many seconds.
+pub fn loaded(underlay: &Underlay, server: IpAddr, seconds: u32) -> Result<(Trips, String)> {
+    let (client, gateway) = (underlay.client(), underlay.gateway());
+    let (every, a_second) = PING_EVERY_LOADED;
+    // They end a little before the flow does.
+    let count = (a_second * seconds).saturating_sub(a_second / 2).max(1).to_string();
+    std::thread::scope(|scope| {
+        let bulk = scope.spawn(|| flow(&client, &gateway, Load { seconds, server }, &[]));
+        std::thread::sleep(RAMP);
+        let text = client.run(&["ping", "-n", "-c", &count, "-i", every, &server.to_string()], None);
+        let carried = bulk.join().map_err(|_| anyhow::anyhow!("the bulk flow's thread panicked"))??;
+        let text = text?;
+        ensure!(carried.bytes > 0.0, "the bulk flow carried nothing");
+        Ok((Trips::read(&text)?, format!("{text}\nbulk flow: {:.3} Gbit/s\n", carried.gbps)))
     })
 }
 
@@ -77,9 +112,9 @@ fn flow(client: &Netns, gateway: &Netns, load: Load, more: &[&str]) -> Result<Fl
     let seconds = load.seconds.to_string();
     let mut command = vec!["iperf3", "-c", &address, "-t", &seconds, "-J"];
     command.extend(more);
-    let before = busy_ticks()?;
+    let before = Ticks::read()?;
     let raw = client.run(&command, None)?;
-    let cpu_s = busy_ticks()?.saturating_sub(before) as f64 / USER_HZ;
+    let cpu_s = Ticks::read()?.seconds_since(before);
     server.stop();
     let report: Value = serde_json::from_str(&raw).context("what iperf3 reports")?;
     let end = &report["end"];
@@ -137,42 +172,19 @@ impl Drop for Server {
     }
 }
 
-/// Ticks all processors were busy so far, everybody's.
-pub fn busy_ticks() -> Result<u64> {
-    ticks(&fs::read_to_string("/proc/stat").context("read /proc/stat")?).map(|(busy, _)| busy)
-}
-
-/// Share of the machine that was busy during `work`.
-pub fn busy_share(work: impl FnOnce()) -> Result<f64> {
-    let read = || ticks(&fs::read_to_string("/proc/stat").context("read /proc/stat")?);
-    let before = read()?;
-    work();
-    let after = read()?;
-    let all = after.1.saturating_sub(before.1).max(1);
-    Ok(after.0.saturating_sub(before.0) as f64 / all as f64)
-}
-
-/// Busy and all ticks. Order in the file: user nice system idle iowait irq softirq steal; guests are in user.
-fn ticks(stat: &str) -> Result<(u64, u64)> {
-    let line = stat.lines().next().context("empty /proc/stat")?;
-    let fields: Vec<u64> = line.split_whitespace().skip(1).map_while(|word| word.parse().ok()).take(8).collect();
-    let [user, nice, system, idle, wait, irq, soft, steal] = fields[..] else {
-        bail!("unknown first line of /proc/stat: {line}");
-    };
-    let busy = user + nice + system + irq + soft;
-    Ok((busy, busy + idle + wait + steal))
-}
-
-/// Median of what ping prints, in microseconds. Its first answer, which may wake a neighbour entry, does not count.
-fn round_trip_us(text: &str) -> Result<f64> {
-    let mut times: Vec<f64> = text
-        .lines()
-        .filter_map(|line| line.split_once("time=")?.1.split_whitespace().next()?.parse().ok())
-        .skip(1)
-        .collect();
-    ensure!(!times.is_empty(), "no echo came back: {}", text.lines().last().unwrap_or_default());
-    times.sort_by(f64::total_cmp);
-    Ok(quantile(&times, 0.5).unwrap_or_default() * 1e3)
+impl Trips {
+    /// Of what ping prints. Its first answer, which may wake a neighbour entry, does not count.
+    fn read(text: &str) -> Result<Trips> {
+        let mut times: Vec<f64> = text
+            .lines()
+            .filter_map(|line| line.split_once("time=")?.1.split_whitespace().next()?.parse().ok())
+            .skip(1)
+            .collect();
+        ensure!(!times.is_empty(), "no echo came back: {}", text.lines().last().unwrap_or_default());
+        times.sort_by(f64::total_cmp);
+        let at = |share| quantile(&times, share).unwrap_or_default() * 1e3;
+        Ok(Trips { p50_us: at(0.5), p90_us: at(0.9), p99_us: at(0.99) })
+    }
 }
 
 #[cfg(test)]
@@ -180,16 +192,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_and_stolen_time_is_not_busy() {
-        assert_eq!(ticks("cpu  1 2 3 100 50 4 5 7 9 9\ncpu0 0\n").unwrap(), (15, 172));
-        assert!(ticks("cpu one\n").is_err());
-    }
-
-    #[test]
-    fn the_round_trip_is_the_median_without_the_first() {
+    fn round_trips_are_quantiles_without_the_first() {
         let line = |ms| format!("64 bytes from 10.0.0.1: icmp_seq=1 ttl=64 time={ms} ms\n");
         let text = ["9.0", "0.1", "0.3", "0.2"].map(line).concat();
-        assert!((round_trip_us(&text).unwrap() - 200.0).abs() < 1e-6);
-        assert!(round_trip_us("nothing").is_err());
+        let trips = Trips::read(&text).unwrap();
+        assert!((trips.p50_us - 200.0).abs() < 1e-6 && (trips.p90_us - 280.0).abs() < 1e-6);
+        assert!(Trips::read("nothing").is_err());
     }
 }

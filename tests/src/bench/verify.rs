@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use jvpn_ctl::audit::{Audit, public_key};
 use serde_json::Value;
 
-use super::document::{Better, Contender, Document, Metric, Wanted};
+use super::document::{Better, Contender, Document, LIMIT, Metric, Wanted};
 use super::records::Records;
 use super::{Options, machine};
 use crate::lab::process::find_binary;
@@ -49,8 +49,7 @@ fn prove(program: &Path, state: &Path, key: &str, count: u64) -> Result<(f64, u6
 
 pub fn run(options: &Options) -> Result<Document> {
     let (rounds, count) = if options.quick { QUICK } else { FULL };
-    let rounds = options.rounds.unwrap_or(rounds);
-    ensure!(rounds > 0, "--rounds must be at least 1");
+    let rounds = options.rounds(rounds)?;
     let program = find_binary()?;
     let state = tempfile::tempdir().context("a directory")?;
     write(state.path(), count)?;
@@ -65,19 +64,14 @@ pub fn run(options: &Options) -> Result<Document> {
         metric: "records_per_s",
         unit: "records a second",
         better: Better::Higher,
-        // A promise in records is a ratio to a rival who always makes that many.
-        bounds: &[("limit", GOAL / MUST, 1.0)],
+        bounds: &[(LIMIT, GOAL / MUST, 1.0)],
     };
-    let limit = BTreeMap::from([("limit".to_owned(), vec![Some(MUST); rates.len()])]);
     Ok(Document {
         contenders: vec![
-            Contender { name: "ours".into(), what: "jvpn-ctl audit verify, from its start to its end".into() },
-            Contender {
-                name: "limit".into(),
-                what: "the must in records a second; its ratio must not be below 1".into(),
-            },
+            Contender::new("ours", "jvpn-ctl audit verify, from its start to its end"),
+            Contender::new(LIMIT, "the must in records a second; its ratio must not be below 1"),
         ],
-        results: vec![Metric::new(&wanted, rates, limit)],
+        results: vec![Metric::limited(&wanted, rates, BTreeMap::new(), Some(MUST))],
         notes: vec![
             format!("{rounds} rounds over {count} records of {} bytes on average, files in memory", bytes / count),
             "with --key: every signed checkpoint is verified, too".into(),

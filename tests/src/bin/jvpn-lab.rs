@@ -86,14 +86,22 @@ enum Verb {
     },
     /// Measure ours and rivals in interleaved rounds
     Bench {
-        /// Which bench: tunnel, steer, jump, relay, verify or telemetry
-        #[arg(default_value = "tunnel")]
-        name: String,
+        /// Which bench: tunnel, pps, latency, outage, scenarios, steer, jump, relay, verify, telemetry, reattach,
+        /// handshake, churn or memory
+        ///
+        /// Without a name: all of them, one after the other.
+        name: Option<String>,
         /// Few, short rounds: shows that it works, decides nothing
         #[arg(long)]
         quick: bool,
         #[arg(long, value_name = "N")]
         rounds: Option<u32>,
+        /// Another userspace WireGuard to measure beside those that are known
+        #[arg(long, value_name = "PROGRAM")]
+        wireguard: Option<PathBuf>,
+        /// Only this cell of `outage`, or this scenario; may be given several times
+        #[arg(long, value_name = "CELL")]
+        only: Vec<String>,
         /// Print one JSON document instead
         #[arg(long)]
         json: bool,
@@ -169,14 +177,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
             }
             Ok(if document.pass { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
-        Verb::Bench { name, quick, rounds, json, report } => {
-            let document = bench::run(&name, &bench::Options { quick, rounds, report })?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&document)?);
-            } else {
-                print!("{}", document.human());
-            }
-            Ok(if document.pass() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        Verb::Bench { name, quick, rounds, wireguard, only, json, report } => {
+            let options = bench::Options { quick, rounds, wireguard, only, report };
+            measure(name.as_deref(), &options, json)
         }
         Verb::Up => {
             let lab = Lab::up()?;
@@ -196,6 +199,25 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Recompute { .. } | Verb::Rows { .. } => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Runs one bench or all; fails when one of them could not be measured, or breaks a must.
+fn measure(name: Option<&str>, options: &bench::Options, json: bool) -> Result<ExitCode> {
+    let mut all_pass = true;
+    let mut done = |name: &str, document: Result<bench::document::Document>| -> Result<()> {
+        all_pass &= document.as_ref().is_ok_and(bench::document::Document::pass);
+        match document {
+            Ok(document) if json => println!("{}", serde_json::to_string_pretty(&document)?),
+            Ok(document) => print!("{}", document.human()),
+            Err(error) => eprintln!("error: bench {name}: {error:#}"),
+        }
+        Ok(())
+    };
+    match name {
+        Some(name) => done(name, bench::run(name, options))?,
+        None => bench::run_all(options, done)?,
+    }
+    Ok(if all_pass { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn rows(directory: &FilePath) -> Result<ExitCode> {

@@ -114,7 +114,12 @@ impl Canary {
 
     /// The port of path B's or A's client as the gateway's side sees it.
     pub fn seen_port(&self, path: Path) -> Result<u16> {
-        let probe = self.probe_until(path, false, 64, |probe| probe.seen_port.is_some())?;
+        self.seen_port_of(path, false)
+    }
+
+    /// The same in one address family.
+    pub fn seen_port_of(&self, path: Path, v6: bool) -> Result<u16> {
+        let probe = self.probe_until(path, v6, 64, |probe| probe.seen_port.is_some())?;
         probe.seen_port.with_context(|| format!("{path:?} does not work"))
     }
 

@@ -12,7 +12,7 @@ use super::Lab;
 use super::clock::now_ns;
 use super::netns::Netns;
 use super::registry::stat_fields;
-use super::topology::{Path, nat_rules};
+use super::topology::{Path, nat_rules, nat66_rules};
 
 /// Which way a fault acts, seen from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,12 +215,26 @@ impl Lab {
     /// The NAT forgets every mapping and hands out other ports from now on. Nothing to undo: NATs never do.
     /// Returns the instant before it did.
     pub fn nat_forget(&self) -> Result<u64> {
-        let before = self.canary.seen_port(Path::B).context("before the NAT forgets")?;
+        self.nat_forget_of(false)
+    }
+
+    /// The same, proved in IPv6 where `nat66` is in force.
+    pub fn nat_forget_of(&self, v6: bool) -> Result<u64> {
+        let before = self.canary.seen_port_of(Path::B, v6).context("before the NAT forgets")?;
         let at_ns = now_ns();
         self.nat_forget_now()?;
-        let after = self.canary.seen_port(Path::B).context("after the NAT forgot")?;
+        let after = self.canary.seen_port_of(Path::B, v6).context("after the NAT forgot")?;
         ensure!(before != after, "the gateway still sees port {before}");
         Ok(at_ns)
+    }
+
+    /// From now on path B's router translates IPv6 as well.
+    pub fn nat66(&self) -> Result<()> {
+        self.nat66.store(true, Ordering::Relaxed);
+        self.nat_forget_now()?;
+        let port = self.canary.seen_port_of(Path::B, true)?;
+        ensure!((20_000..40_000).contains(&port), "the gateway sees port {port}, which is none of the NAT's");
+        Ok(())
     }
 
     /// The forgetting alone; `nat_forget` proves it.
@@ -229,6 +243,9 @@ impl Lab {
         let router = self.topology.router(Path::B);
         // Rules first: a packet between the two steps must not revive the old range.
         router.nft(&nat_rules(generation))?;
+        if self.nat66.load(Ordering::Relaxed) {
+            router.nft(&nat66_rules(generation))?;
+        }
         router.run(&["conntrack", "-F"], None).map(|_| ())
     }
 

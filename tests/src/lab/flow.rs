@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -29,6 +29,10 @@ const STOP_NOTICE: Duration = Duration::from_millis(50);
 pub enum Direction {
     Up,
     Down,
+}
+
+impl Direction {
+    pub const BOTH: [Direction; 2] = [Direction::Up, Direction::Down];
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +99,12 @@ impl Trace {
     /// Longest gap between arrivals that ends after the fault (a flow that never comes back has a gap until the
     /// window's end), and what became of the packets sent in the window.
     pub fn account(&self, fault_ns: u64) -> Account {
-        let end_ns = fault_ns + WINDOW_NS;
+        self.account_within(fault_ns, WINDOW_NS)
+    }
+
+    /// The same with another window, for whoever knows when a fault is over.
+    pub fn account_within(&self, fault_ns: u64, window_ns: u64) -> Account {
+        let end_ns = fault_ns + window_ns;
         let before = self.arrived.iter().map(|a| a.at_ns).filter(|at| *at < fault_ns).max();
         let mut last = before.unwrap_or(fault_ns);
         let mut gap = 0;
@@ -110,7 +119,7 @@ impl Trace {
         let counted = |at: u64| (fault_ns..end_ns - IN_FLIGHT_NS).contains(&at);
         let mut account = Account {
             outage_ms: gap.saturating_sub(PERIOD_NS) as f64 / 1e6,
-            stall_ms: self.stall_ns(fault_ns).saturating_sub(PERIOD_NS) as f64 / 1e6,
+            stall_ms: self.stall_ns(fault_ns, end_ns).saturating_sub(PERIOD_NS) as f64 / 1e6,
             ..Account::default()
         };
         let mut copies: std::collections::BTreeMap<u64, u64> =
@@ -133,8 +142,8 @@ impl Trace {
 
 impl Trace {
     /// Longest pause between two sends around a fault.
-    fn stall_ns(&self, fault_ns: u64) -> u64 {
-        let near = fault_ns.saturating_sub(100 * PERIOD_NS)..fault_ns + WINDOW_NS;
+    fn stall_ns(&self, fault_ns: u64, end_ns: u64) -> u64 {
+        let near = fault_ns.saturating_sub(100 * PERIOD_NS)..end_ns;
         let mut sends: Vec<u64> = self.sent.iter().map(|sent| sent.at_ns).filter(|at| near.contains(at)).collect();
         sends.sort_unstable();
         sends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
@@ -146,6 +155,8 @@ impl Trace {
 pub struct Flows {
     up: Arc<Mutex<Trace>>,
     down: Arc<Mutex<Trace>>,
+    /// Nothing is sent up for now.
+    quiet: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -153,14 +164,31 @@ pub struct Flows {
 impl Flows {
     /// Starts both flows between an address in `client` and one in `host`.
     pub fn start(client: (&Netns, IpAddr), host: (&Netns, IpAddr)) -> Result<Flows> {
-        let mut flows = Flows { up: Arc::default(), down: Arc::default(), stop: Arc::default(), threads: Vec::new() };
-        let (up, down) = (Arc::clone(&flows.up), Arc::clone(&flows.down));
-        flows.one_way(client, host, &up)?;
-        flows.one_way(host, client, &down)?;
+        Self::sized(client, host, PACKET)
+    }
+
+    /// The same with packets of another length, 16 bytes of payload at least.
+    pub fn sized(client: (&Netns, IpAddr), host: (&Netns, IpAddr), bytes: usize) -> Result<Flows> {
+        let mut flows = Flows {
+            up: Arc::default(),
+            down: Arc::default(),
+            quiet: Arc::default(),
+            stop: Arc::default(),
+            threads: Vec::new(),
+        };
+        let (up, down, quiet) = (Arc::clone(&flows.up), Arc::clone(&flows.down), Arc::clone(&flows.quiet));
+        flows.one_way(client, host, &up, Pace { bytes, quiet })?;
+        flows.one_way(host, client, &down, Pace { bytes, quiet: Arc::default() })?;
         Ok(flows)
     }
 
-    fn one_way(&mut self, from: (&Netns, IpAddr), to: (&Netns, IpAddr), trace: &Arc<Mutex<Trace>>) -> Result<()> {
+    fn one_way(
+        &mut self,
+        from: (&Netns, IpAddr),
+        to: (&Netns, IpAddr),
+        trace: &Arc<Mutex<Trace>>,
+        pace: Pace,
+    ) -> Result<()> {
         let bind = |(space, ip): (&Netns, IpAddr)| {
             space.enter(|| UdpSocket::bind((ip, 0)).with_context(|| format!("flow socket on {ip}")))
         };
@@ -170,7 +198,9 @@ impl Flows {
         let target = receiver.local_addr()?;
         let (trace_out, stop) = (Arc::clone(trace), Arc::clone(&self.stop));
         self.threads.push(
-            thread::Builder::new().name("flow-send".into()).spawn(move || send(&sender, target, &trace_out, &stop))?,
+            thread::Builder::new()
+                .name("flow-send".into())
+                .spawn(move || send(&sender, target, &trace_out, &stop, &pace))?,
         );
         let (trace_in, stop) = (Arc::clone(trace), Arc::clone(&self.stop));
         self.threads.push(
@@ -181,20 +211,39 @@ impl Flows {
 
     /// What one flow did so far.
     pub fn trace(&self, direction: Direction) -> Trace {
-        let trace = match direction {
-            Direction::Up => &self.up,
-            Direction::Down => &self.down,
-        };
-        trace.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.locked(direction).clone()
     }
 
     /// Time of the latest arrival, the older of the two directions; zero before the first.
     pub fn last_arrival_ns(&self) -> u64 {
-        let last = |trace: &Mutex<Trace>| {
-            let trace = trace.lock().unwrap_or_else(PoisonError::into_inner);
-            trace.arrived.last().map_or(0, |arrival| arrival.at_ns)
+        Direction::BOTH.map(|way| self.last_arrival_of(way)).into_iter().min().unwrap_or(0)
+    }
+
+    /// Time of the latest arrival of one direction; zero before the first.
+    pub fn last_arrival_of(&self, direction: Direction) -> u64 {
+        self.locked(direction).arrived.last().map_or(0, |arrival| arrival.at_ns)
+    }
+
+    /// Stops the flow up, as of a client that only receives, or lets it go on.
+    pub fn quiet_up(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Relaxed);
+    }
+
+    /// Forgets what was sent before an instant: whoever runs for an hour looks at seconds.
+    pub fn forget_before(&self, at_ns: u64) {
+        for way in Direction::BOTH {
+            let mut trace = self.locked(way);
+            trace.sent.retain(|sent| sent.at_ns >= at_ns);
+            trace.arrived.retain(|arrived| arrived.sent_ns >= at_ns);
+        }
+    }
+
+    fn locked(&self, direction: Direction) -> MutexGuard<'_, Trace> {
+        let trace = match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
         };
-        last(&self.up).min(last(&self.down))
+        trace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -208,15 +257,24 @@ impl Drop for Flows {
     }
 }
 
-fn send(socket: &UdpSocket, target: SocketAddr, trace: &Mutex<Trace>, stop: &AtomicBool) {
+/// What a flow is made of.
+struct Pace {
+    bytes: usize,
+    quiet: Arc<AtomicBool>,
+}
+
+fn send(socket: &UdpSocket, target: SocketAddr, trace: &Mutex<Trace>, stop: &AtomicBool, pace: &Pace) {
     let mut next = now_ns();
-    let mut packet = [0u8; PACKET];
+    let mut packet = vec![0u8; pace.bytes.max(16)];
     for sequence in 0u64.. {
         if stop.load(Ordering::Relaxed) {
             return;
         }
         sleep_until(next);
         next += PERIOD_NS;
+        if pace.quiet.load(Ordering::Relaxed) {
+            continue;
+        }
         let at_ns = now_ns();
         packet[..8].copy_from_slice(&sequence.to_be_bytes());
         packet[8..16].copy_from_slice(&at_ns.to_be_bytes());

@@ -87,6 +87,26 @@ pub fn copy(topology: &Topology, count: usize, within: Duration) -> Result<Vec<C
     })
 }
 
+/// Sends copies as they are, from the client's own address, over and over at a steady pace; how many left.
+pub fn replay(topology: &Topology, copies: &[Copied], per_second: u64, lasting: Duration) -> Result<u64> {
+    ensure!(!copies.is_empty(), "there is nothing to send again");
+    topology.space("ra").enter(|| {
+        let mut socket = sys::packet_socket("core").context("a packet socket on the path")?;
+        let every = Duration::from_secs(1) / u32::try_from(per_second.max(1))?;
+        let (start, mut due, mut sent) = (Instant::now(), Duration::ZERO, 0);
+        for copy in copies.iter().cycle() {
+            // What a pause of this thread left out is not sent in one burst: it would be lost before anybody refused it.
+            due = (due + every).max(start.elapsed().saturating_sub(every * 8));
+            if due >= lasting {
+                break;
+            }
+            thread::sleep(due.saturating_sub(start.elapsed()));
+            sent += u64::from(socket.write(&copy.frame).is_ok());
+        }
+        Ok(sent)
+    })
+}
+
 /// Sends everything it can think of, then mutations of it, half of the time from the client's address.
 pub fn send(topology: &Topology, copies: &[Copied], seed: u64, lasting: Duration) -> Result<Sent> {
     let spoofed = topology.space("ra").enter(|| {

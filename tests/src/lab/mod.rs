@@ -38,9 +38,10 @@ pub mod registry;
 pub mod report;
 pub mod setup;
 mod stage;
-mod sys;
+pub(crate) mod sys;
 pub mod tap;
 pub mod topology;
+pub mod torrent;
 
 pub use sys::{CountingAllocator, allocations};
 
@@ -58,6 +59,8 @@ pub struct Lab {
     nat_generation: Arc<AtomicUsize>,
     /// Numbers the tables of faults, so that two at once do not meet.
     faults: AtomicUsize,
+    /// Whether path B's router translates IPv6 as well.
+    nat66: AtomicBool,
     keep: bool,
 }
 
@@ -75,13 +78,18 @@ impl Lab {
 
     /// The same with so many relays beside so many gateways.
     pub fn with(relays: usize, owners: usize) -> Result<Lab> {
+        Self::shaped(|topology| topology.with_relays(relays).with_owners(owners))
+    }
+
+    /// The same in another shape.
+    pub fn shaped(shape: impl FnOnce(Topology) -> Topology) -> Result<Lab> {
         require_root()?;
         go_ahead();
         mount_bpffs()?;
         let steady = steady();
         let entry = Entry::create()?;
         live().push(entry.clone());
-        let topology = Topology::named(&entry.prefix).with_relays(relays).with_owners(owners);
+        let topology = shape(Topology::named(&entry.prefix));
         let wired = topology.build();
         drop(steady);
         let built =
@@ -93,6 +101,7 @@ impl Lab {
                 canary,
                 nat_generation: Arc::default(),
                 faults: AtomicUsize::new(0),
+                nat66: AtomicBool::new(false),
                 keep: false,
             }),
             Err(error) => {

@@ -242,6 +242,11 @@ impl Product {
         format!("--- end of the log of {} ---\n{tail}\n---", side.verb)
     }
 
+    /// Its store and record.
+    pub fn state_dir(&self, role: Role) -> PathBuf {
+        self.side(role).state()
+    }
+
     pub fn log_file(&self, role: Role) -> PathBuf {
         self.side(role).log()
     }

@@ -19,6 +19,8 @@ pub struct Setup {
     pub outside_v6: bool,
     /// The client's transports.
     pub uplinks: Vec<at::Path>,
+    /// And the third uplink, in a lab that has one.
+    pub third: bool,
     /// Lines added to the peer's policy, `key = value`.
     pub policy: Vec<String>,
     /// Relays in front of the gateways.
@@ -53,6 +55,7 @@ impl Default for Setup {
             xdp: Xdp::default(),
             outside_v6: false,
             uplinks: at::Path::BOTH.into(),
+            third: false,
             policy: Vec::new(),
             relays: 0,
             owners: 1,
@@ -136,8 +139,9 @@ impl Setup {
             .uplinks
             .iter()
             .filter(|path| owner == 0 || **path == at::Path::A)
-            .map(|path| {
-                let (name, interface) = (path.transport(), path.uplink());
+            .map(|path| (path.transport(), path.uplink()))
+            .chain(self.third.then_some((at::THIRD_TRANSPORT, at::THIRD_UPLINK)))
+            .map(|(name, interface)| {
                 format!("\n[[transport]]\nname = \"{name}\"\ninterface = \"{interface}\"\nclass = \"primary\"\n")
             })
             .collect();

@@ -90,20 +90,7 @@ extern "C" fn note(signal: libc::c_int) {
 pub(super) fn packet_socket(interface: &str) -> io::Result<Socket> {
     let every = (libc::ETH_P_ALL as u16).to_be();
     let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)?;
-    let one: libc::c_int = 1;
-    // SAFETY: the option takes an int, `one` is one and outlives the call.
-    let code = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            PACKET_IGNORE_OUTGOING,
-            (&raw const one).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if code != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    set_int(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
     // SAFETY: sockaddr_ll is plain integers, for which zero bytes are a value.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
@@ -147,20 +134,34 @@ unsafe impl GlobalAlloc for CountingAllocator {
 }
 
 /// Frames received or sent by one call.
-pub(super) const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 /// Room for one frame.
-pub(super) const FRAME: usize = 2_048;
+pub(crate) const FRAME: usize = 2_048;
 
 /// Makes a receive queue this long, whatever the system's limit; needs root.
-pub(super) fn force_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
-    let bytes = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
-    // SAFETY: the option takes an int, `bytes` is one and outlives the call.
+pub(crate) fn force_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+    set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+}
+
+/// The same for what is to be sent.
+pub(crate) fn force_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+    set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes)
+}
+
+/// From now on a send is cut into datagrams of so many bytes by the kernel.
+pub(crate) fn segment(socket: &Socket, bytes: usize) -> io::Result<()> {
+    set_int(socket, libc::SOL_UDP, libc::UDP_SEGMENT, bytes)
+}
+
+fn set_int(socket: &Socket, level: libc::c_int, option: libc::c_int, value: usize) -> io::Result<()> {
+    let value = libc::c_int::try_from(value).map_err(io::Error::other)?;
+    // SAFETY: each option this is called with takes an int, `value` is one and outlives the call.
     let code = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
-            (&raw const bytes).cast(),
+            level,
+            option,
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
@@ -183,10 +184,28 @@ fn counted(code: libc::c_int) -> io::Result<usize> {
 }
 
 /// Receives up to a batch of frames without waiting; how many, their lengths in `lengths`.
-pub(super) fn receive_many(
+pub(crate) fn receive_many(
     socket: &Socket,
     frames: &mut [[u8; FRAME]; BATCH],
     lengths: &mut [usize; BATCH],
+) -> io::Result<usize> {
+    receive(socket, frames, lengths, libc::MSG_DONTWAIT)
+}
+
+/// The same, waiting for the first one as long as the socket's timeout says.
+pub(crate) fn await_many(
+    socket: &Socket,
+    frames: &mut [[u8; FRAME]; BATCH],
+    lengths: &mut [usize; BATCH],
+) -> io::Result<usize> {
+    receive(socket, frames, lengths, libc::MSG_WAITFORONE)
+}
+
+fn receive(
+    socket: &Socket,
+    frames: &mut [[u8; FRAME]; BATCH],
+    lengths: &mut [usize; BATCH],
+    flags: libc::c_int,
 ) -> io::Result<usize> {
     let piece = |frame: &mut [u8; FRAME]| libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: FRAME };
     let mut pieces: Vec<_> = frames.iter_mut().map(piece).collect();
@@ -194,13 +213,7 @@ pub(super) fn receive_many(
     // SAFETY: each of the `BATCH` headers points to one iovec of `pieces`, each of those to one whole frame; all live
     // until the call returns, and nothing else looks at the frames meanwhile.
     let code = unsafe {
-        libc::recvmmsg(
-            socket.as_raw_fd(),
-            headers.as_mut_ptr(),
-            BATCH as libc::c_uint,
-            libc::MSG_DONTWAIT,
-            std::ptr::null_mut(),
-        )
+        libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), BATCH as libc::c_uint, flags, std::ptr::null_mut())
     };
     let count = counted(code)?;
     lengths.iter_mut().zip(&headers).for_each(|(length, header)| *length = header.msg_len as usize);
@@ -208,7 +221,7 @@ pub(super) fn receive_many(
 }
 
 /// Sends frames in order without waiting; how many the kernel took.
-pub(super) fn send_many(socket: &Socket, frames: &[&[u8]]) -> io::Result<usize> {
+pub(crate) fn send_many(socket: &Socket, frames: &[&[u8]]) -> io::Result<usize> {
     let piece = |frame: &&[u8]| libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
     let mut pieces: Vec<_> = frames.iter().map(piece).collect();
     let mut headers = headers(&mut pieces);

@@ -16,6 +16,8 @@
 //!  with two owners: gw2 (wan 198.51.103.7, 2001:db8:73::7) hangs on core like gw and has a lan2; its client2 (wan-a
 //!  198.18.3.2, 2001:db8:c::2) hangs on ra. What is inside and behind has the same addresses as the first's.
 //!
+//!  with a third uplink: client wan-c (198.18.4.2, 2001:db8:d::2) hangs on ra, where no fault of path A touches it.
+//!
 //!  inside the tunnel: gateway 10.77.0.1 fd77::1, client 10.77.0.17 fd77::17; the LAN routes both to gw.
 //! ```
 //!
@@ -80,10 +82,15 @@ pub const INNER_CLIENT_V4: &str = "10.77.0.17";
 pub const INNER_CLIENT_V6: &str = "fd77::17";
 pub const LAN_V4: &str = "192.168.77.10";
 pub const LAN_V6: &str = "fd00:77::10";
+/// The client's third uplink, where there is one, and its transport.
+pub const THIRD_UPLINK: &str = "wan-c";
+pub const THIRD_TRANSPORT: &str = "path-c";
 /// Ports the NAT hands out before and after it forgets: disjoint, so another port is certain.
 pub const NAT_PORTS: [&str; 2] = ["20000-29999", "30000-39999"];
 /// Public address of the NAT router.
 pub const NAT_V4: &str = "203.0.113.6";
+/// The same where it translates IPv6.
+pub const NAT_V6: &str = "2001:db8:b1::1";
 
 /// The namespaces, by their short names.
 pub const SPACES: [&str; 11] = ["client", "ra", "rb", "core", "gw", "lan", "r1", "r2", "client2", "gw2", "lan2"];
@@ -110,7 +117,7 @@ const fn end(space: &'static str, interface: &'static str, v4: &'static str, v6:
     End { space, interface, v4, v6 }
 }
 
-const LINKS: [(End, End); 11] = [
+const LINKS: [(End, End); 12] = [
     (
         end("client", "wan-a", "192.0.2.2/24", "2001:db8:a::2/64"),
         end("ra", "client", "192.0.2.1/24", "2001:db8:a::1/64"),
@@ -143,7 +150,15 @@ const LINKS: [(End, End); 11] = [
         end("core", "gw2", "198.51.103.1/24", "2001:db8:73::1/64"),
     ),
     (end("gw2", "lan", "192.168.77.1/24", "fd00:77::1/64"), end("lan2", "lan", "192.168.77.10/24", "fd00:77::10/64")),
+    (
+        end("client", THIRD_UPLINK, "198.18.4.2/24", "2001:db8:d::2/64"),
+        end("ra", "third", "198.18.4.1/24", "2001:db8:d::1/64"),
+    ),
 ];
+
+/// What the third uplink adds to the client's routes.
+const THIRD_ROUTES: &str = "route replace default via 198.18.4.1 dev wan-c metric 300\n\
+                            route replace default via 2001:db8:d::1 dev wan-c metric 300\n";
 
 /// `ip` lines per namespace. The client has a default route over each uplink, the second one worse: a socket bound
 /// to a device finds its own, everything else takes path A.
@@ -159,7 +174,8 @@ const ROUTES: [(&str, &str); 11] = [
         "core",
         "route replace 192.0.2.0/24 via 198.18.1.1\nroute replace 2001:db8:a::/64 via 2001:db8:a1::1\n\
          route replace 2001:db8:b::/64 via 2001:db8:b1::1\n\
-         route replace 198.18.3.0/24 via 198.18.1.1\nroute replace 2001:db8:c::/64 via 2001:db8:a1::1\n",
+         route replace 198.18.3.0/24 via 198.18.1.1\nroute replace 2001:db8:c::/64 via 2001:db8:a1::1\n\
+         route replace 198.18.4.0/24 via 198.18.1.1\nroute replace 2001:db8:d::/64 via 2001:db8:a1::1\n",
     ),
     ("gw", "route replace default via 198.51.100.1\nroute replace default via 2001:db8:7::1\n"),
     ("lan", "route replace default via 192.168.77.1\nroute replace default via fd00:77::1\n"),
@@ -176,11 +192,18 @@ pub struct Topology {
     prefix: String,
     relays: usize,
     owners: usize,
+    third: bool,
 }
 
 impl Topology {
     pub fn named(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned(), relays: 0, owners: 1 }
+        Self { prefix: prefix.to_owned(), relays: 0, owners: 1, third: false }
+    }
+
+    /// The same with a third uplink of the client.
+    #[must_use]
+    pub fn with_third(self, third: bool) -> Self {
+        Self { third, ..self }
     }
 
     /// The same with so many relays.
@@ -202,7 +225,7 @@ impl Topology {
     }
 
     fn has(&self, end: &End) -> bool {
-        self.spaces().any(|space| space == end.space)
+        self.spaces().any(|space| space == end.space) && (self.third || end.interface != THIRD_UPLINK)
     }
 
     pub fn space(&self, short: &str) -> Netns {
@@ -292,6 +315,9 @@ impl Topology {
                 self.space(short).ip(batch)?;
             }
         }
+        if self.third && short == "client" {
+            self.space(short).ip(THIRD_ROUTES)?;
+        }
         Ok(())
     }
 
@@ -337,12 +363,29 @@ impl Topology {
 /// as carriers do. `snat`, not `masquerade`: the mapping must outlive a change of the outgoing interface.
 pub fn nat_rules(generation: usize) -> String {
     let ports = NAT_PORTS[generation % NAT_PORTS.len()];
+    let rules = format!(
+        "oifname != \"client\" ip saddr 192.168.20.0/24 meta l4proto {{ tcp, udp }} snat to {NAT_V4}:{ports}\n\
+         oifname != \"client\" ip saddr 192.168.20.0/24 snat to {NAT_V4}\n"
+    );
+    ruleset("ip nat44", &rules)
+}
+
+/// The same NAT for IPv6, which the lab routes otherwise.
+pub fn nat66_rules(generation: usize) -> String {
+    let ports = NAT_PORTS[generation % NAT_PORTS.len()];
+    let rules = format!(
+        "oifname != \"client\" ip6 saddr 2001:db8:b::/64 meta l4proto {{ tcp, udp }} snat to [{NAT_V6}]:{ports}\n"
+    );
+    ruleset("ip6 nat66", &rules)
+}
+
+/// Chains that stay are emptied, not made anew: taking a hook away stops every processor for tens of milliseconds, which
+/// would be measured.
+fn ruleset(table: &str, post: &str) -> String {
     format!(
-        "table ip nat44\ndelete table ip nat44\ntable ip nat44 {{\n\
-         chain post {{ type nat hook postrouting priority srcnat; policy accept;\n\
-         oifname != \"client\" ip saddr 192.168.20.0/24 meta l4proto {{ tcp, udp }} snat to {NAT_V4}:{ports}\n\
-         oifname != \"client\" ip saddr 192.168.20.0/24 snat to {NAT_V4}\n}}\n\
-         chain input {{ type filter hook input priority filter; policy accept;\n\
-         iifname != \"client\" meta l4proto {{ tcp, udp }} drop\n}}\n}}\n"
+        "table {table} {{\nchain post {{ type nat hook postrouting priority srcnat; policy accept; }}\n\
+         chain input {{ type filter hook input priority filter; policy accept; }}\n}}\n\
+         flush table {table}\ntable {table} {{\nchain post {{\n{post}}}\n\
+         chain input {{\niifname != \"client\" meta l4proto {{ tcp, udp }} drop\n}}\n}}\n"
     )
 }

@@ -21,6 +21,16 @@ use crate::lab::process::find_binary;
 
 /// The inner network: the gateway is its first address, members follow from .1.1 on.
 const INNER: &str = "10.80.0.1/16";
+/// Slots of a gateway with so many members.
+#[must_use]
+pub fn slots(members: usize) -> usize {
+    SLOTS_OF_A_MEMBER * members + SLOTS_MIN
+}
+
+/// Slots for each member: one it has, and one of the start before.
+const SLOTS_OF_A_MEMBER: usize = 2;
+/// Slots beside them, for handshakes that nobody confirms: the product's own default.
+const SLOTS_MIN: usize = 4_096;
 /// Between two looks at a process or its socket.
 const POLL: Duration = Duration::from_millis(2);
 
@@ -69,8 +79,9 @@ impl Host {
         let Options { xdp, interface, port, policy, environment } = options;
         let mut file = format!(
             "[gateway]\nname = \"gw-swarm\"\nprivate_key_file = \"{}\"\nlisten = {port}\ninterfaces = [\"{interface}\"]\n\
-             xdp = \"{xdp}\"\ntun = \"jvpn0\"\naddresses = [\"{INNER}\"]\nmasquerade = false\n",
+             xdp = \"{xdp}\"\ntun = \"jvpn0\"\naddresses = [\"{INNER}\"]\nmasquerade = false\nmax_sessions = {}\n",
             directory.join("key").display(),
+            slots(members.len()),
         );
         for (number, member) in members.iter().enumerate() {
             let address = inner(number);

@@ -59,6 +59,8 @@ pub(super) struct Member {
     activity: Activity,
     dirty: bool,
     ping: Option<(Duration, Instant)>,
+    /// Whether the path that is not in use stays up.
+    pub(super) standby: bool,
     /// The wakeup the loop has noted.
     pub(super) listed: Option<Instant>,
 }
@@ -98,6 +100,7 @@ impl Member {
             activity: Activity::default(),
             dirty: false,
             ping,
+            standby: true,
             listed: None,
         }
     }
@@ -112,7 +115,7 @@ impl Member {
         self.engine.wakeup().into_iter().chain(ping).chain(back).min()
     }
 
-    /// Both paths come up.
+    /// Its paths come up.
     pub(super) fn rise(&mut self, now: Instant, poll: &OwnedFd, book: &Mutex<Book>) -> Result<()> {
         self.handle(now, Input::WallClock(wall()), book);
         self.set_paths(true, now, poll, book)
@@ -120,7 +123,12 @@ impl Member {
 
     pub(super) fn set_paths(&mut self, there: bool, now: Instant, poll: &OwnedFd, book: &Mutex<Book>) -> Result<()> {
         for seat in 0..self.seats.len() {
-            if there { self.path_up(seat, now, poll, book)? } else { self.path_down(seat, None, now, book) }
+            let spare = seat > 0 && !self.standby;
+            match there {
+                true if spare => {}
+                true => self.path_up(seat, now, poll, book)?,
+                false => self.path_down(seat, None, now, book),
+            }
         }
         Ok(())
     }
@@ -164,6 +172,9 @@ impl Member {
         let Some(active) = self.using.map(|using| using.path) else { return Ok(()) };
         let Some(seat) = self.seats.iter().position(|seat| seat.id == active) else { return Ok(()) };
         let other = 1 - seat;
+        if !self.standby {
+            return self.change_over(seat, now, poll, book);
+        }
         if self.seats[other].socket.is_none() || self.seats[seat].socket.is_none() {
             return Ok(());
         }
@@ -173,6 +184,14 @@ impl Member {
             7 | 8 => self.path_down(seat, Some(now + AWAY), now, book),
             _ => self.open(seat, poll)?,
         }
+        Ok(())
+    }
+
+    /// A move of who has one path at a time: the other one comes, and this one goes.
+    fn change_over(&mut self, seat: usize, now: Instant, poll: &OwnedFd, book: &Mutex<Book>) -> Result<()> {
+        book.lock().unwrap_or_else(PoisonError::into_inner).moves += 1;
+        self.path_up(1 - seat, now, poll, book)?;
+        self.path_down(seat, None, now, book);
         Ok(())
     }
 
@@ -188,6 +207,7 @@ impl Member {
             self.ping = Some((every, now + every));
             let idle = self.activity.inner_sent.is_none_or(|at| now.since(at) >= jvpn_common::client::IDLE_AFTER);
             self.seal_ping(using);
+            book.lock().unwrap_or_else(PoisonError::into_inner).pinged += 1;
             // As if an application had sent it: the engine probes while traffic flows.
             self.activity.inner_sent = Some(now);
             self.dirty = true;
@@ -208,9 +228,15 @@ impl Member {
             let path = seat.id;
             let bytes = &mut buffer[..length];
             if bytes.first() == Some(&(Kind::Data as u8)) {
-                let opened = self.open_data(boot(), bytes);
+                let now = boot();
+                let opened = self.open_data(now, bytes);
                 let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
-                if opened.is_some() { book.opened.0 += 1 } else { book.opened.1 += 1 }
+                if opened.is_some() {
+                    book.opened.0 += 1;
+                    book.heard.insert(self.number, now);
+                } else {
+                    book.opened.1 += 1;
+                }
             } else {
                 self.handle(boot(), Input::Datagram { path, from, bytes }, book);
             }

@@ -6,7 +6,7 @@
 //!                         …                                          ┘
 //! ```
 //!
-//! Each member holds one session and two paths, sends a data PING now and then, and moves when its turn comes: asked for,
+//! Each member holds one session and two paths (or one after the other), sends a data PING now and then, and moves when its turn comes: asked for,
 //! since its path is gone, or since its port is another one. Owns the pace of moves and what members saw ([`Book`]).
 //! Must never judge it: suites do.
 
@@ -50,6 +50,9 @@ pub struct Plan {
     pub key: PublicKey,
     /// The members' identities.
     pub members: Vec<PrivateKey>,
+    /// Whether members keep their second path up. Without, one moves by taking the other path and leaving the first, and
+    /// ten thousand need ten thousand sockets.
+    pub standby: bool,
     /// Between two data PINGs of a member; `None`: no data.
     pub ping_every: Option<Duration>,
     /// First number of what is drawn at random.
@@ -110,6 +113,10 @@ pub struct Book {
     pub going_away: usize,
     /// Data packets of the gateway that opened, and that did not.
     pub opened: (u64, u64),
+    /// Data PINGs that were sent.
+    pub pinged: u64,
+    /// When a data packet of the gateway opened last, by member.
+    pub heard: BTreeMap<usize, Instant>,
     /// Moves that were begun.
     pub moves: u64,
 }
@@ -125,6 +132,8 @@ impl Book {
 enum Order {
     /// Moves a second, of all members together.
     Pace(u32),
+    /// The same, but each of them is only asked for, from wherever the member is.
+    Insist(u32),
     Look(Sender<Vec<View>>),
     /// Takes every path of every member away, or gives them back.
     Paths(bool),
@@ -161,6 +170,11 @@ impl Swarm {
     /// How many moves a second are begun from now on.
     pub fn pace(&self, per_second: u32) {
         self.order(Order::Pace(per_second));
+    }
+
+    /// How many moves a second are asked for from now on, and nothing else happens to a member.
+    pub fn insist(&self, per_second: u32) {
+        self.order(Order::Insist(per_second));
     }
 
     /// Takes all paths away, or gives them back.
@@ -220,6 +234,7 @@ struct Loop {
     book: Arc<Mutex<Book>>,
     dice: Dice,
     pace: Option<Duration>,
+    insists: bool,
     next_move: Instant,
 }
 
@@ -233,10 +248,12 @@ impl Loop {
                 let micros = u64::try_from(every.as_micros()).unwrap_or(u64::MAX);
                 (every, now + Duration::from_micros(dice.below(micros)))
             });
-            members.push(Member::new(number, key, plan.key, plan.gateway, addresses(number), offset, now));
+            let mut member = Member::new(number, key, plan.key, plan.gateway, addresses(number), offset, now);
+            member.standby = plan.standby;
+            members.push(member);
         }
         let due = BTreeSet::new();
-        Ok(Self { poll, members, due, book, dice, pace: None, next_move: now })
+        Ok(Self { poll, members, due, book, dice, pace: None, insists: false, next_move: now })
     }
 
     fn run(mut self, asked: &Receiver<Order>) -> Result<()> {
@@ -309,7 +326,7 @@ impl Loop {
             while self.next_move <= now {
                 self.next_move = self.next_move + every;
                 let number = usize::try_from(self.dice.below(self.members.len() as u64)).unwrap_or(0);
-                let how = self.dice.below(10);
+                let how = if self.insists { 0 } else { self.dice.below(10) };
                 self.with(number, |member, poll, book| member.step_aside(how, boot(), poll, book))?;
             }
         }
@@ -318,7 +335,8 @@ impl Loop {
 
     fn carry_out(&mut self, order: Order) -> Result<()> {
         match order {
-            Order::Pace(per_second) => {
+            Order::Pace(per_second) | Order::Insist(per_second) => {
+                self.insists = matches!(order, Order::Insist(_));
                 self.pace = Duration::from_secs(1).checked_div(per_second);
                 self.next_move = boot();
             }

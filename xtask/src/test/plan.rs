@@ -116,6 +116,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "prove", guess_s: 20, elevated: true },
     Suite { name: "crash", guess_s: 60, elevated: true },
     Suite { name: "demo", guess_s: 240, elevated: true },
+    Suite { name: "bench", guess_s: 180, elevated: true },
     Suite { name: "kernels", guess_s: 150, elevated: false },
 ];
 

@@ -1,0 +1,185 @@
+//! `bench churn`: many sessions in one gateway that move, and that all come back at once. Owns the story: attach, steady
+//! traffic, moves, a gateway that is killed and started, every path away. Never gives a figure of a run in which one member
+//! was stranded, one session was bound twice, or the record does not hold.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use jvpn_ctl::runtime::clock::boot;
+
+use super::crowded::{Crowd, Wanted as Setting};
+use super::document::{Better, Contender, Document, LIMIT, Metric, Wanted};
+use super::stats::quantile;
+use super::{Options, machine};
+
+/// Rounds, members, and how long they move.
+const FULL: (u32, usize, Duration) = (3, 10_000, Duration::from_secs(60));
+const QUICK: (u32, usize, Duration) = (1, 200, Duration::from_secs(3));
+/// Traffic of each member.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// Traffic that nothing disturbs, to count what is lost of it.
+const STEADY: Duration = Duration::from_secs(5);
+/// One of so many members moves each second.
+const MOVE_ONE_IN: usize = 10;
+/// How long a supervisor waits, and how long every path is away.
+const AWAY: Duration = Duration::from_millis(500);
+const OUTAGE: Duration = Duration::from_secs(3);
+/// Seconds from the gateway's or the paths' return until 99 of 100 are served again: at most, and aimed at.
+const MUST: f64 = 5.0;
+const GOAL: f64 = 1.5;
+
+/// What one round gives, by the name of its metric.
+type Figures = BTreeMap<&'static str, f64>;
+
+/// Every metric with its unit, and whether the must of recovery is its.
+const METRICS: [(&str, &str, bool); 12] = [
+    ("restart_p99_s", "s from the gateway's start being done", true),
+    ("outage_p99_s", "s from the paths' return", true),
+    ("restart_p50_s", "s", false),
+    ("restart_max_s", "s", false),
+    ("restart_from_kill_p99_s", "s from the kill, half a second of pause included", false),
+    ("outage_p50_s", "s", false),
+    ("outage_max_s", "s", false),
+    ("attach_s", "s until everybody has a session", false),
+    ("moves_per_s", "acknowledged moves a second", false),
+    ("moving_lost_permille", "data PINGs lost of a thousand while members move", false),
+    ("gateway_cpu_while_moving", "processors", false),
+    ("resident_growth", "times as much resident memory in the end as before the moves", false),
+];
+
+/// Median, 99th percentile and worst, in seconds.
+fn figures(times: &[Duration]) -> [f64; 3] {
+    let seconds: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
+    [0.5, 0.99, 1.0].map(|share| quantile(&seconds, share).unwrap_or(f64::NAN))
+}
+
+/// PINGs sent and answered so far.
+fn pings(crowd: &Crowd) -> [u64; 2] {
+    let book = crowd.swarm.book();
+    [book.pinged, book.opened.0]
+}
+
+/// What was lost between two counts, of a thousand. An answer under way at one of them counts for either.
+fn lost_permille(before: [u64; 2], after: [u64; 2]) -> f64 {
+    let [sent, answered] = [0, 1].map(|at: usize| after[at].saturating_sub(before[at]) as f64);
+    (1.0 - answered / sent.max(1.0)).max(0.0) * 1_000.0
+}
+
+fn round(setting: &Setting, moving: Duration) -> Result<Figures> {
+    let mut figures_of = Figures::new();
+    let (mut crowd, attach) = Crowd::up(setting)?;
+    figures_of.insert("attach_s", attach.as_secs_f64());
+    crowd.all_served("after they attached")?;
+
+    let before = pings(&crowd);
+    std::thread::sleep(STEADY);
+    let lost = lost_permille(before, pings(&crowd));
+    // One interval's answers may be under way at either end.
+    ensure!(lost < 50.0, "{lost:.1} of a thousand PINGs are lost though nothing happens");
+    let resident = crowd.resident()?;
+
+    let (before, [gateway, _]) = (pings(&crowd), crowd.processor_time()?);
+    let (switches, began) = (crowd.swarm.book().switches(), boot());
+    crowd.swarm.pace(u32::try_from(setting.members / MOVE_ONE_IN)?);
+    std::thread::sleep(moving);
+    crowd.swarm.pace(0);
+    let (took, moved) = (boot().since(began).as_secs_f64(), crowd.swarm.book().switches() - switches);
+    ensure!(moved > 0, "nobody moved");
+    figures_of.insert("moves_per_s", moved as f64 / took);
+    figures_of.insert("moving_lost_permille", lost_permille(before, pings(&crowd)));
+    let used = crowd.processor_time()?[0].saturating_sub(gateway);
+    figures_of.insert("gateway_cpu_while_moving", used.as_secs_f64() / took);
+    crowd.all_attached("after they moved")?;
+    crowd.all_served("after they moved")?;
+    crowd.no_dual_binding("after they moved")?;
+
+    let killed = boot();
+    crowd.host.kill()?;
+    std::thread::sleep(AWAY);
+    crowd.host.start()?;
+    let up = crowd.host.wait_up(setting.patience)?;
+    let [p50, p99, max] = figures(&crowd.all_back(killed, up, "after the restart")?);
+    figures_of.extend([("restart_p50_s", p50), ("restart_p99_s", p99), ("restart_max_s", max)]);
+    figures_of.insert("restart_from_kill_p99_s", p99 + up.since(killed).as_secs_f64());
+    crowd.all_attached("after the restart")?;
+    crowd.all_served("after the restart")?;
+    crowd.no_dual_binding("after the restart")?;
+
+    crowd.swarm.paths(false);
+    std::thread::sleep(OUTAGE);
+    let back = boot();
+    crowd.swarm.paths(true);
+    let [p50, p99, max] = figures(&crowd.all_back(back, back, "after the outage")?);
+    figures_of.extend([("outage_p50_s", p50), ("outage_p99_s", p99), ("outage_max_s", max)]);
+    crowd.all_attached("after the outage")?;
+    crowd.all_served("after the outage")?;
+    crowd.no_dual_binding("after the outage")?;
+    figures_of.insert("resident_growth", crowd.resident()? as f64 / resident.max(1) as f64);
+    ensure!(!crowd.host.log().contains("panicked"), "the gateway panicked\n{}", crowd.host.log_tail());
+    Ok(figures_of)
+}
+
+pub fn run(options: &Options) -> Result<Document> {
+    let (rounds, members, moving) = if options.quick { QUICK } else { FULL };
+    let rounds = options.rounds(rounds)?;
+    let setting = Setting {
+        members,
+        ping_every: Some(PING_EVERY),
+        probing: ["1s", "2s"],
+        xdp: "native",
+        patience: Duration::from_secs(60),
+    };
+    let all = (0..rounds).map(|_| round(&setting, moving)).collect::<Result<Vec<_>>>()?;
+    let results = METRICS.iter().map(|&(metric, unit, is_bounded)| {
+        let samples: Vec<_> = all.iter().map(|figures| figures.get(metric).copied()).collect();
+        let better = if metric == "moves_per_s" { Better::Higher } else { Better::Lower };
+        let wanted = Wanted { metric, unit, better, bounds: &[(LIMIT, GOAL / MUST, 1.0)] };
+        Metric::limited(&wanted, samples, BTreeMap::new(), is_bounded.then_some(MUST))
+    });
+    Ok(Document {
+        results: results.collect(),
+        contenders: vec![
+            Contender::new("ours", "one gateway process, its clients in another, native XDP on veth"),
+            Contender::new(LIMIT, "the must in seconds; its ratio must not be above 1"),
+        ],
+        notes: vec![
+            format!("{rounds} rounds, {members} members, one path of each up at a time, a data PING each second"),
+            format!(
+                "{} moves a second are begun for {} s, each to a path that just came while the one in use goes",
+                members / MOVE_ONE_IN,
+                moving.as_secs()
+            ),
+            "nobody was stranded, nobody bound twice, the record verified after each step: a run without that has no figures".into(),
+            "clients run on the same processors as the gateway".into(),
+        ],
+        policy: setting.policy_line(),
+        ..machine::program_alone("churn")?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_is_counted_between_two_looks() {
+        assert!((lost_permille([100, 90], [300, 270]) - 100.0).abs() < 1e-9);
+        assert!(lost_permille([100, 90], [300, 291]).abs() < 1e-9, "an answer that was under way is no gain");
+        assert!(lost_permille([5, 5], [5, 5]) <= 1_000.0);
+    }
+
+    #[test]
+    fn times_are_told_in_seconds_by_their_rank() {
+        let times: Vec<_> = (0..=100).map(|n| Duration::from_millis(10 * n)).collect();
+        let [p50, p99, max] = figures(&times);
+        assert!((p50 - 0.5).abs() < 1e-9 && (p99 - 0.99).abs() < 1e-9 && (max - 1.0).abs() < 1e-9);
+        assert!(figures(&[])[0].is_nan());
+    }
+
+    #[test]
+    fn every_metric_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> = METRICS.iter().map(|(name, ..)| name).collect();
+        assert_eq!(names.len(), METRICS.len());
+    }
+}
