@@ -238,6 +238,14 @@ pub enum StoreOp {
     Remove(SessionId),
 }
 
+impl StoreOp {
+    /// Whether whoever carries it out waits for the disk.
+    #[must_use]
+    pub const fn is_durable(&self) -> bool {
+        !matches!(self, Self::Put { durable: false, .. })
+    }
+}
+
 /// Everything that happens at once or not at all, in this order: worker, maps, store, record, datagrams.
 #[derive(Debug, Default)]
 pub struct Commit {

@@ -119,6 +119,8 @@ metrics! {
         "1 while the record cannot be written, else 0; a gateway takes no new sessions then.";
     StoreFailing "jvpn_store_failing" Gauge "" [] "g"
         "1 while the store cannot be written, else 0; no new sessions then.";
+    StoreSyncs "jvpn_store_syncs" Counter "" [] "g"
+        "Times the store brought changes to the disk; births of one turn share one.";
     RxBytes "jvpn_rx_bytes" Counter "bytes" [] "gc"
         "Bytes of inner packets that were opened and handed to the tunnel device.";
     TxBytes "jvpn_tx_bytes" Counter "bytes" [] "gc"

@@ -18,6 +18,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use serde::{Deserialize, Serialize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Free bytes from which a disk that was full is tried again: room for some thousand records, so that what is let in
@@ -131,6 +132,7 @@ pub struct Store {
     /// opens it again, as of its last commit.
     database: Mutex<Option<Database>>,
     path: PathBuf,
+    syncs: AtomicU64,
     _lock: DirLock,
 }
 
@@ -151,7 +153,7 @@ impl Store {
             }
             Ok(database)
         })?;
-        let store = Self { database: Mutex::new(Some(database)), path, _lock: lock };
+        let store = Self { database: Mutex::new(Some(database)), path, syncs: AtomicU64::new(0), _lock: lock };
         store.check_format()?;
         Ok(store)
     }
@@ -254,8 +256,15 @@ impl Store {
             }
             ahead(disk::Use::Sync)?;
             write.commit()?;
+            self.syncs.fetch_add(1, Ordering::Relaxed);
             Ok(())
         })
+    }
+
+    /// How often changes were brought to the disk since the store was opened.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
     }
 
     /// Runs one use of the database, opened again if an earlier one broke it.

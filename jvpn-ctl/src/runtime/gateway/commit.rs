@@ -1,7 +1,8 @@
 //! Carrying a commit out: maps, store, record, worker, datagrams, all of it or nothing.
 //!
-//! Owns the order and the way back. A word that was stored and not recorded was never acknowledged, so it
-//! is taken back and its version used again. Must never send before the record is written.
+//! Owns the order and the way back, and that commits which wait for the disk wait together. A word that was stored and
+//! not recorded was never acknowledged, so it is taken back and its version used again. Must never send before the record
+//! is written.
 
 use super::keeper::Keeper;
 use super::sessions::Sessions;
@@ -12,7 +13,8 @@ use crate::runtime::clock;
 use anyhow::{Context, Result};
 use jvpn_common::event::Record;
 use jvpn_common::gateway::command::Datagram;
-use jvpn_common::gateway::{Commit, StoreOp};
+use jvpn_common::gateway::{Commit, StoreOp, WorkerOp};
+use jvpn_common::mapop::MapOp;
 use jvpn_common::time::Instant;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,30 @@ pub(super) struct Executor {
     pub complained: Option<Instant>,
 }
 
+/// A commit whose maps are written, and what takes that back.
+struct Begun {
+    undo: Vec<Undo>,
+    records: Vec<Record>,
+    strict: bool,
+    send: Vec<Datagram>,
+    done: Done,
+}
+
+/// What is left to do of a commit that happened.
+struct Done {
+    maps: Vec<MapOp>,
+    worker: Vec<WorkerOp>,
+    ends: Vec<StoreOp>,
+    answer: Answer,
+}
+
+/// Datagrams, and the record that must be on disk before they leave; 0 = none.
+#[derive(Default)]
+struct Answer {
+    after: u64,
+    send: Vec<Datagram>,
+}
+
 impl std::fmt::Debug for Executor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Executor").finish_non_exhaustive()
@@ -45,36 +71,69 @@ impl std::fmt::Debug for Executor {
 impl Executor {
     /// Carries it out; false when nothing of it happened.
     pub(super) fn commit(&mut self, commit: Commit) -> bool {
-        let Commit { worker, maps, store, records, strict, send } = commit;
+        self.commit_all(vec![commit]) == [true]
+    }
+
+    /// Carries commits of different sessions out, each by itself all or nothing, with one wait for the disk for all of
+    /// them; for each, whether it happened.
+    pub(super) fn commit_all(&mut self, commits: Vec<Commit>) -> Vec<bool> {
+        let (mut begun, mut puts) = (Vec::with_capacity(commits.len()), Vec::new());
+        for commit in commits {
+            begun.push(self.begin(commit, &mut puts));
+        }
+        if let Err(error) = self.keeper.apply(puts) {
+            self.complain(&error, "commits failed and are taken back");
+            begun.iter_mut().rev().filter_map(Option::take).for_each(|begun| self.take_back(begun.undo));
+        }
+        let recorded: Vec<_> = begun.into_iter().map(|begun| self.finish(begun?)).collect();
         // A session leaves the store when its end is recorded: whoever dies in between finds the end, not a session that
         // vanished.
-        let (ends, puts): (Vec<_>, Vec<_>) = store.into_iter().partition(|op| matches!(op, StoreOp::Remove(_)));
+        let ends = recorded.iter().flatten().flat_map(|done| done.ends.iter().cloned()).collect();
+        if let Err(error) = self.keeper.apply(ends) {
+            self.complain(&error, "ended sessions stay in the store until the next start");
+        }
+        let now = clock::boot();
+        recorded
+            .into_iter()
+            .map(|done| {
+                let Some(Done { maps, worker, answer, .. }) = done else { return false };
+                self.sessions.commit(&maps, worker, now);
+                self.answer(answer);
+                true
+            })
+            .collect()
+    }
+
+    /// The first step: the maps. What goes to the store is added to `puts`.
+    fn begin(&mut self, commit: Commit, puts: &mut Vec<StoreOp>) -> Option<Begun> {
+        let Commit { worker, maps, store, records, strict, send } = commit;
         let mut undo = Vec::with_capacity(maps.len());
-        let done = (|| -> Result<u64> {
-            for op in &maps {
-                undo.push(self.plane.apply(op).with_context(|| format!("map operation {op:?}"))?);
+        for op in &maps {
+            match self.plane.apply(op).with_context(|| format!("map operation {op:?}")) {
+                Ok(step) => undo.push(step),
+                Err(error) => {
+                    self.complain(&error, "a commit failed and is taken back");
+                    self.take_back(undo);
+                    return None;
+                }
             }
-            self.keeper.apply(puts)?;
-            self.record(records)
-        })();
-        let last = match done {
-            Ok(last) => last,
+        }
+        let (ends, rows): (Vec<_>, Vec<_>) = store.into_iter().partition(|op| matches!(op, StoreOp::Remove(_)));
+        puts.extend(rows);
+        Some(Begun { undo, records, strict, send, done: Done { maps, worker, ends, answer: Answer::default() } })
+    }
+
+    /// The last step that can fail: the record.
+    fn finish(&mut self, begun: Begun) -> Option<Done> {
+        let Begun { undo, records, strict, send, done } = begun;
+        match self.record(records) {
+            Ok(last) => Some(Done { answer: Answer { after: last * u64::from(strict), send }, ..done }),
             Err(error) => {
                 self.complain(&error, "a commit failed and is taken back");
                 self.take_back(undo);
-                return false;
+                None
             }
-        };
-        if let Err(error) = self.keeper.apply(ends) {
-            self.complain(&error, "an ended session stays in the store until the next start");
         }
-        self.sessions.commit(&maps, worker, clock::boot());
-        if strict && last > 0 && !send.is_empty() {
-            self.send_when_synced(last, send);
-        } else {
-            send.iter().for_each(|datagram| self.sockets.send(datagram));
-        }
-        true
     }
 
     /// Writes records, all or none; the number of the last one, 0 when there are none.
@@ -116,10 +175,13 @@ impl Executor {
         }
     }
 
-    fn send_when_synced(&self, seq: u64, send: Vec<Datagram>) {
+    fn answer(&self, Answer { after, send }: Answer) {
+        if after == 0 || send.is_empty() {
+            return send.iter().for_each(|datagram| self.sockets.send(datagram));
+        }
         let (audit, sockets) = (Arc::clone(&self.audit), self.sockets.clone());
         tokio::task::spawn_local(async move {
-            match audit.wait_synced(seq).await {
+            match audit.wait_synced(after).await {
                 Ok(()) => send.iter().for_each(|datagram| sockets.send(datagram)),
                 Err(error) => tracing::error!(%error, "an acknowledgement is withheld: policy is audit = strict"),
             }
@@ -141,4 +203,59 @@ fn log(record: &Record) {
         version = record.state_version.0,
         transport,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::memory::Memory;
+    use crate::runtime::gateway::keeper::tests::stored;
+    use crate::store::Store;
+    use jvpn_common::abi::SteeringKeys;
+    use jvpn_common::ids::{Generation, SessionId, Slot};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    const SLOTS: u32 = 4;
+
+    fn executor(dir: &std::path::Path) -> (Arc<Store>, Executor) {
+        let store = Arc::new(Store::open(dir).unwrap());
+        let keeper = Keeper::start(Arc::clone(&store), "this".into(), BTreeMap::new()).unwrap();
+        let audit = Arc::new(Audit::open(dir).unwrap().0);
+        let (plane, sessions, sockets) = (Box::new(Memory::new(SLOTS)), Sessions::default(), Sockets::default());
+        (store, Executor { plane, keeper, audit, sessions, sockets, complained: None })
+    }
+
+    fn birth(slot: u32, id: u8) -> Commit {
+        let (slot, generation, session) = (Slot(slot), Generation(1), SessionId([id; 16]));
+        let install = MapOp::Install {
+            slot,
+            generation,
+            keys: SteeringKeys::default(),
+            locators: vec![],
+            pending: true,
+            session,
+        };
+        let store = vec![StoreOp::Put { stored: stored(id, 1), durable: true }];
+        Commit { maps: vec![install], store, ..Commit::default() }
+    }
+
+    fn ids(store: &Store) -> BTreeSet<u8> {
+        store.load_all().unwrap().iter().map(|session| session.id.0[0]).collect()
+    }
+
+    #[test]
+    fn commits_of_a_turn_wait_for_the_disk_once_and_one_that_fails_takes_no_other_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, mut executor) = executor(dir.path());
+        let before = store.syncs();
+        let commits = vec![birth(0, 1), birth(SLOTS, 2), birth(1, 3)];
+        assert_eq!(executor.commit_all(commits), [true, false, true], "there is no such slot");
+        assert_eq!((store.syncs() - before, ids(&store)), (1, BTreeSet::from([1, 3])));
+        let used = |slot| executor.plane.shared().generation(Slot(slot)).0 != Generation(0);
+        assert_eq!([0, 1, 2].map(used), [true, true, false]);
+
+        let end = |id| Commit { store: vec![StoreOp::Remove(SessionId([id; 16]))], ..Commit::default() };
+        assert_eq!(executor.commit_all(vec![end(1), end(3)]), [true, true]);
+        assert_eq!((store.syncs() - before, ids(&store)), (2, BTreeSet::new()));
+    }
 }

@@ -70,7 +70,7 @@ impl Keeper {
     /// When a durable one could not be written.
     pub(super) fn apply(&self, ops: Vec<StoreOp>) -> Result<()> {
         let mut durable = Vec::new();
-        let waits = ops.iter().any(|op| !matches!(op, StoreOp::Put { durable: false, .. }));
+        let waits = ops.iter().any(StoreOp::is_durable);
         let _writing = waits.then(|| self.waiting.write());
         for op in ops {
             match op {
@@ -100,6 +100,12 @@ impl Keeper {
     #[must_use]
     pub(super) fn is_failing(&self) -> bool {
         self.waiting.failing.load(Relaxed)
+    }
+
+    /// How often the store was synced.
+    #[must_use]
+    pub(super) fn syncs(&self) -> u64 {
+        self.store.syncs()
     }
 
     fn forget(&self, id: SessionId) {
@@ -181,14 +187,15 @@ impl Waiting {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use jvpn_common::ids::{OwnerEpoch, Version};
     use jvpn_common::session::Birth;
     use jvpn_common::time::Instant;
 
-    fn stored(ceiling: u64) -> Box<Stored> {
-        let birth = Birth { id: SessionId([7; 16]), peer: [9; 32], owner_epoch: OwnerEpoch(1) };
+    /// A session just born.
+    pub(in super::super) fn stored(id: u8, ceiling: u64) -> Box<Stored> {
+        let birth = Birth { id: SessionId([id; 16]), peer: [9; 32], owner_epoch: OwnerEpoch(1) };
         let core = Session::born(birth, &Policy::field(), Instant(7)).encode();
         let peer = PublicKey::from_bytes([9; 32]).unwrap();
         let (session, addresses, at, ceiling) = (birth.id, Vec::new(), Instant(7), Version(ceiling));
@@ -203,12 +210,12 @@ mod tests {
         let keeper = Keeper { store: Arc::clone(&store), waiting, boot_id: "this".into(), policies: BTreeMap::new() };
         {
             let _busy = keeper.waiting.write();
-            keeper.apply(vec![StoreOp::Put { stored: stored(1), durable: false }]).unwrap();
+            keeper.apply(vec![StoreOp::Put { stored: stored(7, 1), durable: false }]).unwrap();
         }
-        keeper.apply(vec![StoreOp::Put { stored: stored(2), durable: true }]).unwrap();
+        keeper.apply(vec![StoreOp::Put { stored: stored(7, 2), durable: true }]).unwrap();
         keeper.waiting.flush(&store);
         assert_eq!(store.load_all().unwrap()[0].ceiling, Version(2), "the older picture is forgotten");
-        keeper.apply(vec![StoreOp::Put { stored: stored(3), durable: false }]).unwrap();
+        keeper.apply(vec![StoreOp::Put { stored: stored(7, 3), durable: false }]).unwrap();
         keeper.waiting.flush(&store);
         assert_eq!(store.load_all().unwrap()[0].ceiling, Version(3));
     }

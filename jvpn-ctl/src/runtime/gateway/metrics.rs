@@ -19,6 +19,7 @@ impl Gateway {
         to.level(Metric::SessionsMax, &[], self.config.max_sessions.into());
         to.number(Metric::Pending, &[], view.pending);
         to.flag(Metric::StoreFailing, self.executor.keeper.is_failing());
+        to.count(Metric::StoreSyncs, &[], self.executor.keeper.syncs());
         to.worker(&self.counters);
         for (drop, &count) in &view.drops {
             // Their names are those of `status`, made by serde.

@@ -40,9 +40,9 @@ use anyhow::{Context, Result};
 use commit::Executor;
 use compute::Compute;
 use jump::PendingJump;
-use jvpn_common::gateway::Engine;
 use jvpn_common::gateway::command::{Command, Input, Order};
-use jvpn_common::ids::{Incarnation, OwnerEpoch};
+use jvpn_common::gateway::{Commit, Engine};
+use jvpn_common::ids::{Incarnation, OpId, OwnerEpoch};
 use jvpn_common::limits::ALIVE_EVERY;
 use jvpn_common::time::Instant;
 pub(crate) use policy::shown;
@@ -69,6 +69,8 @@ struct Gateway {
     config: GatewayConfig,
     engine: Engine,
     executor: Executor,
+    /// Commits of this turn that wait for the disk; none between turns.
+    durable: Vec<(OpId, Commit)>,
     compute: Compute,
     worker: WorkerHandle,
     gone: GoneSockets,
@@ -178,6 +180,17 @@ impl Gateway {
 
     /// Carries out commands until there are none, outcomes included.
     fn carry_out(&mut self) {
+        loop {
+            self.carry_out_what_is_quick();
+            if !self.commit_durable() {
+                return;
+            }
+        }
+    }
+
+    /// The same without commits that wait for the disk: those of a turn do so together, since a sync takes longer than
+    /// all else that a birth costs.
+    fn carry_out_what_is_quick(&mut self) {
         while let Some(command) = self.engine.poll() {
             match command {
                 Command::Send(datagram) => self.executor.sockets.send(&datagram),
@@ -208,7 +221,7 @@ impl Gateway {
                     if let Some((origin, len)) = self.executor.sockets.origin(&origin, self.config.listen, &bytes) {
                         let bytes = bytes.get_mut(..len).unwrap_or_default();
                         self.input(Input::Datagram { origin, bytes });
-                        self.carry_out();
+                        self.carry_out_what_is_quick();
                     }
                 }
                 Some(FromWorker::EpochProven { session, epoch }) => self.epoch_proven(session, epoch),

@@ -11,8 +11,8 @@ use crate::runtime::trailers::{Trailers, Way};
 use anyhow::{Context as _, Result};
 use jvpn_common::abi::{Binding, LAYOUT_HASH, mapped};
 use jvpn_common::crypto::trailer::{self, TrailerOpener, TrailerSealer};
-use jvpn_common::gateway::Commit;
 use jvpn_common::gateway::command::{Hop, Input};
+use jvpn_common::gateway::{Commit, StoreOp};
 use jvpn_common::ids::{Incarnation, OpId, OwnerEpoch, RelayId};
 use jvpn_common::mapop::MapOp;
 use jvpn_common::relay::{Begin, Frames, Gateways, Hub, Settled, ToOwner, ToRelay, Welcome};
@@ -170,6 +170,10 @@ impl Gateway {
         let gateways = self.engine.gateways();
         let (begin, frames) = self.relays.hub.begin(op, &commit.maps, &answers, gateways, clock::boot());
         match begin {
+            Begin::Ready if commit.store.iter().any(StoreOp::is_durable) => {
+                let commit = self.localized(*commit);
+                self.durable.push((op, commit));
+            }
             Begin::Ready => self.carry_out_commit(op, *commit),
             Begin::Waiting => {
                 self.relays.parked.insert(op, commit);
@@ -179,13 +183,25 @@ impl Gateway {
         }
     }
 
-    fn carry_out_commit(&mut self, op: OpId, mut commit: Commit) {
-        let gateways = self.engine.gateways();
-        self.executor.sessions.set_gateways(self.relays.own_addresses(gateways));
-        commit.maps =
-            std::mem::take(&mut commit.maps).into_iter().map(|op| self.relays.localize(op, gateways)).collect();
+    /// Commits that wait for the disk, all at once; false when there are none.
+    pub(super) fn commit_durable(&mut self) -> bool {
+        let (ops, commits): (Vec<_>, Vec<_>) = std::mem::take(&mut self.durable).into_iter().unzip();
+        let done = self.executor.commit_all(commits);
+        ops.iter().zip(done).for_each(|(op, done)| self.finish_commit(*op, done));
+        !ops.is_empty()
+    }
+
+    fn carry_out_commit(&mut self, op: OpId, commit: Commit) {
+        let commit = self.localized(commit);
         let done = self.executor.commit(commit);
         self.finish_commit(op, done);
+    }
+
+    fn localized(&mut self, mut commit: Commit) -> Commit {
+        let gateways = self.engine.gateways();
+        self.executor.sessions.set_gateways(self.relays.own_addresses(gateways));
+        commit.maps = commit.maps.into_iter().map(|op| self.relays.localize(op, gateways)).collect();
+        commit
     }
 
     fn finish_commit(&mut self, op: OpId, done: bool) {

@@ -97,6 +97,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         owner_epoch,
         engine,
         executor,
+        durable: Vec::new(),
         compute: Compute::start()?,
         interfaces,
         relays,
