@@ -37,8 +37,10 @@ pub enum MapOp {
         /// New locators.
         locators: Vec<(TransportIndex, Locator)>,
     },
-    /// Removes locators.
+    /// Removes locators of a slot.
     RemoveLocators {
+        /// Slot.
+        slot: Slot,
         /// Locators; those that are not there are ignored.
         locators: Vec<Locator>,
     },

@@ -118,7 +118,7 @@ fn a_failed_plan_leaves_everything_as_it_was(plane: &mut dyn DataPlane) {
         MapOp::Binding { slot: SLOT, entry: 2, binding: Binding { port: 9, ..client() } },
         MapOp::Drain { slot: SLOT, entry: 1, within: Duration::from_secs(1) },
         MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 1, 2) },
-        MapOp::RemoveLocators { locators: vec![LOCATOR, Locator(LOCATOR.0 + 1), Locator(77)] },
+        MapOp::RemoveLocators { slot: SLOT, locators: vec![LOCATOR, Locator(LOCATOR.0 + 1), Locator(77)] },
         install(Slot(0), Locator(500)),
         MapOp::Free { slot: SLOT },
     ];

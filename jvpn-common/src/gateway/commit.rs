@@ -331,7 +331,7 @@ pub(super) struct Locators {
 impl Locators {
     fn maps(&self, slot: Slot, generation: Generation, retired: Vec<Locator>, maps: &mut Vec<MapOp>) {
         if !retired.is_empty() {
-            maps.push(MapOp::RemoveLocators { locators: retired });
+            maps.push(MapOp::RemoveLocators { slot, locators: retired });
         }
         if !self.issued.is_empty() {
             maps.push(MapOp::AddLocators { slot, generation, locators: self.issued.clone() });

@@ -20,7 +20,7 @@ impl Engine {
         let locators = attachment.locators.values().map(|issued| issued.locator).collect();
         vec![
             MapOp::Activate { slot, word: word.unwrap_or(attachment.word).successor(ACTIVE_NONE, ACTIVE_NONE) },
-            MapOp::RemoveLocators { locators },
+            MapOp::RemoveLocators { slot, locators },
             MapOp::Free { slot },
         ]
     }

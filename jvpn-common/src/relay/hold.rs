@@ -45,7 +45,7 @@ impl Local {
         let slot = self.slot;
         [
             MapOp::Activate { slot, word: self.word.successor(ACTIVE_NONE, ACTIVE_NONE) },
-            MapOp::RemoveLocators { locators: self.locators() },
+            MapOp::RemoveLocators { slot, locators: self.locators() },
             MapOp::Free { slot },
         ]
     }
@@ -267,7 +267,7 @@ fn locators(local: &Local, held: &Held, ops: &mut Vec<MapOp>) {
     let new: Vec<(TransportIndex, Locator)> =
         held.locators.iter().filter(|known| !local.held.locators.contains(known)).copied().collect();
     if !gone.is_empty() {
-        ops.push(MapOp::RemoveLocators { locators: gone });
+        ops.push(MapOp::RemoveLocators { slot: local.slot, locators: gone });
     }
     if !new.is_empty() {
         ops.push(MapOp::AddLocators { slot: local.slot, generation: local.generation, locators: new });

@@ -78,10 +78,7 @@ impl Delta {
 
 /// Every slot in use.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Picture {
-    places: BTreeMap<Slot, Place>,
-    owners: BTreeMap<Locator, Slot>,
-}
+pub(super) struct Picture(BTreeMap<Slot, Place>);
 
 impl Picture {
     /// What a commit changes.
@@ -109,16 +106,8 @@ impl Picture {
                 };
                 delta.0.insert(*slot, Some(place));
             }
-            MapOp::RemoveLocators { locators } => {
-                for locator in locators {
-                    let fresh = delta.0.iter().find(|(_, place)| {
-                        place.as_ref().is_some_and(|place| place.locators.values().any(|known| known == locator))
-                    });
-                    let slot = fresh.map(|(slot, _)| *slot).or_else(|| self.owners.get(locator).copied());
-                    if let Some(place) = slot.and_then(|slot| self.change(slot, delta)) {
-                        place.locators.retain(|_, known| known != locator);
-                    }
-                }
+            MapOp::RemoveLocators { slot, locators } => {
+                self.with(*slot, delta, |place| place.locators.retain(|_, known| !locators.contains(known)));
             }
             MapOp::AddLocators { slot, locators, .. } => {
                 self.with(*slot, delta, |place| place.locators.extend(locators.iter().copied()));
@@ -151,41 +140,26 @@ impl Picture {
     }
 
     fn change<'a>(&self, slot: Slot, delta: &'a mut Delta) -> Option<&'a mut Place> {
-        delta.0.entry(slot).or_insert_with(|| self.places.get(&slot).cloned()).as_mut()
+        delta.0.entry(slot).or_insert_with(|| self.0.get(&slot).cloned()).as_mut()
     }
 
     /// The commit is done.
     pub(super) fn keep(&mut self, delta: Delta) {
         for (slot, place) in delta.0 {
-            let before = match place {
-                Some(place) => {
-                    let locators: Vec<_> = place.locators.values().copied().collect();
-                    let before = self.places.insert(slot, place);
-                    self.forget(before.as_ref(), slot);
-                    self.owners.extend(locators.into_iter().map(|locator| (locator, slot)));
-                    continue;
-                }
-                None => self.places.remove(&slot),
-            };
-            self.forget(before.as_ref(), slot);
-        }
-    }
-
-    fn forget(&mut self, before: Option<&Place>, slot: Slot) {
-        for locator in before.into_iter().flat_map(|place| place.locators.values()) {
-            if self.owners.get(locator) == Some(&slot) {
-                self.owners.remove(locator);
+            match place {
+                Some(place) => drop(self.0.insert(slot, place)),
+                None => drop(self.0.remove(&slot)),
             }
         }
     }
 
     /// The slots in use.
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.places.keys().copied()
+        self.0.keys().copied()
     }
 
     /// What a relay should hold of a slot.
     pub(super) fn held(&self, slot: Slot, relay: RelayId, gateways: Gateways<'_>) -> Option<Held> {
-        Some(self.places.get(&slot)?.held(relay, gateways))
+        Some(self.0.get(&slot)?.held(relay, gateways))
     }
 }

@@ -51,7 +51,7 @@ impl Maps {
                 MapOp::AddLocators { slot, locators, .. } => {
                     self.locators.extend(locators.iter().map(|(_, locator)| (*locator, *slot)));
                 }
-                MapOp::RemoveLocators { locators } => self.locators.retain(|known, _| !locators.contains(known)),
+                MapOp::RemoveLocators { locators, .. } => self.locators.retain(|known, _| !locators.contains(known)),
                 MapOp::Binding { slot, entry, binding } => {
                     let word = self.words[slot];
                     assert!(*entry != word.active() && *entry != word.draining(), "only the spare entry is written");
@@ -387,7 +387,7 @@ fn a_freed_session_leaves_every_relay() {
     let locators = (0..6).map(|k| Locator(100 + k)).collect();
     let ops = [
         MapOp::Activate { slot: SLOT, word: word.successor(0, 0) },
-        MapOp::RemoveLocators { locators },
+        MapOp::RemoveLocators { slot: SLOT, locators },
         MapOp::Free { slot: SLOT },
     ];
     assert!(net.commit(&ops, &[]));

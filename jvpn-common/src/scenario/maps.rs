@@ -176,7 +176,7 @@ impl Maps {
                 self.add_locators(*slot, generation.0, locators);
             }
             MapOp::AddLocators { slot, generation, locators } => self.add_locators(*slot, generation.0, locators),
-            MapOp::RemoveLocators { locators } => {
+            MapOp::RemoveLocators { locators, .. } => {
                 self.locators.retain(|known, _| !locators.iter().any(|locator| locator.0 == *known));
             }
             MapOp::Binding { slot, entry, binding } => self.binding(*slot, *entry, |known| *known = *binding),

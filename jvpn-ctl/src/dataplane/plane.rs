@@ -157,7 +157,7 @@ impl<B: Backing> DataPlane for Plane<B> {
                 session: *session,
             }),
             MapOp::AddLocators { slot, generation, locators } => self.add_locators(*slot, *generation, locators),
-            MapOp::RemoveLocators { locators } => Ok(Undo(Step::Put(self.remove_locators(locators)))),
+            MapOp::RemoveLocators { locators, .. } => Ok(Undo(Step::Put(self.remove_locators(locators)))),
             MapOp::Binding { slot, entry, binding } => self.write_binding(*slot, *entry, binding),
             MapOp::Drain { slot, entry, within } => self.drain(*slot, *entry, *within),
             MapOp::Activate { slot, word } => self.activate(*slot, *word),

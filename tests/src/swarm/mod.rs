@@ -36,8 +36,11 @@ use crate::lab::netns::Netns;
 
 /// Longest time the loop sleeps, so that an order is not left waiting.
 const NAP: Duration = Duration::from_millis(5);
-/// Events taken from the kernel at once.
-const EVENTS: usize = 256;
+/// Events taken from the kernel at once: all there are, usually.
+const EVENTS: usize = 4_096;
+/// Members woken between two looks at what arrived. Each of them would be a machine of its own and read what is there
+/// before it repeats a question; thousands that all repeat theirs first would never come to the answers.
+const WOKEN: usize = 64;
 
 /// Who the members are and where they talk to.
 #[derive(Debug)]
@@ -310,10 +313,8 @@ impl Loop {
 
     fn fire(&mut self) -> Result<()> {
         let now = boot();
-        while let Some(&(at, number)) = self.due.first() {
-            if at > now {
-                break;
-            }
+        for _ in 0..WOKEN {
+            let Some(&(at, number)) = self.due.first().filter(|(at, _)| *at <= now) else { break };
             self.due.pop_first();
             if let Some(member) = self.members.get_mut(number) {
                 member.listed = None;

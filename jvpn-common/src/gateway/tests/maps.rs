@@ -46,7 +46,7 @@ impl Maps {
                 assert_eq!(self.slots[slot].generation, *generation);
                 self.add(*slot, *generation, locators);
             }
-            MapOp::RemoveLocators { locators } => self.locators.retain(|known, _| !locators.contains(known)),
+            MapOp::RemoveLocators { locators, .. } => self.locators.retain(|known, _| !locators.contains(known)),
             MapOp::Binding { slot, entry, binding } => {
                 let held = self.slots.get_mut(slot).unwrap();
                 assert!(*entry != held.word.active() && *entry != held.word.draining(), "written while named");

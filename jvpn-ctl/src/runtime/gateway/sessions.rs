@@ -141,14 +141,10 @@ impl Sessions {
                         self.changed = true;
                     }
                 }
-                MapOp::RemoveLocators { locators } => {
-                    let has = |entry: &Entry| entry.locators.values().any(|locator| locators.contains(locator));
-                    let found: Vec<_> = self.iter().filter(|(_, entry)| has(entry)).map(|(slot, _)| slot).collect();
-                    for slot in found {
-                        if let Some(entry) = self.slots.slot_mut(slot) {
-                            Arc::make_mut(entry).locators.retain(|_, locator| !locators.contains(locator));
-                            self.changed = true;
-                        }
+                MapOp::RemoveLocators { slot, locators } => {
+                    if let Some(entry) = self.slots.slot_mut(*slot) {
+                        Arc::make_mut(entry).locators.retain(|_, locator| !locators.contains(locator));
+                        self.changed = true;
                     }
                 }
                 MapOp::Free { slot } => {
@@ -280,7 +276,7 @@ mod tests {
             Arc::ptr_eq(ours, theirs)
         };
         assert!(same(&after) && Arc::ptr_eq(&before.routes, &after.routes));
-        sessions.commit(&[MapOp::RemoveLocators { locators: vec![Locator(9)] }], Vec::new(), NOW);
+        sessions.commit(&[MapOp::RemoveLocators { slot: one, locators: vec![Locator(9)] }], Vec::new(), NOW);
         assert_eq!(sessions.shared().load().slots.get(one).unwrap().locators.len(), 1);
         assert!(same(&sessions.shared().load()));
         assert_eq!(before.slots.get(one).unwrap().locators.len(), 1, "a snapshot never changes");
