@@ -2,7 +2,8 @@
 //!
 //! Owns the size of the run and what it must have seen: every row, reason, fault and message, whose kinds that
 //! begin with `switch:` stand for what one sound gateway cannot meet. `JVPN_SEED=n` replays one seed and
-//! prints the end of its trace; `JVPN_SEEDS=n` runs so many; `JVPN_TEST_SIZE=long` runs ten times as many.
+//! prints the end of its trace; `JVPN_SEEDS=n` runs so many, `JVPN_SEEDS_FROM=n` from that one on; `JVPN_TEST_SIZE=long` runs
+//! ten times as many.
 
 use jvpn_common::reason::Reason;
 use jvpn_common::sabotage;
@@ -37,25 +38,25 @@ fn number(name: &str) -> Option<u64> {
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs seeds on two threads until one fails; gives what was seen, or the failing seed.
-fn run_seeds(seeds: u64, bug: Bug) -> Result<Cover, (u64, String)> {
+fn run_seeds(first: u64, seeds: u64, bug: Bug) -> Result<Cover, (u64, String)> {
     let began = Instant::now();
-    let (next, failed) = (AtomicU64::new(1), AtomicBool::new(false));
+    let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let sum = Mutex::new(Cover::default());
     let wrong: Mutex<Option<(u64, String)>> = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !failed.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed > seeds {
+                    let begun = next.fetch_add(1, Ordering::Relaxed);
+                    if begun >= seeds {
                         break;
                     }
-                    if seeds > SEEDS && seed % PROGRESS == 0 {
-                        let left = began.elapsed().as_secs() * (seeds - seed) / seed;
+                    if seeds > SEEDS && begun > 0 && begun % PROGRESS == 0 {
+                        let left = began.elapsed().as_secs() * (seeds - begun) / begun;
                         // Past the capture of the test's own output: somebody waits.
-                        let _ = writeln!(std::io::stderr(), "sim: seed {seed} of {seeds}, about {left} s left");
+                        let _ = writeln!(std::io::stderr(), "sim: {begun} of {seeds} seeds, about {left} s left");
                     }
-                    match sim::run(seed, Size::CI, bug, false) {
+                    match sim::run(first + begun, Size::CI, bug, false) {
                         Ok(cover) => sum.lock().expect("no panic").add(&cover),
                         Err(failure) => {
                             failed.store(true, Ordering::Relaxed);
@@ -164,10 +165,17 @@ fn no_seed_breaks_an_invariant_and_every_session_comes_back() {
         };
     }
     let seeds = number("JVPN_SEEDS").unwrap_or_else(|| size::of(SEEDS, SEEDS_LONG));
+    let first = number("JVPN_SEEDS_FROM").unwrap_or(1);
     let began = Instant::now();
-    match run_seeds(seeds, Bug::None) {
+    match run_seeds(first, seeds, Bug::None) {
         Ok(cover) => {
-            println!("{} seeds in {:?}, {} inputs\n{}", seeds, began.elapsed(), cover.inputs, cover.table());
+            println!(
+                "{} seeds from {first} in {:?}, {} inputs\n{}",
+                seeds,
+                began.elapsed(),
+                cover.inputs,
+                cover.table()
+            );
             println!("{} records of transitions, {} of them replayed", cover.transitions, cover.replayed);
             let least = cover.least.unwrap_or(0);
             assert!(least >= INPUTS_MIN, "a seed had only {least} inputs");
@@ -197,7 +205,7 @@ fn the_same_seed_is_the_same_run_byte_for_byte() {
 /// A bug must be noticed within [`BUG_SEEDS`], and by the check that is about it.
 fn found(bug: Bug, by: &[&str]) {
     let _one_at_a_time = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    match run_seeds(BUG_SEEDS, bug) {
+    match run_seeds(1, BUG_SEEDS, bug) {
         Ok(_) => panic!("{bug:?} was not found within {BUG_SEEDS} seeds"),
         Err((seed, what)) => {
             println!("{bug:?}: seed {seed}: {what}");

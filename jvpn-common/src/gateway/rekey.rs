@@ -178,12 +178,15 @@ impl Engine {
     fn want_rekey(&mut self, slot: Slot) {
         let now = self.now;
         let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
-        if attachment.rekeying || attachment.rekey_wanted.is_some_and(|at| at + ASK_AGAIN > now) {
+        if attachment.rekey_wanted.is_some_and(|at| at + ASK_AGAIN > now) {
             return;
         }
+        // Noted even if it comes by itself: the alarm for the next time stands on this, and would fire again at once.
         attachment.rekey_wanted = Some(now);
-        let session = attachment.session;
-        self.push(session, Control::RekeyWanted);
+        if !attachment.rekeying {
+            let session = attachment.session;
+            self.push(session, Control::RekeyWanted);
+        }
     }
 
     /// When the client of a slot is asked for a rekey: while it is bound, and its keys still live then.

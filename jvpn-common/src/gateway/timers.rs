@@ -11,11 +11,22 @@ use crate::ids::{Epoch, SessionId, Slot};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
 use crate::session::{Input, Keys, Side};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
+use std::collections::BTreeSet;
+
+/// What a timer that is due again at once waits, which no timer should be.
+const AGAIN: Duration = Duration::from_millis(100);
 
 impl Engine {
     pub(super) fn fire_due(&mut self) {
+        let mut fired = BTreeSet::new();
         while let Some(due) = self.alarms.due(self.now) {
+            if !fired.insert(due) {
+                // Who sets its own alarm to the instant it fired at would hold up everybody else for ever.
+                debug_assert!(false, "{due:?} fires twice at {}", self.now.0);
+                self.alarms.set(due, Some(self.now + AGAIN));
+                continue;
+            }
             match due {
                 Due::Session(id) => self.tick(id),
                 Due::Pending(slot) => self.on_unconfirmed(slot, &Input::Tick),

@@ -84,6 +84,23 @@ fn one_rekey_is_computed_at_a_time() {
 }
 
 #[test]
+fn a_rekey_that_is_computed_while_one_is_due_to_be_asked_for_holds_nobody_up_and_is_not_asked_for() {
+    let (mut world, mut client) = attached();
+    for _ in 0..12 {
+        world.pass(secs(10));
+        report(&mut world, &mut client);
+    }
+    let noise = client.rekey1();
+    let mut bytes = client.seal(0, Control::Rekey(noise));
+    world.engine.handle(world.now, WALL, Input::Datagram { origin: origin(10), bytes: &mut bytes });
+    world.now = world.now + secs(10);
+    world.engine.handle(world.now, WALL, Input::Wakeup);
+    assert_eq!(world.engine.unacknowledged(), 0, "it is under way");
+    world.run();
+    assert_eq!(ops(&world), ["install", "next 1"]);
+}
+
+#[test]
 fn a_client_that_gave_a_rekey_up_gets_another_one() {
     let (mut world, mut client) = attached();
     let noise = client.rekey1();
