@@ -36,7 +36,7 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A session that did not move for so long has no reason to move.
-const SETTLED: Duration = Duration::from_secs(3);
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Product and lab, and the node that is looked at: the gateway, or a relay all of the session goes through.
 struct Stage {

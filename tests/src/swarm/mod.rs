@@ -314,7 +314,7 @@ impl Loop {
     fn fire(&mut self) -> Result<()> {
         let now = boot();
         for _ in 0..WOKEN {
-            let Some(&(at, number)) = self.due.first().filter(|(at, _)| *at <= now) else { break };
+            let Some(&(_, number)) = self.due.first().filter(|(at, _)| *at <= now) else { break };
             self.due.pop_first();
             if let Some(member) = self.members.get_mut(number) {
                 member.listed = None;
