@@ -85,7 +85,7 @@ pub fn run(argv: &[&str], input: Option<&str>) -> Result<String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("run {program}: install it with apt-get install iproute2 nftables conntrack"))?;
+        .with_context(|| format!("run {program}; `cargo xtask setup` installs what a lab needs"))?;
     if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
         // A tool that refuses early closes its stdin; its own message is the better error.
         let _ = stdin.write_all(text.as_bytes());
