@@ -82,12 +82,7 @@ impl Stage {
         }
         let lab = Lab::up().expect("a lab");
         let client = lab.topology.client();
-        swarm::settle(&client).expect("addresses");
-        let ways = [("ra", "via 192.0.2.2"), ("core", "via 198.18.1.1")];
-        for (space, way) in ways {
-            let route = format!("route add {} {way}\n", swarm::OUTER);
-            lab.topology.space(space).ip(&route).expect("a route to the swarm");
-        }
+        swarm::settle(&lab.topology).expect("addresses, and routes to the swarm");
         let members = identities(members);
         let (gateway, files, pins) = (lab.topology.gateway(), lab.files().join("gw"), lab.pin_root().join("gateway"));
         std::fs::create_dir_all(lab.pin_root()).expect("a pin directory");

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use jvpn_ctl::runtime::clock::boot;
 
-use super::crowded::{Crowd, Wanted as Setting};
 use super::document::{Better, Contender, Document, LIMIT, Metric, Wanted};
+use super::served::{Served, Wanted as Setting};
 use super::stats::quantile;
 use super::{Options, machine};
 
@@ -55,8 +55,8 @@ fn figures(times: &[Duration]) -> [f64; 3] {
 }
 
 /// PINGs sent and answered so far.
-fn pings(crowd: &Crowd) -> [u64; 2] {
-    let book = crowd.swarm.book();
+fn pings(served: &Served) -> [u64; 2] {
+    let book = served.swarm.book();
     [book.pinged, book.opened.0]
 }
 
@@ -68,55 +68,55 @@ fn lost_permille(before: [u64; 2], after: [u64; 2]) -> f64 {
 
 fn round(setting: &Setting, moving: Duration) -> Result<Figures> {
     let mut figures_of = Figures::new();
-    let (mut crowd, attach) = Crowd::up(setting)?;
+    let (mut served, attach) = Served::up(setting)?;
     figures_of.insert("attach_s", attach.as_secs_f64());
-    crowd.all_served("after they attached")?;
+    served.all_served("after they attached")?;
 
-    let before = pings(&crowd);
+    let before = pings(&served);
     std::thread::sleep(STEADY);
-    let lost = lost_permille(before, pings(&crowd));
+    let lost = lost_permille(before, pings(&served));
     // One interval's answers may be under way at either end.
     ensure!(lost < 50.0, "{lost:.1} of a thousand PINGs are lost though nothing happens");
-    let resident = crowd.resident()?;
+    let resident = served.resident()?;
 
-    let (before, [gateway, _]) = (pings(&crowd), crowd.processor_time()?);
-    let (switches, began) = (crowd.swarm.book().switches(), boot());
-    crowd.swarm.pace(u32::try_from(setting.members / MOVE_ONE_IN)?);
+    let (before, [gateway, _]) = (pings(&served), served.processor_time()?);
+    let (switches, began) = (served.swarm.book().switches(), boot());
+    served.swarm.pace(u32::try_from(setting.members / MOVE_ONE_IN)?);
     std::thread::sleep(moving);
-    crowd.swarm.pace(0);
-    let (took, moved) = (boot().since(began).as_secs_f64(), crowd.swarm.book().switches() - switches);
+    served.swarm.pace(0);
+    let (took, moved) = (boot().since(began).as_secs_f64(), served.swarm.book().switches() - switches);
     ensure!(moved > 0, "nobody moved");
     figures_of.insert("moves_per_s", moved as f64 / took);
-    figures_of.insert("moving_lost_permille", lost_permille(before, pings(&crowd)));
-    let used = crowd.processor_time()?[0].saturating_sub(gateway);
+    figures_of.insert("moving_lost_permille", lost_permille(before, pings(&served)));
+    let used = served.processor_time()?[0].saturating_sub(gateway);
     figures_of.insert("gateway_cpu_while_moving", used.as_secs_f64() / took);
-    crowd.all_attached("after they moved")?;
-    crowd.all_served("after they moved")?;
-    crowd.no_dual_binding("after they moved")?;
+    served.all_attached("after they moved")?;
+    served.all_served("after they moved")?;
+    served.no_dual_binding("after they moved")?;
 
     let killed = boot();
-    crowd.host.kill()?;
+    served.host.kill()?;
     std::thread::sleep(AWAY);
-    crowd.host.start()?;
-    let up = crowd.host.wait_up(setting.patience)?;
-    let [p50, p99, max] = figures(&crowd.all_back(killed, up, "after the restart")?);
+    served.host.start()?;
+    let up = served.host.wait_up(setting.patience)?;
+    let [p50, p99, max] = figures(&served.all_back(killed, up, "after the restart")?);
     figures_of.extend([("restart_p50_s", p50), ("restart_p99_s", p99), ("restart_max_s", max)]);
     figures_of.insert("restart_from_kill_p99_s", p99 + up.since(killed).as_secs_f64());
-    crowd.all_attached("after the restart")?;
-    crowd.all_served("after the restart")?;
-    crowd.no_dual_binding("after the restart")?;
+    served.all_attached("after the restart")?;
+    served.all_served("after the restart")?;
+    served.no_dual_binding("after the restart")?;
 
-    crowd.swarm.paths(false);
+    served.swarm.paths(false);
     std::thread::sleep(OUTAGE);
     let back = boot();
-    crowd.swarm.paths(true);
-    let [p50, p99, max] = figures(&crowd.all_back(back, back, "after the outage")?);
+    served.swarm.paths(true);
+    let [p50, p99, max] = figures(&served.all_back(back, back, "after the outage")?);
     figures_of.extend([("outage_p50_s", p50), ("outage_p99_s", p99), ("outage_max_s", max)]);
-    crowd.all_attached("after the outage")?;
-    crowd.all_served("after the outage")?;
-    crowd.no_dual_binding("after the outage")?;
-    figures_of.insert("resident_growth", crowd.resident()? as f64 / resident.max(1) as f64);
-    ensure!(!crowd.host.log().contains("panicked"), "the gateway panicked\n{}", crowd.host.log_tail());
+    served.all_attached("after the outage")?;
+    served.all_served("after the outage")?;
+    served.no_dual_binding("after the outage")?;
+    figures_of.insert("resident_growth", served.resident()? as f64 / resident.max(1) as f64);
+    ensure!(!served.host.log().contains("panicked"), "the gateway panicked\n{}", served.host.log_tail());
     Ok(figures_of)
 }
 

@@ -10,8 +10,8 @@ use jvpn_common::message::Purpose;
 
 use super::control::crowd::Crowd;
 use super::control::{Client, Gateway};
-use super::crowded::{self, Wanted as Setting};
 use super::document::{Better, Contender, Document, LIMIT, Metric, Wanted};
+use super::served::{self, Wanted as Setting};
 use super::{Options, machine};
 use crate::swarm::host::slots;
 use crate::swarm::identities;
@@ -87,7 +87,7 @@ fn served(count: [usize; 2]) -> Result<[f64; 2]> {
     for (at, members) in count.into_iter().enumerate() {
         let (probing, patience) = (["5s", "4s"], Duration::from_secs(120));
         let setting = Setting { members, ping_every: None, probing, xdp: "native", patience };
-        let (crowd, _) = crowded::Crowd::up(&setting)?;
+        let (crowd, _) = served::Served::up(&setting)?;
         crowd.no_dual_binding("idle")?;
         (user[at], kernel[at]) = (crowd.resident()?, crowd.map_memory()?);
     }

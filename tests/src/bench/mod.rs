@@ -6,7 +6,7 @@
 //! `outage` breaks the lab under the product and under a rival, `scenarios` plays described troubles. `steer` and `jump`
 //! run the kernel program alone: `program` loads it, `chart` draws. `relay` forwards over three namespaces. `verify` and
 //! `telemetry` are about the record, made of `records`. `reattach` and `handshake` give the engine real messages by hand
-//! (`control`); `churn` and `memory` run a gateway under a swarm (`crowded`).
+//! (`control`); `churn` and `memory` run a gateway under a swarm (`served`).
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,6 @@ pub mod chart;
 pub mod churn;
 pub mod contender;
 pub mod control;
-pub mod crowded;
 pub mod document;
 pub mod generator;
 pub mod handshake;
@@ -33,6 +32,7 @@ pub mod records;
 pub mod relay;
 pub mod rig;
 pub mod scenarios;
+pub mod served;
 pub mod stats;
 pub mod steer;
 pub mod telemetry;

@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 use jvpn_common::message::Purpose;
 
 use super::control::crowd::Crowd;
-use super::crowded::{self, Wanted as Setting};
 use super::document::{Better, Contender, Document, LIMIT, Metric, Wanted};
+use super::served::{self, Wanted as Setting};
 use super::{Options, machine};
 
 /// Rounds, sessions, and moves of each session in a round.
@@ -41,7 +41,7 @@ fn round(count: u32, moves: u32, purpose: Purpose) -> Result<f64> {
 /// One round through sockets, at rising pace: the most moves a second of the gateway's processor time, the most a second of
 /// the clock, and the processors that the swarm took then.
 fn sockets((members, paces, each): (usize, &[u32], Duration)) -> Result<[f64; 3]> {
-    let (crowd, _) = crowded::Crowd::up(&setting(members))?;
+    let (crowd, _) = served::Served::up(&setting(members))?;
     let mut best = [0.0_f64; 3];
     for &pace in paces {
         let ([gateway, swarm], switches) = (crowd.processor_time()?, crowd.swarm.book().switches());

@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::lab::netns::Netns;
+use crate::lab::topology::Topology;
 
 /// Longest time the loop sleeps, so that an order is not left waiting.
 const NAP: Duration = Duration::from_millis(5);
@@ -64,14 +65,18 @@ pub struct Plan {
 
 /// Where members have their addresses, two each. Every one is its host's own, so that they need not be listed; who routes
 /// to the host needs a route.
-pub const OUTER: &str = "10.66.0.0/16";
+const OUTER: &str = "10.66.0.0/16";
 
-/// Makes the addresses of members those of a host.
+/// Makes the addresses of members those of a lab's client, and tells the routers.
 ///
 /// # Errors
 /// When `ip` refuses.
-pub fn settle(space: &Netns) -> Result<()> {
-    space.ip(&format!("route add local {OUTER} dev lo\n"))
+pub fn settle(topology: &Topology) -> Result<()> {
+    topology.client().ip(&format!("route add local {OUTER} dev lo\n"))?;
+    for (space, way) in [("ra", "via 192.0.2.2"), ("core", "via 198.18.1.1")] {
+        topology.space(space).ip(&format!("route add {OUTER} {way}\n"))?;
+    }
+    Ok(())
 }
 
 /// The two addresses of a member. A NAT in front of many is another test: the gateway admits 100 handshakes a second from

@@ -30,6 +30,13 @@ fn rekey(world: &mut World, client: &mut Client) {
     report(world, client);
 }
 
+/// The request for a rekey, which nobody computed yet.
+fn begin(world: &mut World, client: &mut Client) {
+    let noise = client.rekey1();
+    let mut bytes = client.seal(0, Control::Rekey(noise));
+    world.engine.handle(world.now, WALL, Input::Datagram { origin: origin(10), bytes: &mut bytes });
+}
+
 #[test]
 fn a_rekey_gives_the_worker_the_next_keys_and_wipes_the_previous_ones_ten_seconds_after_the_first_use() {
     let (mut world, mut client) = attached();
@@ -74,9 +81,7 @@ fn a_repeated_rekey_gets_the_same_answer_and_a_second_one_has_to_wait() {
 fn one_rekey_is_computed_at_a_time() {
     let (mut world, mut client) = attached();
     for _ in 0..3 {
-        let noise = client.rekey1();
-        let mut bytes = client.seal(0, Control::Rekey(noise));
-        world.engine.handle(world.now, WALL, Input::Datagram { origin: origin(10), bytes: &mut bytes });
+        begin(&mut world, &mut client);
     }
     world.run();
     assert_eq!(ops(&world), ["install", "next 1"]);
@@ -90,9 +95,7 @@ fn a_rekey_that_is_computed_while_one_is_due_to_be_asked_for_holds_nobody_up_and
         world.pass(secs(10));
         report(&mut world, &mut client);
     }
-    let noise = client.rekey1();
-    let mut bytes = client.seal(0, Control::Rekey(noise));
-    world.engine.handle(world.now, WALL, Input::Datagram { origin: origin(10), bytes: &mut bytes });
+    begin(&mut world, &mut client);
     world.now = world.now + secs(10);
     world.engine.handle(world.now, WALL, Input::Wakeup);
     assert_eq!(world.engine.unacknowledged(), 0, "it is under way");

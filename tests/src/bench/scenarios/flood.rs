@@ -28,7 +28,7 @@ pub(super) fn play(plan: &Plan) -> Result<Seen> {
     let Kind::Reattach(rate) = step.what else { anyhow::bail!("not a flood of requests") };
     let lab = Lab::up()?;
     let client = lab.topology.client();
-    settle(&lab)?;
+    swarm::settle(&lab.topology)?;
     // The first is the wild one; its addresses are those of the first of the others as well, its ports are not.
     let members = identities(1 + plan.others);
     std::fs::create_dir_all(lab.pin_root()).context("a pin directory")?;
@@ -92,15 +92,6 @@ pub(super) fn play(plan: &Plan) -> Result<Seen> {
     (seen.records, seen.others) = (flooder, rest);
     lab.down()?;
     Ok(seen)
-}
-
-/// Makes the members' addresses the client's, and tells the routers.
-fn settle(lab: &Lab) -> Result<()> {
-    swarm::settle(&lab.topology.client())?;
-    for (space, way) in [("ra", "via 192.0.2.2"), ("core", "via 198.18.1.1")] {
-        lab.topology.space(space).ip(&format!("route add {} {way}\n", swarm::OUTER))?;
-    }
-    Ok(())
 }
 
 fn wait_bound(swarm: &Swarm, host: &Host) -> Result<()> {

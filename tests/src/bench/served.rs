@@ -64,7 +64,7 @@ impl Wanted {
 
 /// A gateway and its swarm. The order of fields is the order of the end.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct Served {
     pub swarm: Swarm,
     pub host: Host,
     _lab: Lab,
@@ -72,20 +72,17 @@ pub struct Crowd {
     patience: Duration,
 }
 
-impl Crowd {
+impl Served {
     /// Both, everybody attached; how long that took from the first handshake.
     ///
     /// # Errors
     /// When the lab, the gateway or one member does not come up.
-    pub fn up(wanted: &Wanted) -> Result<(Crowd, Duration)> {
+    pub fn up(wanted: &Wanted) -> Result<(Served, Duration)> {
         require_root()?;
         allow_sockets((wanted.members + wanted.members / MEMBERS_OF_A_SPARE) as u64 + OTHERS)?;
         let lab = Lab::up()?;
         let client = lab.topology.client();
-        swarm::settle(&client)?;
-        for (space, way) in [("ra", "via 192.0.2.2"), ("core", "via 198.18.1.1")] {
-            lab.topology.space(space).ip(&format!("route add {} {way}\n", swarm::OUTER))?;
-        }
+        swarm::settle(&lab.topology)?;
         let members = identities(wanted.members);
         fs::create_dir_all(lab.pin_root()).context("a directory for pins")?;
         let environment = vec![("JVPN_LOG".to_owned(), "warn".to_owned())];
@@ -106,9 +103,9 @@ impl Crowd {
             seed: SEED,
         };
         let swarm = Swarm::start(plan)?;
-        let crowd = Crowd { swarm, host, _lab: lab, members: wanted.members, patience: wanted.patience };
-        crowd.attached_within(attach_within(wanted.members), "at first")?;
-        Ok((crowd, boot().since(began)))
+        let served = Served { swarm, host, _lab: lab, members: wanted.members, patience: wanted.patience };
+        served.attached_within(attach_within(wanted.members), "at first")?;
+        Ok((served, boot().since(began)))
     }
 
     /// Waits until everybody has a session that is bound and knows the present start of the gateway.
