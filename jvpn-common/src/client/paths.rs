@@ -8,7 +8,7 @@ use super::delivery::Delivery;
 use super::mapping::Mapping;
 use super::probes::{MtuSearch, Probes};
 use super::rtt::{Loss, Rtt};
-use super::timing::{ANSWER_MAX, ANSWER_MIN, ANSWER_UNKNOWN, PROBE_LOST};
+use super::timing::{ANSWER_MAX, ANSWER_MIN, ANSWER_UNKNOWN, PROBE_LOST, RETRANSMISSION};
 use crate::crypto::cookie::Cookie;
 use crate::ids::{Locator, TransportIndex};
 use crate::limits::PATH_MTU_UNPROVEN;
@@ -188,12 +188,13 @@ impl Path {
     pub(super) fn score(&self, now: Instant) -> u64 {
         let round_trip = nanos(self.rtt.bound(2)) / 1_000;
         let loss = u64::from(self.loss_permille(now));
+        let waited = u64::from(self.delivery.lost(now).unwrap_or(0)) * nanos(RETRANSMISSION) / 1_000_000;
         let weight = match self.info.class {
             PathClass::Primary => 1,
             PathClass::Secondary => 2,
             PathClass::Backup | PathClass::Never => 8,
         };
-        // A tenth lost makes a path twice as bad.
-        (round_trip + 1) * weight * (100 + loss) / 100
+        // A tenth lost makes a path twice as bad, and whoever lost data waits, however short the round trip is.
+        ((round_trip + 1) * (100 + loss) / 100 + waited) * weight
     }
 }

@@ -80,6 +80,11 @@ pub(super) const BETTER_STREAK: u32 = 3;
 /// And by at least this much unless its class is better: below, two idle paths trade places over noise.
 pub(super) const BETTER_FLOOR: Duration = Duration::from_millis(10);
 
+/// What a lost packet of data costs whoever waits for it: TCP repeats it after its round trip, or after this if nothing
+/// behind it tells of the loss (Linux's least RTO; RFC 6298, 2.4 has a second). Without it two paths of a fraction of a
+/// millisecond are compared by the noise of their round trips, whatever they lose.
+pub(super) const RETRANSMISSION: Duration = Duration::from_millis(200);
+
 /// Paths remembered, down ones included: a device does not meet more networks within a session's keys.
 pub(super) const PATHS_KNOWN_MAX: usize = 16;
 
