@@ -128,6 +128,8 @@ pub struct Activity {
     pub inner_sent: Option<Instant>,
     /// When the last inner packet was opened.
     pub inner_received: Option<Instant>,
+    /// Bytes of inner packets opened under the key set in use.
+    pub received: u64,
     /// When anything last opened under the data keys, PONGs included, per transport.
     pub opened: Vec<(SetId, TransportIndex, Instant)>,
     /// How far the data counter of the transport in use is; judges notices, and what arrives.

@@ -108,6 +108,8 @@ pub(super) struct Delivery {
     /// Sealed at the first echo, and counted since.
     base: u64,
     counted: u64,
+    /// Sealed and not counted at the last echo, at least.
+    missing: i64,
     /// Oldest first; the last one is open.
     slots: VecDeque<Slot>,
     /// Permille lost, and until when that stands.
@@ -132,12 +134,13 @@ impl Delivery {
         self.said = self.lost(now).map(|permille| (permille, now + REMEMBERED_FOR));
     }
 
-    /// An echo: the counts at the gateway when its probe came, and how much had been sealed when it left.
-    pub(super) fn compare(&mut self, mark: &Mark, counted: Counted, now: Instant) {
+    /// An echo: the counts at the gateway when its probe came, and how much had been sealed when it left. Says whether more
+    /// is missing than at the last one, which may also be on its way still.
+    pub(super) fn compare(&mut self, mark: &Mark, counted: Counted, now: Instant) -> bool {
         let (same, delta) = match self.newest {
             Some((stream, newest)) if stream == mark.stream => {
                 if counted.at <= newest.at {
-                    return;
+                    return false;
                 }
                 // Counts never go back, unless they were begun anew.
                 let [data, probes] =
@@ -156,6 +159,9 @@ impl Delivery {
         let after = mark.after.unwrap_or(mark.before);
         let missing = |sealed: u64| sealed.wrapping_sub(self.base).wrapping_sub(self.counted).cast_signed();
         let (least, most) = (missing(mark.before), missing(after));
+        // Where nobody has counted anything yet, nobody does.
+        let more = same && self.counted > 0 && least > self.missing;
+        self.missing = least;
         match self.slots.back_mut().filter(|slot| now.since(slot.began) < SLOT) {
             Some(slot) => {
                 slot.last = slot.last.max(after);
@@ -170,6 +176,7 @@ impl Delivery {
                 self.slots.push_back(Slot { began: now, first: mark.before, last: after, least, most });
             }
         }
+        more
     }
 
     /// Says what both halves have in common, if each is long enough.

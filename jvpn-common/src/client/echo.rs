@@ -6,7 +6,7 @@
 use super::Engine;
 use super::command::{Command, EventKind, PathId, Sealed};
 use super::delivery::Counted;
-use super::timing::NOTICE_WINDOW;
+use super::timing::{NOTICE_WINDOW, STALL};
 use crate::ids::{Incarnation, TransportIndex};
 use crate::message::reattach::Purpose;
 use crate::reason::Reason;
@@ -28,7 +28,7 @@ impl Engine {
         link.bound = body.status & STATUS_BOUND != 0;
         let known = link.path_mtu();
         match sent.size {
-            Some(size) => link.mtu.came_back(size),
+            Some(size) => link.mtu.came_back(size, now),
             None => path.loss.record(true),
         }
         let grew = link.path_mtu() > known && session.active == id && session.lost.is_none();
@@ -39,10 +39,11 @@ impl Engine {
         }
         path.rtt.sample(now.since(sent.at));
         let serves = STATUS_BOUND | STATUS_ALIVE;
+        let mut missing = false;
         match sent.mark.filter(|_| body.status & serves == serves) {
             Some(mark) => {
                 let counted = Counted { at: body.gateway_time, probes: body.probes, data: body.data };
-                path.delivery.compare(&mark, counted, now);
+                missing = path.delivery.compare(&mark, counted, now);
             }
             // Data that nobody takes is not lost on the way.
             None => path.delivery.restart(),
@@ -52,10 +53,27 @@ impl Engine {
         if grew {
             self.use_active();
         }
+        self.doubt_mtu(id, missing);
         if sent.burst {
             self.on_burst_answered(id);
         }
         self.read_status(id, &body, sent.at);
+    }
+
+    /// The path answers: if data is missing, or has stopped to come, its packets may have become too large.
+    fn doubt_mtu(&mut self, id: PathId, missing: bool) {
+        let (now, received) = (self.now, self.activity.received);
+        let stalled = self.flowing(false)
+            && self.activity.inner_received.is_none_or(|at| now.since(at) >= STALL)
+            && self.activity.inner_sent.is_none_or(|at| now.since(at) >= STALL);
+        let active = self.session.as_ref().is_some_and(|session| session.active == id && session.lost.is_none());
+        let Some(link) = self.paths.get_mut(&id).and_then(|path| path.link.as_mut()).filter(|_| active) else { return };
+        if missing {
+            link.mtu.doubt(now);
+        }
+        if stalled {
+            link.mtu.doubt_stalled(received, now);
+        }
     }
 
     fn read_status(&mut self, id: PathId, body: &Body, sent: crate::time::Instant) {

@@ -31,6 +31,7 @@ mod history;
 mod jump;
 mod keys;
 mod mapping;
+mod mtu;
 mod paths;
 mod probes;
 mod probing;
@@ -195,6 +196,8 @@ impl Engine {
                 path.endpoint = path.endpoint.or(endpoint);
                 if !was_up {
                     path.reset();
+                    // Its interface may have come back in another network.
+                    path.link.iter_mut().for_each(|link| link.mtu.doubt(self.now));
                 }
             }
             None => {

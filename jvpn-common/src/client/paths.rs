@@ -6,7 +6,8 @@
 use super::command::{PathClass, PathId, PathUp};
 use super::delivery::Delivery;
 use super::mapping::Mapping;
-use super::probes::{MtuSearch, Probes};
+use super::mtu::MtuSearch;
+use super::probes::Probes;
 use super::rtt::{Loss, Rtt};
 use super::timing::{ANSWER_MAX, ANSWER_MIN, ANSWER_UNKNOWN, PROBE_LOST, RETRANSMISSION};
 use crate::crypto::cookie::Cookie;

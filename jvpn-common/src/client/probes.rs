@@ -1,20 +1,15 @@
 //! Probes of one transport: which are under way, and what their echoes told.
 //!
-//! Owns the sequence (a number space of its own per transport), the offset that keeps client times of two
-//! networks from being compared, and the search for the path MTU. Must never believe an echo twice.
+//! Owns the sequence (a number space of its own per transport) and the offset that keeps client times of two
+//! networks from being compared. Must never believe an echo twice.
 
 use super::command::Sealed;
 use super::delivery::Mark;
-use super::timing::{MTU_RETRY, MTU_TRIES};
-use crate::limits::{PATH_MTU_MIN_V6_INSIDE, PATH_MTU_UNPROVEN};
 use crate::time::{Duration, Instant};
 use std::collections::VecDeque;
 
 /// Probes under way. At 20 ms apart this is more than a second, after which they are lost anyway.
 const OUTSTANDING_MAX: usize = 96;
-
-/// Sizes tried beside the full one.
-const SIZES: [u16; 3] = [1_400, 1_340, PATH_MTU_UNPROVEN];
 
 /// A probe under way.
 #[derive(Clone, Copy, Debug)]
@@ -91,69 +86,6 @@ impl Probes {
     }
 }
 
-/// Search for the largest packet that passes.
-#[derive(Debug)]
-pub(super) struct MtuSearch {
-    /// Sizes still open, largest first.
-    open: Vec<u16>,
-    proven: Option<u16>,
-    tries: u32,
-    due: Option<Instant>,
-}
-
-impl MtuSearch {
-    /// A search up to `full`, no larger than the link's own MTU.
-    pub(super) fn new(full: u16, link: u16, now: Instant) -> Self {
-        let mut open: Vec<u16> = SIZES.into_iter().filter(|&size| size < full && size <= link).collect();
-        open.insert(0, full.min(link.max(PATH_MTU_UNPROVEN)));
-        open.dedup();
-        Self { open, proven: None, tries: 0, due: Some(now) }
-    }
-
-    /// When sizes are to be tried again.
-    pub(super) const fn due(&self) -> Option<Instant> {
-        self.due
-    }
-
-    /// The sizes to try now.
-    pub(super) fn attempt(&mut self, now: Instant, rtt: Duration) -> Vec<u16> {
-        self.tries += 1;
-        self.due = (self.tries < MTU_TRIES).then(|| now + MTU_RETRY.max(rtt * 2));
-        self.open.clone()
-    }
-
-    /// A size came back.
-    pub(super) fn came_back(&mut self, size: u16) {
-        self.proven = self.proven.max(Some(size));
-        self.open.retain(|&open| open > size);
-        if self.open.is_empty() {
-            self.due = None;
-        }
-    }
-
-    /// Tries again what has not come back, after a path was silent.
-    pub(super) fn again(&mut self, now: Instant) {
-        if self.proven.is_none() && self.due.is_none() {
-            (self.tries, self.due) = (0, Some(now));
-        }
-    }
-
-    /// What is proven.
-    pub(super) const fn proven(&self) -> Option<u16> {
-        self.proven
-    }
-
-    /// Whether a size came back and no larger one is awaited at once.
-    pub(super) fn settled(&self) -> bool {
-        self.proven.is_some() && (self.due.is_none() || self.tries > 1)
-    }
-
-    /// Whether the path can carry a session.
-    pub(super) fn carries(&self, v6_inside: bool) -> bool {
-        self.proven.is_some_and(|mtu| !v6_inside || mtu >= PATH_MTU_MIN_V6_INSIDE)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,23 +109,5 @@ mod tests {
         probes.send(NOW, None, false, None);
         assert_eq!(probes.expire(NOW + Duration::from_millis(999), Duration::from_secs(1)), 0);
         assert_eq!(probes.expire(NOW + Duration::from_secs(1), Duration::from_secs(1)), 1);
-    }
-
-    #[test]
-    fn the_largest_size_that_returns_is_the_path_mtu() {
-        let mut search = MtuSearch::new(1_500, 1_500, NOW);
-        assert_eq!(search.attempt(NOW, Duration::ZERO), [1_500, 1_400, 1_340, 1_280]);
-        search.came_back(1_340);
-        search.came_back(1_280);
-        assert_eq!((search.proven(), search.settled(), search.carries(true)), (Some(1_340), false, false));
-        assert_eq!(search.attempt(NOW, Duration::ZERO), [1_500, 1_400]);
-        search.came_back(1_500);
-        assert_eq!((search.due(), search.carries(true)), (None, true));
-    }
-
-    #[test]
-    fn no_size_above_the_link_is_tried() {
-        let mut search = MtuSearch::new(1_500, 1_400, NOW);
-        assert_eq!(search.attempt(NOW, Duration::ZERO), [1_400, 1_340, 1_280]);
     }
 }

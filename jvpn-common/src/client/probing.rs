@@ -6,8 +6,8 @@
 use super::command::{Command, PathClass, PathId, Sealed};
 use super::confirm::full_size;
 use super::delivery::Mark;
+use super::mtu::MtuSearch;
 use super::paths::{Link, Path};
-use super::probes::MtuSearch;
 use super::timing::{RECOVERY_PROBE, WITNESS_INTERVALS};
 use super::{Engine, IDLE_AFTER};
 use crate::limits::{OVERHEAD_V4, OVERHEAD_V6, PATHS_MAX};
@@ -134,10 +134,16 @@ impl Engine {
     fn send_sizes(&mut self, id: PathId) {
         let now = self.now;
         let Some(path) = self.paths.get_mut(&id) else { return };
-        let rtt = path.rtt.bound(4);
+        let (rtt, heard) = (path.rtt.bound(4), path.echoed);
         let Some(link) = path.link.as_mut().filter(|link| link.mtu.due().is_some_and(|at| at <= now)) else { return };
-        for size in link.mtu.attempt(now, rtt) {
+        let known = link.path_mtu();
+        let sizes = link.mtu.attempt(now, rtt, heard);
+        let shrank = link.path_mtu() < known;
+        for size in sizes {
             self.send_probe(id, Some(size), false);
+        }
+        if shrank && self.session.as_ref().is_some_and(|session| session.active == id && session.lost.is_none()) {
+            self.use_active();
         }
     }
 

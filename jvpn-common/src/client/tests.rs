@@ -24,6 +24,7 @@ use core::net::SocketAddr;
 
 mod delivery;
 mod mapping;
+mod mtu;
 mod owners;
 mod refusing;
 

@@ -64,6 +64,23 @@ pub(super) const MTU_RETRY: Duration = Duration::from_secs(1);
 /// See [`MTU_RETRY`].
 pub(super) const MTU_TRIES: u32 = 4;
 
+/// A proven size is not doubted again so soon after it returned, whatever is lost: a padded probe a second is little beside
+/// the data that gave reason to it.
+pub(super) const DOUBT_PAUSE: Duration = Duration::from_secs(1);
+/// Probes of a proven size that must be missed before it is given up: where a tenth is lost each way, one doubt in a thousand
+/// is wrong.
+pub(super) const DOUBT_TRIES: u32 = 4;
+/// Wait for one of them, or the round trip if that is longer.
+pub(super) const DOUBT_WAIT: Duration = Duration::from_millis(50);
+/// Traffic that stops for so long, while its path answers, is worth a doubt: an interactive exchange has its answer by then.
+pub(super) const STALL: Duration = Duration::from_millis(200);
+/// How often at most, unless much came in between,
+pub(super) const DOUBT_STALLED: Duration = Duration::from_secs(60);
+/// which is so much: a probe and its echo are a twentieth of it.
+pub(super) const DOUBT_STALLED_BYTES: u64 = 64 * 1_024;
+/// When sizes that ceased to pass are tried again (RFC 8899, 5.1.1).
+pub(super) const MTU_RAISE: Duration = Duration::from_secs(600);
+
 /// PATH_REPORT while inner traffic flows.
 pub(super) const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Data sent this long without anything opened under the data keys asks for a PING.

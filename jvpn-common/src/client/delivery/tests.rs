@@ -36,6 +36,8 @@ struct Line {
     counts: bool,
     dice: u64,
     delivery: Delivery,
+    /// Echoes that said more is missing.
+    doubts: u32,
 }
 
 impl Line {
@@ -54,6 +56,7 @@ impl Line {
             counts: true,
             dice: 1,
             delivery: Delivery::default(),
+            doubts: 0,
         }
     }
 
@@ -107,7 +110,7 @@ impl Line {
                 let counted = Counted { at: self.now.0 + self.numbers, probes: self.probes, data: self.data };
                 self.put(Arrival::Echo(mark, counted));
             }
-            Arrival::Echo(mark, counted) => self.delivery.compare(&mark, counted, self.now),
+            Arrival::Echo(mark, counted) => self.doubts += u32::from(self.delivery.compare(&mark, counted, self.now)),
         }
     }
 }
@@ -130,6 +133,19 @@ fn a_steady_loss_of_data_is_said_as_it_is_and_ends_with_it() {
         line.loss = 0;
         assert_eq!(last(&line.play(6_000 * MS)), Some(0));
     }
+}
+
+#[test]
+fn what_is_missing_is_noticed_by_the_next_echo_and_what_is_on_its_way_in_order_never_is() {
+    let mut line = Line { delay: 300 * MS, ..Line::new() };
+    line.play(10_000 * MS);
+    assert_eq!(line.doubts, 0);
+    line.loss = 1_000;
+    line.play(700 * MS);
+    assert!(line.doubts > 0, "an echo 600 ms after it began");
+    let mut line = Line { counts: false, ..Line::new() };
+    line.play(5_000 * MS);
+    assert_eq!(line.doubts, 0, "nobody counts");
 }
 
 #[test]

@@ -264,6 +264,7 @@ impl Client {
             }
             if let Some(transport) = using.filter(|using| using.set == id) {
                 let packets = traffic.rx_packets.load(Relaxed);
+                activity.received = traffic.rx_bytes.load(Relaxed);
                 if packets != self.received.0 {
                     let at = activity.opened.iter().filter(|(set, ..)| *set == id).map(|&(.., at)| at).max();
                     self.received = (packets, at);
