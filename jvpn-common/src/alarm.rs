@@ -21,11 +21,17 @@ impl<K: Ord + Copy> Default for Alarms<K> {
 impl<K: Ord + Copy> Alarms<K> {
     /// Sets the alarm of `key`, or takes it away.
     pub fn set(&mut self, key: K, at: Option<Instant>) {
-        if let Some(old) = self.by_key.remove(&key) {
+        let old = match at {
+            Some(at) => self.by_key.insert(key, at),
+            None => self.by_key.remove(&key),
+        };
+        if old == at {
+            return;
+        }
+        if let Some(old) = old {
             self.by_time.remove(&(old, key));
         }
         if let Some(at) = at {
-            self.by_key.insert(key, at);
             self.by_time.insert((at, key));
         }
     }

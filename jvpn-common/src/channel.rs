@@ -84,6 +84,8 @@ impl Channel {
         if self.keys.len() == EPOCHS_MAX {
             self.keys.remove(0);
         }
+        // One epoch is the rule: room for four, as a vector takes by itself, would be most of an idle session.
+        self.keys.reserve_exact(1);
         self.keys.push(Keys { epoch, seal: control_sealer(seal), open: control_opener(open) });
         if self.side == Side::Client {
             self.sending = epoch;

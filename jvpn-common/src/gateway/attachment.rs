@@ -14,7 +14,7 @@ use crate::secret::PublicKey;
 use crate::session::flap::Meter;
 use crate::session::{Label, Path, Session};
 use crate::time::{Duration, Instant};
-use std::collections::BTreeMap;
+use litemap::LiteMap;
 
 /// Addresses of one session that answered a challenge and are remembered.
 const VALIDATED_MAX: usize = 8;
@@ -92,12 +92,13 @@ pub(super) struct Attachment {
     pub(super) epoch_used: Epoch,
     /// Epochs to wipe, and when, earliest first.
     pub(super) wipe: Vec<(Instant, Epoch)>,
-    pub(super) locators: BTreeMap<TransportIndex, Issued>,
+    pub(super) locators: LiteMap<TransportIndex, Issued>,
     next_k: u32,
     pub(super) word: ActiveWord,
     /// Addresses that answered a challenge, oldest first, and what the client calls their transports.
     pub(super) validated: Vec<(Path, Label)>,
-    pub(super) pending: Option<Pending>,
+    /// Boxed: half of an idle session would be room for it.
+    pub(super) pending: Option<Box<Pending>>,
     /// Where REBINDs of its session came from.
     pub(super) roam: Roam,
     /// What we say by ourselves and is not acknowledged yet.
@@ -162,6 +163,7 @@ impl Attachment {
         if self.validated.len() == VALIDATED_MAX {
             self.validated.remove(0);
         }
+        self.validated.reserve_exact(1);
         self.validated.push((path, label));
     }
 

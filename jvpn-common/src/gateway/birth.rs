@@ -300,7 +300,7 @@ impl Engine {
         let place = Place { slot, generation, session: terms.session, peer, suite: terms.suite };
         let mut attachment = Attachment::new(place, channel, terms.locators, self.now);
         attachment.told = terms.policy.version;
-        attachment.pending = Some(Pending {
+        attachment.pending = Some(Box::new(Pending {
             origin: asked.origin,
             message2,
             offered: self.now,
@@ -311,7 +311,7 @@ impl Engine {
             claimed: terms.claimed,
             owned: terms.owned,
             keys: Some(DataKeys { epoch: Epoch(0), suite: terms.suite, up: data.up, down: data.down }),
-        });
+        }));
         self.table.attach(attachment);
         self.alarms.set(Due::Pending(slot), Some(self.now + PENDING_TIMEOUT));
         let send = answer.into_iter().collect();

@@ -195,7 +195,7 @@ impl Engine {
         let live = self.table.sessions.get(&attachment.session)?;
         let core = &live.core;
         let made = core.reject_after().before(REJECT_AFTER);
-        let due = made + self.policy_of(attachment.session).rekey_after + ASK_AFTER;
+        let due = made + live.policy.now.rekey_after + ASK_AFTER;
         let at = attachment.rekey_wanted.map_or(due, |asked| due.max(asked + ASK_AGAIN));
         (live.slot == Some(slot) && core.is_bound() && at < core.reject_after()).then_some(at)
     }

@@ -126,8 +126,11 @@ impl Engine {
     pub(super) fn tell_policy(&mut self, id: SessionId) {
         let Some(live) = self.table.sessions.get(&id).filter(|live| live.core.is_bound()) else { return };
         let Some(attachment) = live.slot.and_then(|slot| self.table.attachments.get(&slot)) else { return };
+        if attachment.told == live.policy.now.version {
+            return;
+        }
         let body = Control::PolicyUpdate(live.policy.now.encode());
-        if attachment.told != live.policy.now.version && !attachment.outbox.holds(&body) {
+        if !attachment.outbox.holds(&body) {
             self.push(id, body);
         }
     }

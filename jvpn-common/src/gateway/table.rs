@@ -64,8 +64,9 @@ impl Waiting {
 /// All of it.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    pub(super) attachments: BTreeMap<Slot, Attachment>,
-    pub(super) sessions: BTreeMap<SessionId, Live>,
+    /// Boxed: a tree's nodes are half empty, of pointers that costs nothing.
+    pub(super) attachments: BTreeMap<Slot, Box<Attachment>>,
+    pub(super) sessions: BTreeMap<SessionId, Box<Live>>,
     by_owner: BTreeMap<PublicKey, SessionId>,
     by_locator: BTreeMap<Locator, (Slot, TransportIndex)>,
     by_peer: BTreeMap<PublicKey, BTreeSet<Slot>>,
@@ -146,11 +147,11 @@ impl Table {
         if let Some(pending) = &attachment.pending {
             self.by_ephemeral.insert(pending.ephemeral, attachment.slot);
         }
-        self.attachments.insert(attachment.slot, attachment);
+        self.attachments.insert(attachment.slot, Box::new(attachment));
     }
 
     /// Takes an attachment out; its keys are wiped with it.
-    pub(super) fn detach(&mut self, slot: Slot) -> Option<Attachment> {
+    pub(super) fn detach(&mut self, slot: Slot) -> Option<Box<Attachment>> {
         let attachment = self.attachments.remove(&slot)?;
         for issued in attachment.locators.values() {
             self.by_locator.remove(&issued.locator);
@@ -180,7 +181,7 @@ impl Table {
     /// The pending handshake whose message 1 had this ephemeral key.
     pub(super) fn pending_with(&self, ephemeral: &[u8; 32]) -> Option<&Pending> {
         let slot = self.by_ephemeral.get(ephemeral)?;
-        self.attachments.get(slot)?.pending.as_ref()
+        self.attachments.get(slot)?.pending.as_deref()
     }
 
     /// Where a locator leads.
@@ -212,12 +213,12 @@ impl Table {
 
     /// Pending handshakes of a peer.
     pub(super) fn pending_of(&self, peer: &PublicKey) -> impl Iterator<Item = (Slot, &Pending)> {
-        self.slots_of(peer).filter_map(|held| held.pending.as_ref().map(|pending| (held.slot, pending)))
+        self.slots_of(peer).filter_map(|held| held.pending.as_deref().map(|pending| (held.slot, pending)))
     }
 
     /// All slots of a peer.
     pub(super) fn slots_of(&self, peer: &PublicKey) -> impl Iterator<Item = &Attachment> {
-        self.by_peer.get(peer).into_iter().flatten().filter_map(|slot| self.attachments.get(slot))
+        self.by_peer.get(peer).into_iter().flatten().filter_map(|slot| self.attachments.get(slot).map(Box::as_ref))
     }
 
     /// The live session of a peer.
@@ -228,11 +229,11 @@ impl Table {
     /// Enters a session; a peer has at most one.
     pub(super) fn enlist(&mut self, id: SessionId, live: Live) {
         self.by_owner.insert(live.peer, id);
-        self.sessions.insert(id, live);
+        self.sessions.insert(id, Box::new(live));
     }
 
     /// Takes a session out.
-    pub(super) fn delist(&mut self, id: SessionId) -> Option<Live> {
+    pub(super) fn delist(&mut self, id: SessionId) -> Option<Box<Live>> {
         let live = self.sessions.remove(&id)?;
         if self.by_owner.get(&live.peer) == Some(&id) {
             self.by_owner.remove(&live.peer);

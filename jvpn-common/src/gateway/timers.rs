@@ -93,7 +93,8 @@ impl Engine {
         let unconfirmed = |held: &&Attachment| {
             whose(&held.peer) && held.pending.as_ref().is_some_and(|pending| !pending.is_confirming())
         };
-        let slots: Vec<Slot> = self.table.attachments.values().filter(unconfirmed).map(|held| held.slot).collect();
+        let slots: Vec<Slot> =
+            self.table.attachments.values().map(Box::as_ref).filter(unconfirmed).map(|held| held.slot).collect();
         slots.into_iter().for_each(|slot| self.on_unconfirmed(slot, input));
     }
 
@@ -133,7 +134,11 @@ impl Engine {
 
     pub(super) fn arm_silence(&mut self, slot: Slot, earliest: Instant) {
         let at = self.silence_at(slot).map(|at| at.max(earliest));
-        self.alarms.set(Due::Silent(slot), at);
+        // Whatever opens puts the end off, and the alarm looks again when it fires: an earlier one is good enough.
+        let early = self.alarms.at(Due::Silent(slot)).is_some_and(|set| at.is_some_and(|at| set <= at));
+        if !early {
+            self.alarms.set(Due::Silent(slot), at);
+        }
     }
 
     fn on_silence(&mut self, slot: Slot) {

@@ -6,9 +6,10 @@ use super::Engine;
 use crate::ids::{PolicyVersion, SessionId, Slot};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
-use crate::session::account::Bound;
+use crate::session::account;
 use crate::session::{Label, Path, Policy, Session, State};
 use crate::time::{Duration, Instant};
+use core::ops::Bound;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 
@@ -111,7 +112,7 @@ pub struct View {
 impl Engine {
     /// Where a session stands with its policy now; nothing of one that is unknown.
     #[must_use]
-    pub fn standing(&self, id: SessionId, now: Instant) -> Vec<Bound> {
+    pub fn standing(&self, id: SessionId, now: Instant) -> Vec<account::Bound> {
         let Some(live) = self.table.sessions.get(&id) else { return Vec::new() };
         live.core.standing(&self.policy_of(id), now)
     }
@@ -130,7 +131,13 @@ impl Engine {
 
     /// Every session, in order of id.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, SessionView<'_>)> {
-        self.table.sessions.iter().map(|(&id, live)| {
+        self.sessions_after(None)
+    }
+
+    /// Those behind an id, in order.
+    pub fn sessions_after(&self, after: Option<SessionId>) -> impl Iterator<Item = (SessionId, SessionView<'_>)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.table.sessions.range((from, Bound::Unbounded)).map(|(&id, live)| {
             let attachment = live.slot.and_then(|slot| self.table.attachments.get(&slot));
             let active = live.core.transport().map(|transport| transport.k);
             let srtt = attachment.zip(active).and_then(|(held, k)| held.locators.get(&k)).map(|issued| issued.srtt);

@@ -55,8 +55,10 @@ struct Parked {
 }
 
 /// The owner's end of all streams.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Hub {
+    /// Whether there is any relay that could connect; without one, nothing is kept for it.
+    any: bool,
     picture: Picture,
     connected: BTreeSet<RelayId>,
     parked: BTreeMap<OpId, Parked>,
@@ -64,6 +66,12 @@ pub struct Hub {
 }
 
 impl Hub {
+    /// A hub for a gateway with `any` relay or none.
+    #[must_use]
+    pub fn new(any: bool) -> Self {
+        Self { any, picture: Picture::default(), connected: BTreeSet::new(), parked: BTreeMap::new(), number: 0 }
+    }
+
     /// A relay said HELLO: everything it should hold.
     pub fn connect(&mut self, relay: RelayId, gateways: Gateways<'_>) -> Vec<ToRelay> {
         self.connected.insert(relay);
@@ -98,6 +106,9 @@ impl Hub {
         gateways: Gateways<'_>,
         now: Instant,
     ) -> (Begin, Frames) {
+        if !self.any {
+            return (Begin::Ready, Frames::new());
+        }
         let delta = self.picture.delta(maps);
         let mut frames = Frames::new();
         let (mut waiting, mut told) = (BTreeSet::new(), BTreeSet::new());

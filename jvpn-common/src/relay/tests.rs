@@ -113,7 +113,7 @@ impl Net {
     fn new() -> Self {
         let relay = || Relay { hold: Hold::new(4, Generation(0)), maps: Maps::default(), connected: false };
         let mut net = Self {
-            hub: Hub::default(),
+            hub: Hub::new(true),
             owner: Maps::default(),
             relays: RELAYS.into_iter().map(|id| (id, relay())).collect(),
             now: Instant(1),
@@ -351,6 +351,18 @@ fn a_jump_needs_the_relay_it_goes_through_and_no_other() {
     assert_eq!(net.downlink(), Some(client(1)));
     assert!(net.commit(&jump(&mut { word }, binding(2, 1, 1)), &[]), "through the other");
     assert_eq!(net.downlink(), Some(client(2)));
+}
+
+#[test]
+fn without_any_relay_nothing_is_kept_for_one() {
+    let held = |any: bool| {
+        let mut hub = Hub::new(any);
+        let (begin, frames) = hub.begin(OpId(1), &install(), &BTreeSet::new(), &GATEWAYS, Instant(1));
+        assert_eq!((begin, frames.len()), (Begin::Ready, 0));
+        assert!(hub.finish(OpId(1), true, &GATEWAYS).is_empty());
+        hub.connect(RELAYS[0], &GATEWAYS).len()
+    };
+    assert_eq!((held(true), held(false)), (2, 1), "the session and the end of the list, and only that");
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod model;
 mod pages;
 mod request;
 mod server;
+mod sessions;
 mod socket;
 mod stream;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub use client::{Client, ClientError};
 pub(crate) use pages::Pages;
 pub use request::{Caller, REQUESTS_MAX, Refused, Reply, Request, Wish};
 pub use server::{Handle, serve};
+pub(crate) use sessions::PAGE;
 pub(crate) use socket::group_number;
 pub use socket::{Socket, SocketError};
 

@@ -180,7 +180,7 @@ pub struct Session {
 /// All sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sessions {
-    /// Live ones and those that ended lately.
+    /// Live ones, in order of id.
     pub sessions: Vec<Session>,
 }
 

@@ -20,8 +20,13 @@ pub type Reply<T> = oneshot::Sender<T>;
 pub enum Request {
     /// How is it?
     Status(Reply<model::Status>),
-    /// Live sessions, and those that ended lately.
-    Sessions(Reply<Vec<model::Session>>),
+    /// Live sessions in order of id, at most [`PAGE`](super::PAGE) of them.
+    Sessions {
+        /// Those behind this one.
+        after: Option<SessionId>,
+        /// The answer; empty behind the last one.
+        reply: Reply<Vec<model::Session>>,
+    },
     /// What it counts.
     Metrics(Reply<Exposition>),
     /// Where a session stands with its policy; nothing on a client, which knows only what the gateway acknowledged.

@@ -5,13 +5,12 @@
 
 use super::model::{
     Body, EmergencyState, EndReason, Envelope, ErrorBody, History, Jumped, OneSession, Paths, PolicyView, Reload,
-    Reloaded, Session, Sessions, Status, Terminated,
+    Reloaded, Status, Terminated,
 };
 use super::request::{Caller, Refused, Reply, Request, Wish};
 use super::socket::{Peer, Socket, admits};
-use super::{metrics, stream};
+use super::{metrics, sessions, stream};
 use crate::audit::{self, Feed};
-use crate::config::report::did_you_mean;
 use axum::extract::{ConnectInfo, Path, Query, Request as Http, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
@@ -19,7 +18,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use jvpn_common::gateway::Mode;
-use jvpn_common::ids::SessionId;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -60,7 +58,7 @@ pub async fn serve(mut socket: Socket, handle: Handle) -> std::io::Result<()> {
 fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/sessions", get(sessions))
+        .route("/v1/sessions", get(sessions::sessions))
         .route("/v1/sessions/{id}", get(session))
         .route("/v1/sessions/{id}/history", get(history))
         .route("/v1/sessions/{id}/terminate", post(terminate))
@@ -119,6 +117,11 @@ impl Failure {
     pub(super) fn broken(text: impl Into<String>) -> Self {
         Self(StatusCode::INTERNAL_SERVER_ERROR, error(text))
     }
+
+    /// For an answer that has begun: it breaks off.
+    pub(super) fn into_error(self) -> std::io::Error {
+        std::io::Error::other(self.1.error)
+    }
 }
 
 impl IntoResponse for Failure {
@@ -165,66 +168,10 @@ impl Shared {
             Err(_) => Err(busy()),
         }
     }
-
-    /// The session whose id starts with `prefix`.
-    pub(super) async fn resolve(&self, prefix: &str) -> Result<(SessionId, Option<Session>), Failure> {
-        let sessions = self.ask(Request::Sessions).await?;
-        let prefix = prefix.to_ascii_lowercase();
-        let guess = near(&prefix, &sessions).map(|id| format!("; did you mean `{id}`?")).unwrap_or_default();
-        let mut found: Vec<_> =
-            sessions.into_iter().filter(|session| session.session_id.starts_with(&prefix)).collect();
-        match (found.pop(), found.pop()) {
-            (Some(session), None) => {
-                let id = session
-                    .session_id
-                    .parse()
-                    .map_err(|_| Failure::broken("the daemon gave a session without an id"))?;
-                Ok((id, Some(session)))
-            }
-            (Some(one), Some(other)) => {
-                let text = format!("`{prefix}` is short for {} and {}", one.session_id, other.session_id);
-                Err(Failure::bad(text))
-            }
-            (None, _) => self.ended(prefix, &guess).await.map(|id| (id, None)),
-        }
-    }
-}
-
-impl Shared {
-    /// One that ended is only in the record.
-    async fn ended(&self, prefix: String, guess: &str) -> Result<SessionId, Failure> {
-        let none = || Failure::not_found(format!("no session starts with `{prefix}`{guess}"));
-        if !prefix.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(none());
-        }
-        let (dir, start) = (self.handle.feed.dir().to_path_buf(), prefix.clone());
-        let read = tokio::task::spawn_blocking(move || audit::sessions(&dir, &start, 2)).await;
-        let found = read
-            .map_err(|error| Failure::broken(error.to_string()))?
-            .map_err(|error| Failure::broken(error.to_string()))?;
-        let mut found = found.into_iter();
-        match (found.next(), found.next()) {
-            (Some(id), None) => Ok(id),
-            (Some(one), Some(other)) => Err(Failure::bad(format!("`{prefix}` is short for {one} and {other}"))),
-            (None, _) => Err(none()),
-        }
-    }
-}
-
-/// The start of the live session that was probably meant.
-fn near(prefix: &str, sessions: &[Session]) -> Option<String> {
-    let starts = sessions.iter().filter_map(|session| session.session_id.get(..prefix.len().max(2)));
-    let start = did_you_mean(prefix, starts)?;
-    let meant = sessions.iter().find(|session| session.session_id.starts_with(start))?;
-    meant.session_id.get(..8).map(str::to_owned)
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Answer<Status> {
     answer(shared.ask(Request::Status).await?)
-}
-
-async fn sessions(State(shared): State<Arc<Shared>>) -> Answer<Sessions> {
-    answer(Sessions { sessions: shared.ask(Request::Sessions).await? })
 }
 
 async fn session(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Answer<OneSession> {

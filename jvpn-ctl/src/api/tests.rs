@@ -32,11 +32,17 @@ fn session(id: &str) -> Session {
     }
 }
 
+/// Sessions as an event loop gives them, which in this one are two at a time.
+fn page_behind(after: Option<SessionId>) -> Vec<Session> {
+    let all = ["a1", "a2", "b0"].map(session).into_iter();
+    all.filter(|session| after.is_none_or(|after| session.session_id > after.to_string())).take(2).collect()
+}
+
 /// Answers as an event loop would; a jump to `lte` is refused, one to anything else is made.
 async fn stand_in(mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
         match request {
-            Request::Sessions(reply) => drop(reply.send(vec![session("a1"), session("a2"), session("b0")])),
+            Request::Sessions { after, reply } => drop(reply.send(page_behind(after))),
             Request::Jump { session, to, dry_run, reply, .. } => {
                 let denied = Refused::Denied {
                     reason: Reason::TransportSwitchDenied,
@@ -96,12 +102,16 @@ struct Daemon {
 }
 
 fn daemon() -> Daemon {
+    daemon_with(|requests| drop(tokio::spawn(stand_in(requests))))
+}
+
+fn daemon_with(answers: impl FnOnce(mpsc::Receiver<Request>)) -> Daemon {
     let dir = tempfile::tempdir().expect("a directory");
     let (audit, _) = Audit::open(&dir.path().join("state")).expect("opens");
     let path = dir.path().join("run/gateway.sock");
     let socket = Socket::bind(&path).expect("listens");
     let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
-    tokio::spawn(stand_in(receiver));
+    answers(receiver);
     tokio::spawn(serve(socket, Handle { requests, feed: audit.feed() }));
     let client = Client::find(&dir.path().join("run")).expect("the only one");
     Daemon { client, audit, socket: path, _dir: dir }
@@ -144,6 +154,40 @@ async fn a_session_is_found_by_a_prefix_that_fits_one_only() {
     };
     assert_eq!(none("cccc").await, "no session starts with `cccc`");
     assert_eq!(none("b1b0").await, "no session starts with `b1b0`; did you mean `b0b0b0b0`?");
+}
+
+#[tokio::test]
+async fn the_list_of_sessions_comes_in_pages_and_reads_as_one() {
+    let daemon = daemon();
+    let sessions = ["a1", "a2", "b0"].map(session).to_vec();
+    let whole = serde_json::to_string(&Envelope::from(Sessions { sessions })).expect("text");
+    assert_eq!(daemon.client.text("/v1/sessions").await.expect("answered"), whole);
+
+    let nobody = daemon_with(|mut requests| {
+        tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                let Request::Sessions { reply, .. } = request else { continue };
+                drop(reply.send(Vec::new()));
+            }
+        });
+    });
+    let empty: Envelope<Sessions> = nobody.client.get("/v1/sessions").await.expect("answered");
+    assert_eq!(empty.body.sessions, []);
+}
+
+#[tokio::test]
+async fn a_list_whose_next_page_nobody_answers_breaks_off_and_is_an_error() {
+    let daemon = daemon_with(|mut requests| {
+        tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                if let Request::Sessions { after: None, reply } = request {
+                    drop(reply.send(page_behind(None)));
+                }
+            }
+        });
+    });
+    let broken = daemon.client.text("/v1/sessions").await.expect_err("half a list");
+    assert!(matches!(broken, ClientError::Broken { .. }), "{broken}");
 }
 
 #[tokio::test]

@@ -29,6 +29,10 @@ pub const ROOM_MIN: u64 = 1 << 20;
 /// on the way of a jump, a larger one only larger named gaps.
 pub const CEILING_BLOCK: u64 = 1_024;
 
+/// Bytes of pages that are kept. The library's gibibyte would be the whole file, two kilobytes a session that nobody reads
+/// again before the next start; less than the pages of a turn's commits would write them twice.
+const CACHE: usize = 2 << 20;
+
 const SESSIONS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("sessions");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 /// Layout of the records; another number is another program's file.
@@ -322,7 +326,7 @@ fn open_database(path: &Path) -> Result<Database, Fault> {
     let options = &mut std::fs::OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.map_err(|cause| Fault::Redb(Box::new(redb::Error::Io(cause))))?;
-    Ok(redb::Builder::new().create_file(file)?)
+    Ok(redb::Builder::new().set_cache_size(CACHE).create_file(file)?)
 }
 
 fn ahead(what: disk::Use) -> Result<(), Fault> {

@@ -1,8 +1,9 @@
 //! The AEAD of inner packets: seal and open in place with the platform's fastest code.
 //!
-//! Owns the choice of cipher. Must never choose or check a nonce: the sealing and the opening key do.
+//! Owns the choice of cipher, and when a key is expanded. Must never choose or check a nonce: the sealing and the opening key do.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use jvpn_common::crypto::seal::{Aead, NonceBytes};
@@ -10,8 +11,12 @@ use jvpn_common::crypto::suite::Suite;
 use jvpn_common::limits::TAG_LEN;
 use jvpn_common::secret::Secret;
 
-/// One data key, one direction.
-pub struct DataAead(Option<LessSafeKey>);
+/// One data key, one direction. It is expanded when it is used first: an idle session has 32 bytes of it instead of 600.
+pub struct DataAead {
+    /// None for no cipher.
+    key: Option<(Suite, Secret<32>)>,
+    expanded: OnceLock<Box<LessSafeKey>>,
+}
 
 impl fmt::Debug for DataAead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,29 +25,36 @@ impl fmt::Debug for DataAead {
 }
 
 impl DataAead {
-    /// Takes a key over; its bytes are wiped here.
+    /// Takes a key over; its bytes are wiped with this.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "the key is used up: its bytes are wiped here")]
     pub fn new(suite: Suite, key: Secret<32>) -> Self {
-        let algorithm = match suite {
-            Suite::Aes256Gcm => &AES_256_GCM,
-            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-        };
-        let key = UnboundKey::new(algorithm, key.expose()).expect("both suites take keys of 32 bytes");
-        Self(Some(LessSafeKey::new(key)))
+        Self { key: Some((suite, key)), expanded: OnceLock::new() }
     }
 
     /// No cipher and a zero tag: the ceiling that benches compare with. Nothing in the product makes one.
     #[doc(hidden)]
     #[must_use]
     pub fn null() -> Self {
-        Self(None)
+        Self { key: None, expanded: OnceLock::new() }
+    }
+
+    fn expanded(&self) -> Option<&LessSafeKey> {
+        let (suite, key) = self.key.as_ref()?;
+        let expanded = self.expanded.get_or_init(|| {
+            let algorithm = match suite {
+                Suite::Aes256Gcm => &AES_256_GCM,
+                Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+            };
+            let key = UnboundKey::new(algorithm, key.expose()).expect("both suites take keys of 32 bytes");
+            Box::new(LessSafeKey::new(key))
+        });
+        Some(expanded)
     }
 }
 
 impl Aead for DataAead {
     fn seal_in_place(&self, nonce: &NonceBytes, aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
-        let Some(key) = &self.0 else { return [0; TAG_LEN] };
+        let Some(key) = self.expanded() else { return [0; TAG_LEN] };
         let tag = key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), text)
             .expect("a datagram is far below the 64 GiB of one nonce");
@@ -50,7 +62,7 @@ impl Aead for DataAead {
     }
 
     fn open_in_place(&self, nonce: &NonceBytes, aad: &[u8], sealed: &mut [u8]) -> Option<usize> {
-        match &self.0 {
+        match self.expanded() {
             Some(key) => {
                 let text = key.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), sealed).ok()?;
                 Some(text.len())

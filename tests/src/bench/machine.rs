@@ -94,14 +94,15 @@ pub fn program_alone(bench: &str) -> Result<Document> {
     })
 }
 
-/// Resident memory of a process, in bytes.
+/// Memory of a process that is its own, in bytes: neither files nor the kernel's maps, which it shares with the kernel and
+/// which count there.
 ///
 /// # Errors
 /// When there is none with this number.
 pub fn resident(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid}"))?;
-    let kib = field(&status, "VmRSS").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
-    Ok(kib.context("no VmRSS")? * 1_024)
+    let kib = field(&status, "RssAnon").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+    Ok(kib.context("no RssAnon")? * 1_024)
 }
 
 /// The command line as it could be typed again; the program by its name, not where it lies.

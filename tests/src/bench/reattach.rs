@@ -22,7 +22,8 @@ const GOAL: f64 = 200_000.0;
 /// The same through sockets; the goal is four times the must, too.
 const MUST_OF_SOCKETS: f64 = 25_000.0;
 /// Members of the swarm, moves a second that are begun one after the other, and for how long each.
-const FULL_OF_SOCKETS: (usize, &[u32], Duration) = (1_000, &[1_000, 2_500, 5_000, 10_000], Duration::from_secs(5));
+const FULL_OF_SOCKETS: (usize, &[u32], Duration) =
+    (1_000, &[1_000, 5_000, 10_000, 15_000, 20_000], Duration::from_secs(5));
 const QUICK_OF_SOCKETS: (usize, &[u32], Duration) = (100, &[100, 400], Duration::from_secs(2));
 
 /// One round; moves a second of the engine's processor time.

@@ -34,7 +34,11 @@ impl Client {
     pub(super) fn serve(&mut self, request: Request) {
         match request {
             Request::Status(reply) => drop(reply.send(self.status())),
-            Request::Sessions(reply) => drop(reply.send(self.session().into_iter().collect())),
+            Request::Sessions { after, reply } => {
+                // There is one.
+                let page = self.session().into_iter().filter(|_| after.is_none());
+                drop(reply.send(page.collect()));
+            }
             Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Paths(reply) => drop(reply.send(self.path_list())),
             Request::Standing { reply, .. } => drop(reply.send(Vec::new())),

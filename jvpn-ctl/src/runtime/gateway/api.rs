@@ -5,7 +5,7 @@
 use super::Gateway;
 use super::jump::Wish;
 use crate::api::model::{Candidate, EndReason, PathView, Problem, Session, Status, Terminated, Transport};
-use crate::api::{Caller, Refused, Request};
+use crate::api::{Caller, PAGE, Refused, Request};
 use crate::config::Role;
 use crate::runtime::clock;
 use jvpn_common::gateway::SessionView;
@@ -18,7 +18,7 @@ impl Gateway {
     pub(super) fn serve(&mut self, request: Request) {
         match request {
             Request::Status(reply) => drop(reply.send(self.status())),
-            Request::Sessions(reply) => drop(reply.send(self.session_list())),
+            Request::Sessions { after, reply } => drop(reply.send(self.session_page(after))),
             Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Paths(reply) => drop(reply.send(self.path_list())),
             Request::Standing { session, reply } => {
@@ -95,8 +95,8 @@ impl Gateway {
         drops
     }
 
-    fn session_list(&self) -> Vec<Session> {
-        self.engine.sessions().map(|(id, view)| self.session(id, &view)).collect()
+    fn session_page(&self, after: Option<SessionId>) -> Vec<Session> {
+        self.engine.sessions_after(after).take(PAGE).map(|(id, view)| self.session(id, &view)).collect()
     }
 
     fn session(&self, id: SessionId, view: &SessionView<'_>) -> Session {

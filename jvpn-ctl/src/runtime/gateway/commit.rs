@@ -47,6 +47,14 @@ struct Begun {
     done: Done,
 }
 
+impl Begun {
+    /// It is in the record, whose last number is `last`.
+    fn recorded(self, last: u64) -> Done {
+        let Self { strict, send, done, .. } = self;
+        Done { answer: Answer { after: last * u64::from(strict), send }, ..done }
+    }
+}
+
 /// What is left to do of a commit that happened.
 struct Done {
     maps: Vec<MapOp>,
@@ -69,23 +77,27 @@ impl std::fmt::Debug for Executor {
 }
 
 impl Executor {
-    /// Carries it out; false when nothing of it happened.
-    pub(super) fn commit(&mut self, commit: Commit) -> bool {
-        self.commit_all(vec![commit]) == [true]
-    }
-
-    /// Carries commits of different sessions out, each by itself all or nothing, with one wait for the disk for all of
-    /// them; for each, whether it happened.
+    /// Carries commits of different sessions out, each all or nothing, with one write into the store and one into the record
+    /// for all of them; for each, whether it happened.
     pub(super) fn commit_all(&mut self, commits: Vec<Commit>) -> Vec<bool> {
+        if commits.is_empty() {
+            return Vec::new();
+        }
         let (mut begun, mut puts) = (Vec::with_capacity(commits.len()), Vec::new());
         for commit in commits {
             begun.push(self.begin(commit, &mut puts));
         }
-        if let Err(error) = self.keeper.apply(puts) {
+        let written = self.keeper.apply(puts).and_then(|()| {
+            // The last step that can fail.
+            let records = begun.iter_mut().flatten().flat_map(|begun| std::mem::take(&mut begun.records));
+            self.record(records.collect())
+        });
+        let last = written.unwrap_or_else(|error| {
             self.complain(&error, "commits failed and are taken back");
             begun.iter_mut().rev().filter_map(Option::take).for_each(|begun| self.take_back(begun.undo));
-        }
-        let recorded: Vec<_> = begun.into_iter().map(|begun| self.finish(begun?)).collect();
+            0
+        });
+        let recorded: Vec<_> = begun.into_iter().map(|begun| Some(begun?.recorded(last))).collect();
         // A session leaves the store when its end is recorded: whoever dies in between finds the end, not a session that
         // vanished.
         let ends = recorded.iter().flatten().flat_map(|done| done.ends.iter().cloned()).collect();
@@ -93,15 +105,17 @@ impl Executor {
             self.complain(&error, "ended sessions stay in the store until the next start");
         }
         let now = clock::boot();
-        recorded
+        let answers: Vec<Option<Answer>> = recorded
             .into_iter()
             .map(|done| {
-                let Some(Done { maps, worker, answer, .. }) = done else { return false };
+                let Done { maps, worker, answer, .. } = done?;
                 self.sessions.commit(&maps, worker, now);
-                self.answer(answer);
-                true
+                Some(answer)
             })
-            .collect()
+            .collect();
+        // The worker knows what a client acts on before that client is told.
+        self.sessions.publish();
+        answers.into_iter().map(|answer| answer.map(|answer| self.answer(answer)).is_some()).collect()
     }
 
     /// The first step: the maps. What goes to the store is added to `puts`.
@@ -121,19 +135,6 @@ impl Executor {
         let (ends, rows): (Vec<_>, Vec<_>) = store.into_iter().partition(|op| matches!(op, StoreOp::Remove(_)));
         puts.extend(rows);
         Some(Begun { undo, records, strict, send, done: Done { maps, worker, ends, answer: Answer::default() } })
-    }
-
-    /// The last step that can fail: the record.
-    fn finish(&mut self, begun: Begun) -> Option<Done> {
-        let Begun { undo, records, strict, send, done } = begun;
-        match self.record(records) {
-            Ok(last) => Some(Done { answer: Answer { after: last * u64::from(strict), send }, ..done }),
-            Err(error) => {
-                self.complain(&error, "a commit failed and is taken back");
-                self.take_back(undo);
-                None
-            }
-        }
     }
 
     /// Writes records, all or none; the number of the last one, 0 when there are none.

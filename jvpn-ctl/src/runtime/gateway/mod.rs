@@ -69,8 +69,8 @@ struct Gateway {
     config: GatewayConfig,
     engine: Engine,
     executor: Executor,
-    /// Commits of this turn that wait for the disk; none between turns.
-    durable: Vec<(OpId, Commit)>,
+    /// Commits of this turn; none between turns.
+    ready: Ready,
     compute: Compute,
     worker: WorkerHandle,
     gone: GoneSockets,
@@ -88,6 +88,14 @@ struct Gateway {
     incarnation: Incarnation,
     owner_epoch: OwnerEpoch,
     started: String,
+}
+
+/// Commits that may be carried out: those of a turn are written together.
+#[derive(Default)]
+struct Ready {
+    quick: Vec<(OpId, Commit)>,
+    /// These wait for the disk.
+    durable: Vec<(OpId, Commit)>,
 }
 
 /// Runs a gateway until it is told to stop.
@@ -181,16 +189,16 @@ impl Gateway {
     /// Carries out commands until there are none, outcomes included.
     fn carry_out(&mut self) {
         loop {
-            self.carry_out_what_is_quick();
-            if !self.commit_durable() {
+            self.take_commands();
+            if !self.commit_ready() {
                 return;
             }
         }
     }
 
-    /// The same without commits that wait for the disk: those of a turn do so together, since a sync takes longer than
-    /// all else that a birth costs.
-    fn carry_out_what_is_quick(&mut self) {
+    /// The same but for commits, which are only taken note of: those of a turn share one write of the record, one snapshot of
+    /// the worker's, and one wait for the disk if they need it, which takes longer than all else that a birth costs.
+    fn take_commands(&mut self) {
         while let Some(command) = self.engine.poll() {
             match command {
                 Command::Send(datagram) => self.executor.sockets.send(&datagram),
@@ -221,7 +229,7 @@ impl Gateway {
                     if let Some((origin, len)) = self.executor.sockets.origin(&origin, self.config.listen, &bytes) {
                         let bytes = bytes.get_mut(..len).unwrap_or_default();
                         self.input(Input::Datagram { origin, bytes });
-                        self.carry_out_what_is_quick();
+                        self.take_commands();
                     }
                 }
                 Some(FromWorker::EpochProven { session, epoch }) => self.epoch_proven(session, epoch),

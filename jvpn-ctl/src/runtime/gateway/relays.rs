@@ -3,7 +3,7 @@
 //! Owns who is connected and what each was told. Must never let a commit through that its relay has not acknowledged,
 //! and never wait for one that does not answer: the hub says when it is too late.
 
-use super::Gateway;
+use super::{Gateway, Ready};
 use crate::config::{GatewayConfig, RelayPeer};
 use crate::runtime::clock;
 use crate::runtime::entropy::System;
@@ -83,7 +83,7 @@ impl Relays {
                 .with_context(|| format!("TCP port {} for relays", config.relay_listen))?;
         }
         Ok(Self {
-            hub: Hub::default(),
+            hub: Hub::new(!peers.is_empty()),
             peers,
             streams: BTreeMap::new(),
             parked: BTreeMap::new(),
@@ -170,11 +170,7 @@ impl Gateway {
         let gateways = self.engine.gateways();
         let (begin, frames) = self.relays.hub.begin(op, &commit.maps, &answers, gateways, clock::boot());
         match begin {
-            Begin::Ready if commit.store.iter().any(StoreOp::is_durable) => {
-                let commit = self.localized(*commit);
-                self.durable.push((op, commit));
-            }
-            Begin::Ready => self.carry_out_commit(op, *commit),
+            Begin::Ready => self.is_ready(op, *commit),
             Begin::Waiting => {
                 self.relays.parked.insert(op, commit);
                 self.relays.tell(frames);
@@ -183,18 +179,23 @@ impl Gateway {
         }
     }
 
-    /// Commits that wait for the disk, all at once; false when there are none.
-    pub(super) fn commit_durable(&mut self) -> bool {
-        let (ops, commits): (Vec<_>, Vec<_>) = std::mem::take(&mut self.durable).into_iter().unzip();
-        let done = self.executor.commit_all(commits);
-        ops.iter().zip(done).for_each(|(op, done)| self.finish_commit(*op, done));
-        !ops.is_empty()
+    fn is_ready(&mut self, op: OpId, commit: Commit) {
+        let waits = commit.store.iter().any(StoreOp::is_durable);
+        let commit = self.localized(commit);
+        let turn = if waits { &mut self.ready.durable } else { &mut self.ready.quick };
+        turn.push((op, commit));
     }
 
-    fn carry_out_commit(&mut self, op: OpId, commit: Commit) {
-        let commit = self.localized(commit);
-        let done = self.executor.commit(commit);
-        self.finish_commit(op, done);
+    /// The commits of this turn, those that wait for the disk behind the others; false when there are none.
+    pub(super) fn commit_ready(&mut self) -> bool {
+        let Ready { quick, durable } = std::mem::take(&mut self.ready);
+        let any = !quick.is_empty() || !durable.is_empty();
+        for commits in [quick, durable] {
+            let (ops, commits): (Vec<_>, Vec<_>) = commits.into_iter().unzip();
+            let done = self.executor.commit_all(commits);
+            ops.iter().zip(done).for_each(|(op, done)| self.finish_commit(*op, done));
+        }
+        any
     }
 
     fn localized(&mut self, mut commit: Commit) -> Commit {
@@ -213,7 +214,7 @@ impl Gateway {
     fn settle(&mut self, settled: impl IntoIterator<Item = Settled>) {
         for Settled { op, done } in settled {
             match self.relays.parked.remove(&op) {
-                Some(commit) if done => self.carry_out_commit(op, *commit),
+                Some(commit) if done => self.is_ready(op, *commit),
                 _ => self.finish_commit(op, false),
             }
         }

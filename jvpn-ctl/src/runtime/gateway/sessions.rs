@@ -11,6 +11,7 @@ use jvpn_common::gateway::{DataKeys, WorkerOp};
 use jvpn_common::ids::{Epoch, Generation, Locator, SessionId, Slot, TransportIndex};
 use jvpn_common::mapop::MapOp;
 use jvpn_common::time::Instant;
+use litemap::LiteMap;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -27,9 +28,9 @@ pub struct Entry {
     /// Steering keys of the slot.
     pub steering: SteeringKeys,
     /// Locator of each transport index.
-    pub locators: BTreeMap<TransportIndex, Locator>,
+    pub locators: LiteMap<TransportIndex, Locator>,
     /// Path MTU of transports that proved one since they were bound.
-    pub path_mtu: BTreeMap<TransportIndex, u16>,
+    pub path_mtu: LiteMap<TransportIndex, u16>,
 }
 
 /// What the worker reads.
@@ -52,7 +53,7 @@ pub struct Sessions {
     routes: Arc<Lpm<Slot>>,
     ids: Arc<ByKey<SessionId, Slot>>,
     /// Steering keys and locators of slots that are not confirmed yet.
-    installed: BTreeMap<Slot, (SteeringKeys, BTreeMap<TransportIndex, Locator>)>,
+    installed: BTreeMap<Slot, (SteeringKeys, LiteMap<TransportIndex, Locator>)>,
     gateways: Vec<SocketAddr>,
     /// Whether the snapshot in force lacks something.
     changed: bool,
@@ -122,11 +123,10 @@ impl Sessions {
     }
 
     /// Carries a commit out, at boot time `now`: what was written into the maps, since keys and locators are needed to
-    /// seal, too, and what the worker is to do. The worker sees all of it at once.
+    /// seal, too, and what the worker is to do. The worker sees it, and all of it at once, after [`Self::publish`].
     pub fn commit(&mut self, maps: &[MapOp], worker: Vec<WorkerOp>, now: Instant) {
         self.follow(maps);
         self.apply(worker, now);
-        self.publish();
     }
 
     fn follow(&mut self, ops: &[MapOp]) {
@@ -166,7 +166,7 @@ impl Sessions {
                     let data = Arc::new(SessionData::new(session, prefixes.clone()));
                     data.change_keys(|set| set.current = Some(Arc::new(data_key(keys, now))));
                     let (steering, locators) = self.installed.remove(&slot).unwrap_or_default();
-                    let path_mtu = BTreeMap::new();
+                    let path_mtu = LiteMap::new();
                     for prefix in &prefixes {
                         Arc::make_mut(&mut self.routes).insert(prefix.trunc(), slot);
                     }
@@ -221,7 +221,8 @@ impl Sessions {
         });
     }
 
-    fn publish(&mut self) {
+    /// Puts what was committed into the snapshot.
+    pub fn publish(&mut self) {
         if !std::mem::take(&mut self.changed) {
             return;
         }
@@ -258,6 +259,7 @@ mod tests {
         sessions.commit(&[op], Vec::new(), NOW);
         let op = WorkerOp::Install { slot, generation, session, keys, prefixes };
         sessions.commit(&[MapOp::Confirm { slot }], vec![op], NOW);
+        sessions.publish();
         slot
     }
 
@@ -269,6 +271,8 @@ mod tests {
         let (slot, generation) = (one, Generation(1));
         let locators = vec![(TransportIndex(1), Locator(9))];
         sessions.commit(&[MapOp::AddLocators { slot, generation, locators }], Vec::new(), NOW);
+        assert_eq!(sessions.shared().load().slots.get(one).unwrap().locators.len(), 1, "not before it is published");
+        sessions.publish();
         let after = sessions.shared().load();
         assert_eq!(after.slots.get(one).unwrap().locators[&TransportIndex(1)], Locator(9));
         let same = |now: &Snapshot| {
@@ -277,11 +281,13 @@ mod tests {
         };
         assert!(same(&after) && Arc::ptr_eq(&before.routes, &after.routes));
         sessions.commit(&[MapOp::RemoveLocators { slot: one, locators: vec![Locator(9)] }], Vec::new(), NOW);
+        sessions.publish();
         assert_eq!(sessions.shared().load().slots.get(one).unwrap().locators.len(), 1);
         assert!(same(&sessions.shared().load()));
         assert_eq!(before.slots.get(one).unwrap().locators.len(), 1, "a snapshot never changes");
 
         sessions.commit(&[], vec![WorkerOp::Free { slot: one }], NOW);
+        sessions.publish();
         let after = sessions.shared().load();
         assert!(after.slots.get(one).is_none() && after.ids.get(&SessionId([1; 16])).is_none());
         assert_eq!(after.routes.find("10.0.0.1".parse().unwrap()), None);
@@ -304,6 +310,7 @@ mod tests {
             let install = WorkerOp::Install { slot: to, generation, session, keys: keys(), prefixes: prefixes.clone() };
             let free = WorkerOp::Free { slot: from };
             sessions.commit(&[], if free_first { vec![free, install] } else { vec![install, free] }, NOW);
+            sessions.publish();
             let now = sessions.shared().load();
             assert_eq!((now.routes.find("10.0.0.1".parse().unwrap()), now.ids.get(&session)), (Some(&to), Some(&to)));
             assert!(now.slots.get(from).is_none() && sessions.slot_of(session) == Some(to));

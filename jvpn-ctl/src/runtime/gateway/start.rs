@@ -13,7 +13,7 @@ use super::role::{GatewayRole, SOCKET_V4, SOCKET_V6};
 use super::sessions::Sessions;
 use super::sockets::{GoneSockets, Sockets};
 use super::watch::{LOOK_EVERY, Watch};
-use super::{Gateway, setup};
+use super::{Gateway, Ready, setup};
 use crate::api::Pages;
 use crate::audit::{self, Audit};
 use crate::config::{Emergency, GatewayConfig, GatewayKeys, Paths};
@@ -97,7 +97,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
         owner_epoch,
         engine,
         executor,
-        durable: Vec::new(),
+        ready: Ready::default(),
         compute: Compute::start()?,
         interfaces,
         relays,

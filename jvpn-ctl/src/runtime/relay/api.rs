@@ -16,7 +16,7 @@ impl Relay {
         let refused = || Refused::Failed(NOT_HERE.to_owned());
         match request {
             Request::Status(reply) => drop(reply.send(self.status())),
-            Request::Sessions(reply) => drop(reply.send(Vec::new())),
+            Request::Sessions { reply, .. } => drop(reply.send(Vec::new())),
             Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Paths(reply) => drop(reply.send(Vec::new())),
             Request::Standing { reply, .. } => drop(reply.send(Vec::new())),
