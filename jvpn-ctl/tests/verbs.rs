@@ -410,11 +410,16 @@ fn policy_test_plays_the_same_seed_the_same_way_and_tells_one_class_from_another
     let once = play(&["--json"]);
     assert_eq!(once.code, 0, "{}", once.err);
     says(&once.out, &["{\"schema\":\"jvpn.policy-test/1\"", "\"seed\":1", "\"verdict\":\"kept\"", "REATTACH_ACCEPT"]);
+    let run = &serde_json::from_str::<serde_json::Value>(&once.out).expect("JSON")["runs"][0];
+    for way in ["control_up", "control_down"] {
+        let [datagrams, bytes] = [0, 1].map(|at| run[way][at].as_u64().expect("a number"));
+        assert!(datagrams > 20 && bytes > 100 * datagrams, "{way}: {datagrams} of {bytes} bytes");
+    }
     assert_eq!(play(&["--json"]).out, once.out);
     let table = play(&["--compare", "metered"]);
     says(&table.out, &["policy", "verdict", "field", "metered", "kept"]);
     let told = play(&["--class", "fast"]).out;
-    says(&told, &["seed 1", "wifi: nothing passes any more", "HANDSHAKE_OK", "policy fast (version"]);
+    says(&told, &["seed 1", "wifi: nothing passes any more", "HANDSHAKE_OK", "policy fast (version", " kB of its own"]);
     std::fs::write(host.at("net.toml"), net.replace("8s", "8x")).expect("written");
     let wrong = play(&[]);
     assert_eq!((wrong.code, wrong.out.as_str()), (2, ""));

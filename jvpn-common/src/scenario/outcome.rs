@@ -89,6 +89,9 @@ pub struct Outcome {
     pub outages: Vec<Outage>,
     /// Inner packets that were sent and arrived: up, then down.
     pub packets: [(u64, u64); 2],
+    /// Datagrams that the tunnel sent by itself (handshakes, messages, probes and their echoes) and their bytes, with headers
+    /// of IPv4 and UDP: up, then down.
+    pub control: [(u64, u64); 2],
     /// Moves to another transport.
     pub switches: u32,
     /// Most of them within one minute.
@@ -106,6 +109,9 @@ pub struct Outcome {
     /// Whether an engine did not come to rest: a bug.
     pub stuck: bool,
 }
+
+/// Bytes of the headers around a datagram.
+const IPV4_AND_UDP: u64 = 28;
 
 /// Collects while it happens.
 #[derive(Debug)]
@@ -128,6 +134,7 @@ impl Seen {
             left_out: 0,
             outages: Vec::new(),
             packets: [(0, 0); 2],
+            control: [(0, 0); 2],
             switches: 0,
             switches_per_min: 0,
             refusals: BTreeMap::new(),
@@ -209,6 +216,14 @@ impl Seen {
         let [way_up, way_down] = &mut self.out.packets;
         let way = if up { way_up } else { way_down };
         way.0 += 1;
+    }
+
+    /// The tunnel says something by itself, in so many bytes.
+    pub(super) const fn control(&mut self, up: bool, len: usize) {
+        let [way_up, way_down] = &mut self.out.control;
+        let way = if up { way_up } else { way_down };
+        way.0 += 1;
+        way.1 += IPV4_AND_UDP + len as u64;
     }
 
     /// An inner packet arrives.

@@ -49,6 +49,27 @@ fn a_quiet_network_is_one_transition_and_no_outage() {
 }
 
 #[test]
+fn an_idle_day_costs_what_the_documentation_says() {
+    let page = include_str!("../../../docs/policy.md");
+    let row = |class: &str| {
+        let policy = Policy::shipped(class).expect("a class").versioned();
+        let day = |count: usize, metered: bool| {
+            let mut idle = scenario(3_600, Vec::new());
+            idle.traffic = None;
+            idle.paths.truncate(count);
+            idle.paths.iter_mut().for_each(|path| path.metered = metered);
+            let outcome = run(&idle, &policy, 1);
+            assert_eq!((outcome.verdict, outcome.switches), (Verdict::Kept, 0));
+            let [(_, up), (_, down)] = outcome.control;
+            format!("{:.1}", (up + down) as f64 * 24.0 / 1e6)
+        };
+        format!("| `{class}` | {} | {} | {} |", day(1, false), day(2, false), day(2, true))
+    };
+    let rows = ["field", "fast", "metered"].map(row).join("\n");
+    assert!(page.contains(&rows), "docs/policy.md lacks these rows:\n{rows}");
+}
+
+#[test]
 fn the_same_seed_is_the_same_outcome_and_another_one_is_not() {
     let mut lossy = scenario(20, vec![fault(&[0], Kind::Loss(Direction::Both, 200), 5, 10)]);
     lossy.paths[0].jitter = ms(15);

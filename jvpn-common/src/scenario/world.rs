@@ -193,7 +193,7 @@ impl<'a> World<'a> {
             match command {
                 client::Command::Send { path, bytes, .. } => {
                     let Some(line) = self.lines.iter().position(|line| line.id == path) else { continue };
-                    let Some((at, outer)) = self.carry(line, true) else { continue };
+                    let Some((at, outer)) = self.carry_control(line, true, &bytes) else { continue };
                     self.put(at, Next::ToGateway { line, outer, bytes });
                 }
                 client::Command::Use(transport) => {
@@ -265,13 +265,18 @@ impl<'a> World<'a> {
         line.carry(up, self.now, &mut self.rng).map(|at| (at, line.outer))
     }
 
+    fn carry_control(&mut self, line: usize, up: bool, bytes: &[u8]) -> Option<(Instant, SocketAddr)> {
+        self.seen.control(up, bytes.len());
+        self.carry(line, up)
+    }
+
     fn line_of(&self, outer: SocketAddr) -> Option<usize> {
         self.lines.iter().position(|line| line.outer == outer)
     }
 
     fn send_down(&mut self, datagram: Datagram) {
         let Some(line) = self.line_of(datagram.origin.client) else { return };
-        if let Some((at, _)) = self.carry(line, false) {
+        if let Some((at, _)) = self.carry_control(line, false, &datagram.bytes) {
             self.put(at, Next::ToClient { line, bytes: datagram.bytes });
         }
     }
@@ -287,7 +292,7 @@ impl<'a> World<'a> {
                 bytes.truncate(len);
                 // A NAT that forgot has no way back for it.
                 let there = self.lines.get(line).is_some_and(|line| line.outer == outer);
-                if let Some((at, _)) = self.carry(line, false).filter(|_| there) {
+                if let Some((at, _)) = self.carry_control(line, false, &bytes).filter(|_| there) {
                     self.put(at, Next::ToClient { line, bytes });
                 }
             }

@@ -75,6 +75,10 @@ struct Run {
     up: [u64; 2],
     /// Inner packets sent down, and arrived.
     down: [u64; 2],
+    /// Datagrams that the tunnel sent up by itself (handshakes, messages, probes), and their bytes, with headers of IPv4 and UDP.
+    control_up: [u64; 2],
+    /// The same down, echoes included.
+    control_down: [u64; 2],
     /// Times without inner packets.
     outages: Vec<Outage>,
     /// What happened.
@@ -230,6 +234,7 @@ fn told(policy: &Policy, outcome: &Outcome) -> Run {
         outage_ms: ms(outage.lasts),
     };
     let [up, down] = outcome.packets.map(|(sent, came)| [sent, came]);
+    let [control_up, control_down] = outcome.control.map(|(datagrams, bytes)| [datagrams, bytes]);
     Run {
         policy: policy.name.clone(),
         policy_version: policy.version.0,
@@ -242,6 +247,8 @@ fn told(policy: &Policy, outcome: &Outcome) -> Run {
         refusals: outcome.refusals.iter().map(|(reason, &count)| (reason.name().to_owned(), count)).collect(),
         up,
         down,
+        control_up,
+        control_down,
         outages: outcome.outages.iter().map(outage).collect(),
         timeline: outcome.moments.iter().map(moment).collect(),
         left_out: outcome.left_out,
@@ -300,6 +307,7 @@ fn text(tested: &Tested, network: &Scenario) -> String {
                 outages,
                 format!("{longest:.0}"),
                 format!("{total:.0}"),
+                kilobytes(run),
             ]
         });
         let head = [
@@ -312,10 +320,17 @@ fn text(tested: &Tested, network: &Scenario) -> String {
             "outages",
             "longest ms",
             "all ms",
+            "own kB",
         ];
         parts.push(output::table(head, rows));
     }
     parts.join("\n\n")
+}
+
+/// What the tunnel sends by itself, both ways.
+fn kilobytes(run: &Run) -> String {
+    let [[_, up], [_, down]] = [run.control_up, run.control_down];
+    format!("{:.1}", (up + down) as f64 / 1e3)
 }
 
 fn lengths(run: &Run) -> [f64; 2] {
@@ -352,7 +367,11 @@ fn sentence(run: &Run) -> String {
     };
     let state = output::or_dash(run.final_state.as_ref());
     format!(
-        "policy {} (version {}): {verdict}; {state} at the end; {outages}; {} switches, at most {} in a minute{held}",
-        run.policy, run.policy_version, run.switches, run.switches_per_min
+        "policy {} (version {}): {verdict}; {state} at the end; {outages}; {} switches, at most {} in a minute{held}; {} kB of its own",
+        run.policy,
+        run.policy_version,
+        run.switches,
+        run.switches_per_min,
+        kilobytes(run)
     )
 }
