@@ -19,6 +19,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+#[path = "sim/healthy.rs"]
+mod healthy;
+
 /// Seeds of continuous integration.
 const SEEDS: u64 = 2_000;
 /// Seeds of the long size.

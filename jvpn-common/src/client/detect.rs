@@ -23,7 +23,8 @@ impl Engine {
     fn threshold(&self, path: &Path) -> Option<Duration> {
         let timing = &self.session.as_ref()?.timing;
         let known = if path.rtt.measured() { path.rtt.bound(4) } else { PROBE_LOST };
-        Some(timing.dead_after.max(known).max(timing.probe_interval * 3 / 2))
+        let learned = path.patience.waits(self.now).unwrap_or_default();
+        Some(timing.dead_after.max(known).max(timing.probe_interval * 3 / 2).max(learned))
     }
 
     /// When the active path becomes suspect, and since when the answer is owed.
@@ -234,6 +235,9 @@ impl Engine {
         session.suspicion = None;
         session.outage = None;
         session.lost = Some(Lost { first, since: now, reason, from });
+        if let Some(path) = self.paths.get_mut(&session.active).filter(|_| reason == Reason::NoDelivery) {
+            path.patience.leave(now);
+        }
         session.silence = super::session::DataSilence::default();
         if core::mem::take(&mut session.carrying) {
             self.commands.push_back(Command::Hold);

@@ -38,6 +38,7 @@ impl Engine {
             link.mtu.again(now);
         }
         path.rtt.sample(now.since(sent.at));
+        path.patience.answered(sent.at, now);
         let serves = STATUS_BOUND | STATUS_ALIVE;
         let mut missing = false;
         match sent.mark.filter(|_| body.status & serves == serves) {

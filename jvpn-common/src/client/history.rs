@@ -108,6 +108,7 @@ impl Engine {
             held_by: self.held_back(path.id()).filter(|_| !active && path.up),
             beside: path.info.beside.is_some() && !active,
             mapping: path.mapping.life(),
+            patience: path.patience.waits(self.now),
         }
     }
 }

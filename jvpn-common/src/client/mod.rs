@@ -33,6 +33,7 @@ mod keys;
 mod mapping;
 mod mtu;
 mod paths;
+mod patience;
 mod probes;
 mod probing;
 pub mod queue;

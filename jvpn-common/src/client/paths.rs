@@ -7,6 +7,7 @@ use super::command::{PathClass, PathId, PathUp};
 use super::delivery::Delivery;
 use super::mapping::Mapping;
 use super::mtu::MtuSearch;
+use super::patience::Patience;
 use super::probes::Probes;
 use super::rtt::{Loss, Rtt};
 use super::timing::{ANSWER_MAX, ANSWER_MIN, ANSWER_UNKNOWN, PROBE_LOST, RETRANSMISSION};
@@ -90,6 +91,8 @@ pub(super) struct Path {
     pub(super) streak: u32,
     /// The NAT's mapping of its port.
     pub(super) mapping: Mapping,
+    /// Pauses it is known for.
+    pub(super) patience: Patience,
 }
 
 impl Path {
@@ -113,6 +116,7 @@ impl Path {
             barred: None,
             streak: 0,
             mapping: Mapping::default(),
+            patience: Patience::default(),
         }
     }
 
@@ -137,6 +141,7 @@ impl Path {
         self.barred = None;
         self.streak = 0;
         self.mapping = self.mapping.beside();
+        self.patience = Patience::default();
         self.delivery.restart();
         if let Some(link) = &mut self.link {
             link.bound = false;

@@ -54,6 +54,10 @@ pub(super) const BURST_GAP: Duration = Duration::from_millis(3);
 pub(super) const BURST: u32 = 3;
 /// Floor of the wait for their echoes: scheduling on a busy host takes this long.
 pub(super) const BURST_WAIT_MIN: Duration = Duration::from_millis(5);
+/// Longest pause that detection learns to wait for: whoever has another path is not better off for waiting longer.
+pub(super) const PATIENCE_MAX: Duration = Duration::from_millis(500);
+/// How long after the last one. Radios pause many times an hour, or not at all.
+pub(super) const PATIENCE_FOR: Duration = Duration::from_secs(3_600);
 /// Without a live alternative a path is given this many times longer.
 pub(super) const ALONE_FACTOR: u32 = 4;
 /// While packets arrive the uplink still needs a witness: one probe in this many intervals.

@@ -81,6 +81,8 @@ pub struct PathView {
     pub beside: bool,
     /// How long its NAT's mappings live at least, once that was learned.
     pub mapping: Option<Duration>,
+    /// How long its answers may be owed before it is suspect, since it was once given up in a mere pause.
+    pub patience: Option<Duration>,
 }
 
 /// Everything.

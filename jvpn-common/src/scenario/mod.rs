@@ -73,6 +73,8 @@ pub enum Kind {
     Delay(Duration),
     /// It varies more.
     Jitter(Duration),
+    /// Nothing passes until it is over, and then all of it: a radio that sleeps, or hands over.
+    Pause,
     /// The NAT gives another port; lasts no time.
     Rebind,
 }

@@ -30,6 +30,8 @@ pub(super) struct Line {
     gone: u32,
     delay: Duration,
     jitter: Duration,
+    /// Until when what is sent waits.
+    paused: Option<Instant>,
     up: Way,
     down: Way,
 }
@@ -43,6 +45,7 @@ impl Line {
             gone: 0,
             delay: path.delay,
             jitter: path.jitter,
+            paused: None,
             up: way,
             down: way,
             path: path.clone(),
@@ -73,7 +76,8 @@ impl Line {
         let way = if upwards { self.up } else { self.down };
         let jitter = Duration::from_nanos(rng.below(nanos(self.jitter) + 1));
         let lost = rng.chance(way.loss.into());
-        (self.exists() && way.dead == 0 && !lost).then(|| now + self.delay + jitter)
+        (self.exists() && way.dead == 0 && !lost)
+            .then(|| self.paused.map_or(now, |until| until.max(now)) + self.delay + jitter)
     }
 
     fn ways(&mut self, direction: Direction) -> impl Iterator<Item = &mut Way> {
@@ -82,14 +86,15 @@ impl Line {
         up.into_iter().chain(down)
     }
 
-    /// Something begins to be wrong.
-    pub(super) fn begin(&mut self, kind: Kind) {
+    /// Something begins to be wrong, until then.
+    pub(super) fn begin(&mut self, kind: Kind, until: Instant) {
         match kind {
             Kind::Death(direction) => self.ways(direction).for_each(|way| way.dead += 1),
             Kind::Link => self.gone += 1,
             Kind::Loss(direction, loss) => self.ways(direction).for_each(|way| way.loss = loss),
             Kind::Delay(delay) => self.delay = delay,
             Kind::Jitter(jitter) => self.jitter = jitter,
+            Kind::Pause => self.paused = Some(until),
             Kind::Rebind => self.outer.set_port(self.outer.port().checked_add(1).unwrap_or(40_000)),
         }
     }
@@ -103,6 +108,7 @@ impl Line {
             Kind::Loss(direction, _) => self.ways(direction).for_each(|way| way.loss = loss),
             Kind::Delay(_) => self.delay = delay,
             Kind::Jitter(_) => self.jitter = jitter,
+            Kind::Pause => self.paused = None,
             Kind::Rebind => {}
         }
     }
@@ -116,6 +122,7 @@ pub(super) fn told(paths: &str, kind: Kind, begins: bool) -> String {
         (Kind::Loss(_, loss), true) => format!("loses {}.{} %", loss / 10, loss % 10),
         (Kind::Delay(delay), true) => format!("takes {} ms each way", delay.as_millis()),
         (Kind::Jitter(jitter), true) => format!("varies by {} ms", jitter.as_millis()),
+        (Kind::Pause, true) => "pauses".to_owned(),
         (Kind::Rebind, _) => "its NAT gives another port".to_owned(),
         (_, false) => "is as before".to_owned(),
     };

@@ -96,6 +96,8 @@ pub struct Outcome {
     pub switches: u32,
     /// Most of them within one minute.
     pub switches_per_min: u32,
+    /// Moves because a transport was given up for lost.
+    pub recoveries: u32,
     /// Refusals by the bound that refused.
     pub refusals: BTreeMap<Reason, u32>,
     /// State at the end.
@@ -137,6 +139,7 @@ impl Seen {
             control: [(0, 0); 2],
             switches: 0,
             switches_per_min: 0,
+            recoveries: 0,
             refusals: BTreeMap::new(),
             state: None,
             transport: None,
@@ -204,6 +207,7 @@ impl Seen {
             let minute = self.moved.iter().filter(|at| record.at.since(**at) < Duration::from_secs(60)).count();
             self.out.switches_per_min = self.out.switches_per_min.max(u32::try_from(minute).unwrap_or(u32::MAX));
         }
+        self.out.recoveries += u32::from(record.reason == Some(Reason::ReattachAccept));
         self.degraded |= record.to == Some(State::Degraded);
         self.ended |= record.to == Some(State::Terminated);
         let asked = replay(record, policy).map(|transition| transition.asked(policy, record.at));

@@ -381,7 +381,7 @@ impl<'a> World<'a> {
             let Some(line) = self.lines.get_mut(path) else { continue };
             let had = line.exists();
             if begins {
-                line.begin(fault.kind);
+                line.begin(fault.kind, self.now + fault.lasts);
             } else {
                 line.end(fault.kind);
             }

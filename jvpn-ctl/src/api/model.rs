@@ -266,6 +266,9 @@ pub struct PathView {
     pub held_by: Option<String>,
     /// How long the NAT on this path keeps a mapping, s, once it was learned.
     pub mapping_s: Option<f64>,
+    /// How long an answer may be owed before the path is suspect, ms, once it was given up in what turned out a pause.
+    #[serde(default)]
+    pub patience_ms: Option<f64>,
 }
 
 /// Every path.

@@ -173,9 +173,10 @@ fn kind(reader: &mut Reader<'_>, raw: &RawFault) -> Kind {
         } else if wants_value {
             reader.wrong(&raw.kind, format!("a fault `{word}` wants a key `value`"), "how much?");
         }
-        let plain = [("death", Kind::Death(way)), ("link", Kind::Link), ("rebind", Kind::Rebind)];
+        let plain =
+            [("death", Kind::Death(way)), ("link", Kind::Link), ("pause", Kind::Pause), ("rebind", Kind::Rebind)];
         let named = ["loss", "delay", "jitter"].map(|name| (name, Kind::Link));
-        return one_of(reader, "kind", &raw.kind, &[plain, named].concat());
+        return one_of(reader, "kind", &raw.kind, &[&plain[..], &named].concat());
     };
     match word {
         "loss" => Kind::Loss(way, share(reader, "value", value)),

@@ -41,7 +41,10 @@ fn what_is_wrong_is_named_with_its_place() {
         (format!("{PATH}class = \"never\"\n"), &["`class` is one of: primary, secondary, backup"]),
         (format!("{PATH}colour = 1\n"), &["unknown key `colour`"]),
         (fault("kind = \"death\"\nat = \"1s\"\n"), &["does not say how long", "net.toml:6:8"]),
-        (fault("kind = \"deth\"\nat = \"1s\"\nfor = \"1s\"\n"), &["`kind` is one of: death, link, rebind, loss"]),
+        (
+            fault("kind = \"deth\"\nat = \"1s\"\nfor = \"1s\"\n"),
+            &["`kind` is one of: death, link, pause, rebind, loss"],
+        ),
         (fault("kind = \"loss\"\nat = \"1s\"\nfor = \"1s\"\n"), &["`loss` wants a key `value`"]),
         (fault("kind = \"link\"\nvalue = \"3 %\"\nat = \"1s\"\nfor = \"1s\"\n"), &["`link` has no `value`"]),
         (fault("kind = \"link\"\nat = \"1s\"\nfor = \"2s\"\nevery = \"2s\"\n"), &["contradict each other"]),

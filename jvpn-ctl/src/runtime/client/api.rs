@@ -159,6 +159,7 @@ impl Client {
             gateway_says: Some(if path.bound { "bound" } else { "not bound" }.to_owned()),
             held_by: path.held_by.map(|reason| reason.name().to_owned()),
             mapping_s: path.mapping.map(|life| life.as_secs_f64()),
+            patience_ms: path.patience.map(|waits| waits.as_secs_f64() * 1e3),
         };
         view.paths.iter().map(shown).collect()
     }

@@ -157,6 +157,7 @@ impl Gateway {
                 gateway_says: Some("bound".to_owned()),
                 held_by: None,
                 mapping_s: None,
+                patience_ms: None,
             });
         }
         paths
