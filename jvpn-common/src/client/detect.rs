@@ -14,17 +14,21 @@ use super::command::{Command, EventKind, PathId};
 use super::handshake::Goal;
 use super::paths::Path;
 use super::session::{Lost, Suspicion};
-use super::timing::{ALONE_FACTOR, BURST, BURST_GAP, BURST_WAIT_MIN, PROBE_LOST, SILENCE_RESUME};
+use super::timing::{ALONE_FACTOR, BURST, BURST_GAP, BURST_LOSSY, BURST_WAIT_MIN, LOSSY, PROBE_LOST, SILENCE_RESUME};
 use crate::reason::Reason;
 use crate::time::{Duration, Instant};
 
 impl Engine {
     /// How long an answer may be owed before a path is suspect.
     fn threshold(&self, path: &Path) -> Option<Duration> {
+        Some(self.usual_threshold(path)?.max(path.patience.waits(self.now).unwrap_or_default()))
+    }
+
+    /// The same of a path that is known for no pauses.
+    pub(super) fn usual_threshold(&self, path: &Path) -> Option<Duration> {
         let timing = &self.session.as_ref()?.timing;
         let known = if path.rtt.measured() { path.rtt.bound(4) } else { PROBE_LOST };
-        let learned = path.patience.waits(self.now).unwrap_or_default();
-        Some(timing.dead_after.max(known).max(timing.probe_interval * 3 / 2).max(learned))
+        Some(timing.dead_after.max(known).max(timing.probe_interval * 3 / 2))
     }
 
     /// When the active path becomes suspect, and since when the answer is owed.
@@ -57,8 +61,9 @@ impl Engine {
         let rival = self.best_rival(&[]);
         let now = self.now;
         let Some(session) = &mut self.session else { return };
-        let tried = rival.into_iter().collect();
-        session.suspicion = Some(Suspicion { first, rival, tried, sent: 0, last: now, answered: false });
+        let lossy = self.paths.get(&session.active).is_some_and(|path| path.loss.permille() >= LOSSY);
+        let (tried, burst) = (rival.into_iter().collect(), if lossy { BURST_LOSSY } else { BURST });
+        session.suspicion = Some(Suspicion { first, rival, tried, burst, sent: 0, last: now, answered: false });
         self.burst();
     }
 
@@ -96,7 +101,7 @@ impl Engine {
     pub(super) fn suspicion_due(&self) -> Option<Instant> {
         let session = self.session.as_ref()?;
         let suspicion = session.suspicion.as_ref()?;
-        if suspicion.sent < BURST {
+        if suspicion.sent < suspicion.burst {
             return Some(suspicion.last + BURST_GAP);
         }
         let alone = self.alone_until()?;
@@ -111,8 +116,9 @@ impl Engine {
 
     fn alone_until(&self) -> Option<Instant> {
         let session = self.session.as_ref()?;
-        let threshold = self.threshold(self.paths.get(&session.active)?)?;
-        Some(session.suspicion.as_ref()?.first + threshold * ALONE_FACTOR)
+        let path = self.paths.get(&session.active)?;
+        let wait = (self.usual_threshold(path)? * ALONE_FACTOR).max(self.threshold(path)?);
+        Some(session.suspicion.as_ref()?.first + wait)
     }
 
     fn burst_wait(&self, path: PathId) -> Duration {
@@ -130,9 +136,13 @@ impl Engine {
         let alone = self.alone_until();
         let Some(suspicion) = self.session.as_ref().and_then(|session| session.suspicion.as_ref()) else { return };
         let (first, answered, rival) = (suspicion.first, suspicion.answered, suspicion.rival);
-        if suspicion.sent < BURST {
+        if suspicion.sent < suspicion.burst {
             self.burst();
         } else if answered {
+            let (now, active) = (self.now, self.session.as_ref().map(|session| session.active));
+            if let Some(path) = active.and_then(|active| self.paths.get_mut(&active)) {
+                path.patience.leave(now);
+            }
             self.lose(Reason::NoDelivery, first);
         } else if alone.is_none_or(|at| at <= self.now) {
             self.begin_outage(first);
@@ -235,9 +245,6 @@ impl Engine {
         session.suspicion = None;
         session.outage = None;
         session.lost = Some(Lost { first, since: now, reason, from });
-        if let Some(path) = self.paths.get_mut(&session.active).filter(|_| reason == Reason::NoDelivery) {
-            path.patience.leave(now);
-        }
         session.silence = super::session::DataSilence::default();
         if core::mem::take(&mut session.carrying) {
             self.commands.push_back(Command::Hold);

@@ -18,6 +18,7 @@ impl Engine {
         let now = self.now;
         let Some(session) = &self.session else { return };
         let Some((header, k, body)) = session.keys.hint(bytes) else { return };
+        let usual = self.paths.get(&id).and_then(|path| self.usual_threshold(path));
         let Some(path) = self.paths.get_mut(&id) else { return };
         let Some(link) = path.link.as_mut().filter(|link| link.k == k) else { return };
         if header.kind != Kind::Echo as u8 {
@@ -29,7 +30,10 @@ impl Engine {
         let known = link.path_mtu();
         match sent.size {
             Some(size) => link.mtu.came_back(size, now),
-            None => path.loss.record(true),
+            None => {
+                path.loss.record(true);
+                path.answered = path.answered.max(Some(sent.at));
+            }
         }
         let grew = link.path_mtu() > known && session.active == id && session.lost.is_none();
         if path.missed > 0
@@ -38,7 +42,7 @@ impl Engine {
             link.mtu.again(now);
         }
         path.rtt.sample(now.since(sent.at));
-        path.patience.answered(sent.at, now);
+        path.patience.answered(sent.at, usual, now);
         let serves = STATUS_BOUND | STATUS_ALIVE;
         let mut missing = false;
         match sent.mark.filter(|_| body.status & serves == serves) {

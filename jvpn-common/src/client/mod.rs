@@ -198,7 +198,7 @@ impl Engine {
                 if !was_up {
                     path.reset();
                     // Its interface may have come back in another network.
-                    path.link.iter_mut().for_each(|link| link.mtu.doubt(self.now));
+                    path.link.iter_mut().for_each(|link| link.mtu.doubt_all(self.now));
                 }
             }
             None => {

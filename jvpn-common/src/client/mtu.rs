@@ -61,8 +61,8 @@ impl MtuSearch {
         [self.due, self.doubt.map(|doubt| doubt.next)].into_iter().flatten().min()
     }
 
-    /// The sizes to try now; `heard` is when anything last came back on the path.
-    pub(super) fn attempt(&mut self, now: Instant, rtt: Duration, heard: Option<Instant>) -> Vec<u16> {
+    /// The sizes to try now; `answered` is when the newest small probe that came back was sent.
+    pub(super) fn attempt(&mut self, now: Instant, rtt: Duration, answered: Option<Instant>) -> Vec<u16> {
         if let Some(doubt) = self.doubt.filter(|doubt| doubt.next <= now) {
             if doubt.tries < DOUBT_TRIES {
                 self.doubt = Some(Doubt { tries: doubt.tries + 1, next: now + DOUBT_WAIT.max(rtt), ..doubt });
@@ -70,7 +70,7 @@ impl MtuSearch {
             }
             self.doubt = None;
             // A path that returns nothing at all says nothing of sizes.
-            if heard.is_some_and(|heard| heard > doubt.since) {
+            if answered.is_some_and(|sent| sent > doubt.since) {
                 (self.open, self.proven, self.tries) = (self.sizes.clone(), None, 0);
                 (self.due, self.shrunk) = (Some(now), true);
             }
@@ -99,7 +99,13 @@ impl MtuSearch {
         }
     }
 
-    /// Data is missing at the other end, or the path is another one perhaps: does the proven size still pass?
+    /// The interface came back, in another network perhaps: what returned before says nothing of this one.
+    pub(super) fn doubt_all(&mut self, now: Instant) {
+        (self.doubt, self.returned) = (None, None);
+        self.doubt(now);
+    }
+
+    /// Data is missing at the other end: does the proven size still pass?
     pub(super) fn doubt(&mut self, now: Instant) {
         let lately = self.returned.is_some_and(|at| now.since(at) < DOUBT_PAUSE);
         if self.doubt.is_none() && !lately && self.proven.is_some_and(|size| size > PATH_MTU_UNPROVEN) {
@@ -120,7 +126,7 @@ impl MtuSearch {
 
     /// Tries again what has not come back, after a path was silent.
     pub(super) fn again(&mut self, now: Instant) {
-        if self.proven.is_none() && self.due.is_none() {
+        if self.proven.is_none() && (self.due.is_none() || self.tries >= MTU_TRIES) {
             (self.tries, self.due) = (0, Some(now));
         }
     }
@@ -189,15 +195,15 @@ mod tests {
     }
 
     /// Doubts until it is given up or kept; the sizes of the last attempt.
-    fn unanswered(search: &mut MtuSearch, heard: Option<Instant>) -> Vec<u16> {
+    fn unanswered(search: &mut MtuSearch, answered: Option<Instant>) -> Vec<u16> {
         let at = NOW + DOUBT_PAUSE;
         search.doubt(at);
         for _ in 0..DOUBT_TRIES {
             let now = search.due().unwrap();
-            assert_eq!(search.attempt(now, RTT, heard), [1_500]);
+            assert_eq!(search.attempt(now, RTT, answered), [1_500]);
         }
         let now = search.due().unwrap();
-        search.attempt(now, RTT, heard)
+        search.attempt(now, RTT, answered)
     }
 
     #[test]
@@ -228,6 +234,28 @@ mod tests {
         let mut search = proven();
         assert_eq!(unanswered(&mut search, Some(NOW)), [] as [u16; 0]);
         assert_eq!((search.due(), search.proven()), (None, Some(1_500)));
+    }
+
+    #[test]
+    fn a_size_that_was_given_up_as_the_path_fell_silent_is_searched_again_with_its_return() {
+        let mut search = proven();
+        unanswered(&mut search, Some(NOW + DOUBT_PAUSE + RTT));
+        while search.due().unwrap().since(NOW) < MTU_RAISE {
+            let now = search.due().unwrap();
+            search.attempt(now, RTT, None);
+        }
+        let back = NOW + MTU_RAISE.saturating_sub(RTT);
+        search.again(back);
+        assert_eq!(search.attempt(back, RTT, None), [1_500, 1_400, 1_340, 1_280]);
+    }
+
+    #[test]
+    fn an_interface_that_comes_back_is_a_doubt_whatever_was_doubted_or_returned_before() {
+        let mut search = proven();
+        search.doubt_all(NOW);
+        assert_eq!((search.due(), search.attempt(NOW, RTT, None)), (Some(NOW), vec![1_500]));
+        search.doubt_all(NOW + RTT);
+        assert_eq!(search.due(), Some(NOW + RTT));
     }
 
     #[test]

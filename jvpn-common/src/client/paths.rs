@@ -77,6 +77,8 @@ pub(super) struct Path {
     pub(super) heard: Option<Instant>,
     /// When an echo last came from it.
     pub(super) echoed: Option<Instant>,
+    /// When the newest small probe that was answered was sent.
+    pub(super) answered: Option<Instant>,
     /// When what must be answered and is not was sent, oldest first.
     owed: VecDeque<Instant>,
     /// When it was last probed.
@@ -109,6 +111,7 @@ impl Path {
             delivery: Delivery::default(),
             heard: None,
             echoed: None,
+            answered: None,
             owed: VecDeque::new(),
             probed: None,
             refuses: false,
@@ -133,7 +136,7 @@ impl Path {
     /// Forgets what a link event made worthless.
     pub(super) fn reset(&mut self) {
         self.heard = None;
-        self.echoed = None;
+        (self.echoed, self.answered) = (None, None);
         self.owed.clear();
         self.probed = None;
         self.refuses = false;

@@ -23,12 +23,11 @@ impl Patience {
         self.left = Some(now);
     }
 
-    /// An answer came to what was asked at `sent`.
-    pub(super) fn answered(&mut self, sent: Instant, now: Instant) {
+    /// An answer came to what was asked at `sent`; `usual` is how long it may be owed without anything learned.
+    pub(super) fn answered(&mut self, sent: Instant, usual: Option<Duration>, now: Instant) {
         let (late, waits) = (now.since(sent), self.waits(now));
         let too_early = self.left.is_some_and(|left| sent <= left);
-        let again = waits.is_some_and(|waits| late * 2 >= waits);
-        if too_early || again {
+        if usual.is_some_and(|usual| late > usual) && (too_early || waits.is_some()) {
             // Half as much again: what was late was asked some time after the pause began.
             let wanted = (late * 3 / 2).min(PATIENCE_MAX);
             self.waits = Some((waits.map_or(wanted, |waits| waits.max(wanted)), now + PATIENCE_FOR));
@@ -47,12 +46,13 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
     const NOW: Instant = Instant(10_000_000_000);
+    const USUAL: Option<Duration> = Some(Duration::from_millis(60));
 
     /// Left after 40 ms, answered after 240.
     fn taught() -> Patience {
         let mut patience = Patience::default();
         patience.leave(NOW + 40 * MS);
-        patience.answered(NOW, NOW + 240 * MS);
+        patience.answered(NOW, USUAL, NOW + 240 * MS);
         patience
     }
 
@@ -60,23 +60,25 @@ mod tests {
     fn an_answer_to_what_was_asked_before_it_was_left_teaches_and_one_to_a_later_question_does_not() {
         assert_eq!(taught().waits(NOW + 240 * MS), Some(360 * MS));
         let mut patience = Patience::default();
-        patience.answered(NOW, NOW + 240 * MS);
+        patience.answered(NOW, USUAL, NOW + 240 * MS);
         assert_eq!(patience.waits(NOW + 240 * MS), None, "late, and it was not left");
         patience.leave(NOW + 40 * MS);
-        patience.answered(NOW + 41 * MS, NOW + 45 * MS);
-        assert_eq!(patience.waits(NOW + 45 * MS), None, "it was dead, and is back");
+        patience.answered(NOW + 41 * MS, USUAL, NOW + 145 * MS);
+        assert_eq!(patience.waits(NOW + 145 * MS), None, "it was dead, and is back");
+        patience.answered(NOW + 20 * MS, USUAL, NOW + 80 * MS);
+        assert_eq!(patience.waits(NOW + 80 * MS), None, "as late as ever");
     }
 
     #[test]
-    fn it_is_forgotten_an_hour_after_the_last_pause_of_about_that_length() {
+    fn it_is_forgotten_an_hour_after_the_last_pause() {
         let (mut patience, learned) = (taught(), NOW + 240 * MS);
         let end = learned + PATIENCE_FOR;
-        patience.answered(end.before(100 * MS), end.before(90 * MS));
+        patience.answered(end.before(100 * MS), USUAL, end.before(90 * MS));
         assert_eq!((patience.waits(end.before(MS)), patience.waits(end)), (Some(360 * MS), None));
         let mut patience = taught();
-        patience.answered(end.before(500 * MS), end.before(300 * MS));
+        patience.answered(end.before(500 * MS), USUAL, end.before(300 * MS));
         assert_eq!(patience.waits(end + 1_000 * MS), Some(360 * MS));
-        patience.answered(end, end + 320 * MS);
+        patience.answered(end, USUAL, end + 320 * MS);
         assert_eq!(patience.waits(end + 1_000 * MS), Some(480 * MS));
     }
 
@@ -84,7 +86,7 @@ mod tests {
     fn it_has_a_limit() {
         let mut patience = Patience::default();
         patience.leave(NOW + 40 * MS);
-        patience.answered(NOW, NOW + 900 * MS);
+        patience.answered(NOW, USUAL, NOW + 900 * MS);
         assert_eq!(patience.waits(NOW + 900 * MS), Some(PATIENCE_MAX));
     }
 }

@@ -134,10 +134,10 @@ impl Engine {
     fn send_sizes(&mut self, id: PathId) {
         let now = self.now;
         let Some(path) = self.paths.get_mut(&id) else { return };
-        let (rtt, heard) = (path.rtt.bound(4), path.echoed);
+        let (rtt, answered) = (path.rtt.bound(4), path.answered);
         let Some(link) = path.link.as_mut().filter(|link| link.mtu.due().is_some_and(|at| at <= now)) else { return };
         let known = link.path_mtu();
-        let sizes = link.mtu.attempt(now, rtt, heard);
+        let sizes = link.mtu.attempt(now, rtt, answered);
         let shrank = link.path_mtu() < known;
         for size in sizes {
             self.send_probe(id, Some(size), false);

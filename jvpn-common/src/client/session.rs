@@ -42,6 +42,8 @@ pub(super) struct Suspicion {
     pub(super) rival: Option<PathId>,
     /// Rivals that were asked.
     pub(super) tried: Vec<PathId>,
+    /// Probes that confirm it.
+    pub(super) burst: u32,
     /// Probes of the burst sent, and when the last was.
     pub(super) sent: u32,
     pub(super) last: Instant,

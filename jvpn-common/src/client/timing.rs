@@ -50,8 +50,12 @@ pub(super) const RECOVERY_PROBE: Duration = Duration::from_millis(200);
 pub(super) const PROBE_LOST: Duration = Duration::from_secs(1);
 /// Distance of the three probes that confirm a suspicion.
 pub(super) const BURST_GAP: Duration = Duration::from_millis(3);
-/// How many those are.
+/// How many those are,
 pub(super) const BURST: u32 = 3;
+/// and on a path that loses some anyway: where 4 % do not come back, three are lost together every other hour.
+pub(super) const BURST_LOSSY: u32 = 4;
+/// Such a path, in 1/1000: one of the last 64 probes.
+pub(super) const LOSSY: u16 = 15;
 /// Floor of the wait for their echoes: scheduling on a busy host takes this long.
 pub(super) const BURST_WAIT_MIN: Duration = Duration::from_millis(5);
 /// Longest pause that detection learns to wait for: whoever has another path is not better off for waiting longer.

@@ -246,7 +246,7 @@ impl StoreOp {
     }
 }
 
-/// Everything that happens at once or not at all, in this order: worker, maps, store, record, datagrams.
+/// Everything that happens at once or not at all, in this order: maps, store, record, worker, datagrams.
 #[derive(Debug, Default)]
 pub struct Commit {
     /// For the worker.

@@ -94,7 +94,7 @@ impl Line {
             Kind::Loss(direction, loss) => self.ways(direction).for_each(|way| way.loss = loss),
             Kind::Delay(delay) => self.delay = delay,
             Kind::Jitter(jitter) => self.jitter = jitter,
-            Kind::Pause => self.paused = Some(until),
+            Kind::Pause => self.paused = self.paused.max(Some(until)),
             Kind::Rebind => self.outer.set_port(self.outer.port().checked_add(1).unwrap_or(40_000)),
         }
     }
@@ -108,8 +108,8 @@ impl Line {
             Kind::Loss(direction, _) => self.ways(direction).for_each(|way| way.loss = loss),
             Kind::Delay(_) => self.delay = delay,
             Kind::Jitter(_) => self.jitter = jitter,
-            Kind::Pause => self.paused = None,
-            Kind::Rebind => {}
+            // Its end is in the instant itself.
+            Kind::Pause | Kind::Rebind => {}
         }
     }
 }

@@ -96,8 +96,8 @@ pub struct Outcome {
     pub switches: u32,
     /// Most of them within one minute.
     pub switches_per_min: u32,
-    /// Moves because a transport was given up for lost.
-    pub recoveries: u32,
+    /// How often the client gave a path up.
+    pub given_up: u32,
     /// Refusals by the bound that refused.
     pub refusals: BTreeMap<Reason, u32>,
     /// State at the end.
@@ -139,7 +139,7 @@ impl Seen {
             control: [(0, 0); 2],
             switches: 0,
             switches_per_min: 0,
-            recoveries: 0,
+            given_up: 0,
             refusals: BTreeMap::new(),
             state: None,
             transport: None,
@@ -162,6 +162,7 @@ impl Seen {
     /// Something that is said in words.
     pub(super) fn say(&mut self, now: Instant, what: What, reason: Option<Reason>, text: String) {
         let at = now.since(self.start);
+        self.out.given_up += u32::from(what == What::Client);
         let (states, details, transport, bounds) = (None, Vec::new(), None, Vec::new());
         self.push(Moment { at, what, text, states, reason, details, transport, version: 0, bounds });
     }
@@ -207,7 +208,6 @@ impl Seen {
             let minute = self.moved.iter().filter(|at| record.at.since(**at) < Duration::from_secs(60)).count();
             self.out.switches_per_min = self.out.switches_per_min.max(u32::try_from(minute).unwrap_or(u32::MAX));
         }
-        self.out.recoveries += u32::from(record.reason == Some(Reason::ReattachAccept));
         self.degraded |= record.to == Some(State::Degraded);
         self.ended |= record.to == Some(State::Terminated);
         let asked = replay(record, policy).map(|transition| transition.asked(policy, record.at));

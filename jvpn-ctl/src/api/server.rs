@@ -151,6 +151,10 @@ fn answer<T: Body>(body: T) -> Answer<T> {
     Ok(Json(body.into()))
 }
 
+fn busy() -> Failure {
+    Failure::busy("the daemon is too busy to answer")
+}
+
 impl Shared {
     /// For pages that anybody may read; they have no caller.
     pub(super) fn without_socket(handle: Handle) -> Self {
@@ -159,9 +163,20 @@ impl Shared {
 
     /// Asks the event loop; a full queue, silence and a dropped reply are all answers.
     pub(super) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Failure> {
-        let busy = || Failure::busy("the daemon is too busy to answer");
         let (reply, answer) = oneshot::channel();
         self.handle.requests.try_send(request(reply)).map_err(|_| busy())?;
+        self.answered(answer).await
+    }
+
+    /// The same for a question that belongs to one that was answered: it waits for room.
+    pub(super) async fn ask_on<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let sent = tokio::time::timeout(ANSWER_MAX, self.handle.requests.send(request(reply))).await;
+        sent.ok().and_then(Result::ok).ok_or_else(busy)?;
+        self.answered(answer).await
+    }
+
+    async fn answered<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, Failure> {
         match tokio::time::timeout(ANSWER_MAX, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(Failure::broken("the daemon gave no answer")),

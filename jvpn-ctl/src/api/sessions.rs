@@ -50,7 +50,8 @@ fn broken(error: impl ToString) -> Failure {
 impl Shared {
     /// Sessions behind an id, and the id to go on behind; none at the end.
     async fn page(&self, after: Option<SessionId>) -> Result<(Vec<Session>, Option<SessionId>), Failure> {
-        let page = self.ask(|reply| Request::Sessions { after, reply }).await?;
+        let request = |reply| Request::Sessions { after, reply };
+        let page = if after.is_none() { self.ask(request).await? } else { self.ask_on(request).await? };
         let last = page.last().map(|session| session.session_id.parse());
         let last = last.transpose().map_err(|_| Failure::broken("the daemon gave a session without an id"))?;
         Ok((page, last))
@@ -60,10 +61,16 @@ impl Shared {
     pub(super) async fn resolve(&self, prefix: &str) -> Result<(SessionId, Option<Session>), Failure> {
         let prefix = prefix.to_ascii_lowercase();
         let (mut found, mut guess) = (Vec::new(), None);
-        let (mut page, mut next) = self.page(None).await?;
+        // A whole id is on the page behind the one before it.
+        let whole = prefix.parse::<SessionId>().ok();
+        let before = whole.and_then(|id| u128::from_be_bytes(id.0).checked_sub(1));
+        let (mut page, mut next) = self.page(before.map(|number| SessionId(number.to_be_bytes()))).await?;
         while let Some(after) = next {
             guess = guess.or_else(|| near(&prefix, &page));
             found.extend(page.into_iter().filter(|session| session.session_id.starts_with(&prefix)).take(2));
+            if whole.is_some() {
+                break;
+            }
             (page, next) = self.page(Some(after)).await?;
         }
         let mut found = found.into_iter();

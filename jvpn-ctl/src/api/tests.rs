@@ -143,6 +143,9 @@ async fn a_session_is_found_by_a_prefix_that_fits_one_only() {
         ("cooldown: 0.300s is not at least 1s", false)
     );
     assert_eq!(one.body.session, session("b0"));
+    let whole: Envelope<OneSession> =
+        daemon.client.get(&format!("/v1/sessions/{}", "a2".repeat(16))).await.expect("answered");
+    assert_eq!(whole.body.session, session("a2"));
     let (status, body) = refused(daemon.client.get::<Envelope<OneSession>>("/v1/sessions/a").await.expect_err("two"));
     assert_eq!(status, 400);
     assert!(body.error.contains("is short for"), "{}", body.error);

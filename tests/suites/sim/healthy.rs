@@ -41,8 +41,8 @@ fn again(kind: Kind, at: Duration, lasts: Duration, every: u64) -> Fault {
     Fault { paths: vec![0], kind, at, lasts, every: Some(Duration::from_secs(every)) }
 }
 
-/// A transfer of the client's own that fills a buffer of a second in eight, and is over: each half second the wait grows, the
-/// last one stands until the buffer is empty again.
+/// A transfer of the client's own that fills a buffer of a second in eight, and is over: each half second the wait grows. It
+/// ends at once, and between two steps a packet may slip through: both are harder than a real buffer.
 fn full_buffer() -> Vec<Fault> {
     let waits = (1..=16).map(|step| MS * (10 + 62 * step));
     let step = |(number, wait): (u32, Duration)| {
@@ -64,7 +64,7 @@ fn given_up(scenario: &Scenario, hours: u64) -> u32 {
     let play = |seed: u64| {
         let outcome = run(scenario, &policy, seed);
         assert!(!outcome.stuck && outcome.verdict != Verdict::NeverConnected, "{} {seed}: {outcome:?}", scenario.name);
-        outcome.recoveries
+        outcome.given_up
     };
     (1..=hours / AT_ONCE).map(play).sum()
 }

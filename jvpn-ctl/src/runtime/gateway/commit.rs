@@ -41,6 +41,8 @@ pub(super) struct Executor {
 /// A commit whose maps are written, and what takes that back.
 struct Begun {
     undo: Vec<Undo>,
+    /// Whether anything of it is written to the store or the record, which may fail.
+    writes: bool,
     records: Vec<Record>,
     strict: bool,
     send: Vec<Datagram>,
@@ -78,7 +80,7 @@ impl std::fmt::Debug for Executor {
 
 impl Executor {
     /// Carries commits of different sessions out, each all or nothing, with one write into the store and one into the record
-    /// for all of them; for each, whether it happened.
+    /// for all of them that write; for each, whether it happened.
     pub(super) fn commit_all(&mut self, commits: Vec<Commit>) -> Vec<bool> {
         if commits.is_empty() {
             return Vec::new();
@@ -94,7 +96,9 @@ impl Executor {
         });
         let last = written.unwrap_or_else(|error| {
             self.complain(&error, "commits failed and are taken back");
-            begun.iter_mut().rev().filter_map(Option::take).for_each(|begun| self.take_back(begun.undo));
+            // Those that write nothing happened: nobody would ask for them again. They are of other slots.
+            let failed = begun.iter_mut().rev().filter(|begun| begun.as_ref().is_some_and(|begun| begun.writes));
+            failed.filter_map(Option::take).for_each(|begun| self.take_back(begun.undo));
             0
         });
         let recorded: Vec<_> = begun.into_iter().map(|begun| Some(begun?.recorded(last))).collect();
@@ -132,9 +136,19 @@ impl Executor {
                 }
             }
         }
+        // What records nothing waits for no record of another commit.
+        let strict = strict && !records.is_empty();
         let (ends, rows): (Vec<_>, Vec<_>) = store.into_iter().partition(|op| matches!(op, StoreOp::Remove(_)));
+        let writes = !records.is_empty() || !rows.is_empty();
         puts.extend(rows);
-        Some(Begun { undo, records, strict, send, done: Done { maps, worker, ends, answer: Answer::default() } })
+        Some(Begun {
+            undo,
+            writes,
+            records,
+            strict,
+            send,
+            done: Done { maps, worker, ends, answer: Answer::default() },
+        })
     }
 
     /// Writes records, all or none; the number of the last one, 0 when there are none.
@@ -254,6 +268,15 @@ mod tests {
         assert_eq!((store.syncs() - before, ids(&store)), (1, BTreeSet::from([1, 3])));
         let used = |slot| executor.plane.shared().generation(Slot(slot)).0 != Generation(0);
         assert_eq!([0, 1, 2].map(used), [true, true, false]);
+
+        // One that cannot be written takes those with it that are written together, and none that writes nothing.
+        let mut broken = stored(4, 1);
+        broken.core = vec![1];
+        let bad = Commit { store: vec![StoreOp::Put { stored: broken, durable: true }], ..Commit::default() };
+        let free = Commit { maps: vec![MapOp::Free { slot: Slot(1) }], ..Commit::default() };
+        assert_eq!(executor.commit_all(vec![free, birth(2, 5), bad]), [true, false, false]);
+        let used = |slot| executor.plane.shared().generation(Slot(slot)).0 != Generation(0);
+        assert_eq!(([1, 2].map(used), ids(&store)), ([false, false], BTreeSet::from([1, 3])));
 
         let end = |id| Commit { store: vec![StoreOp::Remove(SessionId([id; 16]))], ..Commit::default() };
         assert_eq!(executor.commit_all(vec![end(1), end(3)]), [true, true]);
