@@ -35,8 +35,9 @@ impl Client {
         match request {
             Request::Status(reply) => drop(reply.send(self.status())),
             Request::Sessions { after, reply } => {
-                // There is one.
-                let page = self.session().into_iter().filter(|_| after.is_none());
+                // There is one; ids as text have the order they have as numbers.
+                let behind = |session: &Session| after.is_none_or(|after| session.session_id > after.to_string());
+                let page = self.session().into_iter().filter(behind);
                 drop(reply.send(page.collect()));
             }
             Request::Metrics(reply) => drop(reply.send(self.metrics())),
