@@ -24,6 +24,8 @@ use std::collections::VecDeque;
 /// Echoes that are compared as one: at the pace of probes beside traffic eight and more, enough to see past an order that
 /// the network changed. A spike no longer than this is never in both halves.
 const SLOT: Duration = Duration::from_millis(500);
+/// At a slower pace a slot lasts until it has so many: of one or two, each may have been overtaken.
+const ECHOES_MIN: u32 = 4;
 /// Slots from the beginning of a half to its end: two seconds, longer than the burst of losses with which a transfer
 /// finds its pace.
 const HALF: usize = 4;
@@ -93,6 +95,7 @@ pub(super) struct Counted {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     began: Instant,
+    echoes: u32,
     /// Sealed before the first and after the last of its probes.
     first: u64,
     last: u64,
@@ -162,8 +165,10 @@ impl Delivery {
         // Where nobody has counted anything yet, nobody does.
         let more = same && self.counted > 0 && least > self.missing;
         self.missing = least;
-        match self.slots.back_mut().filter(|slot| now.since(slot.began) < SLOT) {
+        let open = |slot: &&mut Slot| now.since(slot.began) < SLOT || slot.echoes < ECHOES_MIN;
+        match self.slots.back_mut().filter(open) {
             Some(slot) => {
+                slot.echoes += 1;
                 slot.last = slot.last.max(after);
                 slot.least = slot.least.min(least);
                 slot.most = slot.most.max(most);
@@ -173,7 +178,7 @@ impl Delivery {
                 if self.slots.len() > 2 * HALF {
                     self.slots.pop_front();
                 }
-                self.slots.push_back(Slot { began: now, first: mark.before, last: after, least, most });
+                self.slots.push_back(Slot { began: now, echoes: 1, first: mark.before, last: after, least, most });
             }
         }
         more
