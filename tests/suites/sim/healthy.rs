@@ -97,7 +97,6 @@ fn a_path_that_dies_is_left_in_these_networks_too() {
     let pauses = again(Kind::Pause, Duration::from_secs(15), MS * 300, 20);
     for mut scenario in [network("2 % lost", 20, vec![death.clone()]), network("pauses", 0, vec![pauses, death])] {
         scenario.duration = Duration::from_secs(1_050);
-        scenario.paths.truncate(2);
         let outcome = run(&scenario, &Policy::field().versioned(), 1);
         let longest = outcome
             .outages
