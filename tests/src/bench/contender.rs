@@ -90,10 +90,11 @@ pub struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Those of `wanted`; a program that is not there is said so once.
+    /// Those of `wanted`, or the ones of them that were asked for; a program that is not there is said so once.
     pub fn of(options: &'a Options, wanted: &[Who]) -> Result<Field<'a>> {
+        let wanted = &among(wanted, &options.only)?;
         let mut field =
-            Field { options, all: wanted.to_vec(), programs: BTreeMap::new(), xdp: "?".into(), errors: Vec::new() };
+            Field { options, all: wanted.clone(), programs: BTreeMap::new(), xdp: "?".into(), errors: Vec::new() };
         if let Some(program) = &options.wireguard {
             ensure!(program.is_file(), "no program {}", program.display());
             field.programs.insert(Who::Named, program.clone());
@@ -263,6 +264,15 @@ impl<'a> Field<'a> {
         }
         notes
     }
+}
+
+/// Those of `all` that were asked for by name: all, if none was.
+fn among(all: &[Who], names: &[String]) -> Result<Vec<Who>> {
+    for name in names {
+        let known = all.iter().map(|who| who.name()).collect::<Vec<_>>();
+        ensure!(known.contains(&name.as_str()), "no contender {name:?} here; there are: {}", known.join(", "));
+    }
+    Ok(all.iter().copied().filter(|who| names.is_empty() || names.iter().any(|name| name == who.name())).collect())
 }
 
 /// Waits until there is a way, then measures.
