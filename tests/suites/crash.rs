@@ -68,7 +68,8 @@ struct Stage {
 fn options(xdp: &'static str) -> Options {
     let policy = POLICY.map(str::to_owned).to_vec();
     let environment = vec![("JVPN_LOG".to_owned(), "warn".to_owned())];
-    Options { xdp, interface: "wan", port: GATEWAY_PORT, policy, environment }
+    // Two: members of both are killed, restored and watched for a nonce used twice.
+    Options { xdp, workers: 2, interface: "wan", port: GATEWAY_PORT, policy, environment }
 }
 
 impl Stage {
@@ -308,6 +309,7 @@ fn a_gateway_killed_at_random_under_reattaches_loses_and_repeats_nothing_it_ackn
     let (ran, switches) = (began.elapsed(), stage.swarm.book().switches());
     stage.swarm.pace(0);
     stage.all_bound("at the end");
+    stage.both_workers_carry();
     let (code, out, said) = stage.host.verb(&["audit", "verify"]).expect("runs");
     assert_eq!(code, 0, "{out}{said}");
     stage.host.stop(PATIENCE).expect("stopped");
@@ -335,6 +337,26 @@ fn a_gateway_killed_at_random_under_reattaches_loses_and_repeats_nothing_it_ackn
 }
 
 impl Stage {
+    /// Members ask all the time, those of each worker.
+    #[track_caller]
+    fn both_workers_carry(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (code, metrics, said) = self.host.verb(&["metrics"]).expect("runs");
+            assert_eq!(code, 0, "{said}");
+            let batches = |worker| {
+                let name = format!("jvpn_worker_batches_total{{worker=\"{worker}\"}} ");
+                metrics.lines().find_map(|line| line.strip_prefix(&name)).and_then(|count| count.parse::<u64>().ok())
+            };
+            let both = [batches(0), batches(1)];
+            if both.iter().all(|count| count.is_some_and(|count| count > 0)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "batches by worker: {both:?}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// The session each member has.
     fn swarm_sessions(&self, book: &Book) -> BTreeSet<SessionId> {
         let mut last = BTreeMap::new();

@@ -117,6 +117,41 @@ fn a_removed_uplink_of_the_client_is_left_and_used_again_when_it_is_made_anew() 
     assert_eq!(server.connections(), 1, "one connection all along");
 }
 
+/// Packets each of the gateway's workers opened.
+fn opened_by_worker(product: &Product) -> Vec<u64> {
+    let (code, out, said) = product.verb(Role::Gateway, &["metrics"]).expect("metrics");
+    assert_eq!(code, 0, "{said}");
+    (0..)
+        .map_while(|worker| {
+            let name = format!("jvpn_worker_packets_total{{worker=\"{worker}\",direction=\"in\"}} ");
+            out.lines().find_map(|line| line.strip_prefix(&name)).map(|count| count.parse().expect("a number"))
+        })
+        .collect()
+}
+
+#[test]
+fn a_session_stays_with_its_worker_whatever_path_it_takes() {
+    let (lab, product) = up(&Setup { workers: 3, ..Setup::default() });
+    let address: IpAddr = INNER_GATEWAY_V4.parse().unwrap();
+    let server = Server::start(&lab.topology.gateway(), address).expect("server");
+    let download = Download::start(&lab.topology.client(), server.address).expect("download");
+    until(&product, "both paths in use", Role::Client, &["paths"], settled);
+    let paths = product.json(Role::Client, &["paths"]).expect("paths");
+    let used = Path::BOTH.into_iter().find(|&path| state(&paths, path) == Some("active")).expect("an active path");
+    let mut before = vec![0; 3];
+    for to in [used.other(), used, used.other()] {
+        jump(&product, to);
+        advances(&download, "after a jump");
+        let now = opened_by_worker(&product);
+        assert!(now[0] > before[0], "the first session is the first worker's: {before:?}, then {now:?}");
+        assert_eq!(now[1..], [0, 0], "on {to:?}");
+        before = now;
+    }
+    server.finish();
+    let finished = download.finish().expect("the whole download");
+    assert!(finished.sha256_right, "{finished:?}");
+}
+
 /// Times of the session's moves by their cause, boot clock in ns, as the gateway recorded them.
 fn moves(product: &Product, cause: &str) -> Vec<u64> {
     let (code, out, said) = product.verb(Role::Gateway, &["--json", "events", "--reason", cause]).expect("events");

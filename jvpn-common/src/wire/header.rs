@@ -58,6 +58,9 @@ pub const FLAG_PARTIAL_CHECKSUM: u16 = 2;
 /// Flags that must be zero in this version.
 pub const FLAGS_RESERVED: u16 = !(FLAG_DOWN | FLAG_PARTIAL_CHECKSUM);
 
+/// Where the locator begins; its low byte comes first and names the gateway's worker.
+pub const LOCATOR_AT: usize = 8;
+
 /// The header, parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

@@ -141,6 +141,7 @@ fn restart(old: &GatewayConfig, new: &GatewayConfig) -> Vec<KeyChange> {
         change("addresses", &addresses(old), &addresses(new)),
         change("masquerade", &old.masquerade, &new.masquerade),
         change("max_sessions", &old.max_sessions, &new.max_sessions),
+        change("workers", &old.workers, &new.workers),
         change("mtu", &old.mtu, &new.mtu),
         change("relay_listen", &old.relay_listen, &new.relay_listen),
         change("[[relay]]", &relays(old), &relays(new)),

@@ -3,13 +3,15 @@
 //! Owns the gateway's keys, their defaults and ranges, and the contradictions between them. Must never read a
 //! key file as a side effect of loading: `keys` does that, for who needs them.
 
+use super::claims::Claims;
 use super::key::{self, KeyError};
 use super::load::{self, Reader};
 use super::policy::{self, RawPolicies};
 use super::relay::{self, RawRelayPeer, RelayPeer};
-use super::report::{Problem, Report, Source, did_you_mean};
+use super::report::{Problem, Report, did_you_mean};
 use super::telemetry::{self, RawTelemetry, TelemetryConfig};
 use ipnet::IpNet;
+use jvpn_common::abi::WORKERS_MAX;
 use jvpn_common::gateway::Mode;
 use jvpn_common::secret::{PresharedKey, PrivateKey, PublicKey};
 use jvpn_common::session::Policy;
@@ -72,6 +74,8 @@ struct RawGateway {
     masquerade: Option<bool>,
     #[schemars(with = "Option<u32>")]
     max_sessions: Option<Spanned<i64>>,
+    #[schemars(with = "Option<u32>")]
+    workers: Option<Spanned<i64>>,
     #[schemars(with = "Option<u16>")]
     mtu: Option<Spanned<i64>>,
     #[schemars(with = "Option<u16>")]
@@ -132,6 +136,8 @@ pub struct GatewayConfig {
     pub masquerade: bool,
     /// Sessions the kernel maps have room for.
     pub max_sessions: u32,
+    /// Threads that carry data; 0: as many as the machine's processors ask for.
+    pub workers: u32,
     /// Outer MTU the inner one is derived from.
     pub mtu: u16,
     /// TCP port for the streams of relays; opened only if there are any.
@@ -193,7 +199,7 @@ impl GatewayConfig {
         (config.policies, config.origins) = policy::read(&mut reader, &raw.policy);
         config.telemetry = telemetry::read(&mut reader, &raw.telemetry);
         config.relays = relay::relays(&mut reader, &raw.relay);
-        let mut claims = Claims::of_gateway(&reader, &raw.gateway, &config);
+        let mut claims = Claims::of_gateway(&reader, &raw.gateway.addresses, &config.addresses);
         for peer in &raw.peer {
             config.add(&mut reader, peer, &mut claims);
         }
@@ -292,6 +298,7 @@ fn gateway(reader: &mut Reader<'_>, raw: &RawGateway) -> GatewayConfig {
         masquerade: raw.masquerade.unwrap_or(true),
         // A million sessions is 900 MB of kernel memory, allocated whole at load.
         max_sessions: number(reader, "max_sessions", &raw.max_sessions, 1..=1_048_576, 4_096),
+        workers: number(reader, "workers", &raw.workers, 0..=WORKERS_MAX as u32, 0),
         // Below 1,368 no IPv6 fits inside; above 1,500 nothing is promised by the paths clients use.
         mtu: u16::try_from(number(reader, "mtu", &raw.mtu, 1_368..=1_500, 1_500)).unwrap_or(1_500),
         relay_listen: u16::try_from(number(
@@ -345,53 +352,4 @@ fn peer_files(config: &Path) -> Result<Vec<PathBuf>, Report> {
     }
     files.sort();
     Ok(files)
-}
-
-/// What is taken already, and where: names, keys and inner prefixes must be unique over all files.
-struct Claims {
-    words: BTreeMap<(&'static str, String), (Source, std::ops::Range<usize>)>,
-    prefixes: Vec<(IpNet, Source, std::ops::Range<usize>)>,
-    own: Vec<IpNet>,
-    own_place: (Source, std::ops::Range<usize>),
-}
-
-impl Claims {
-    fn of_gateway(reader: &Reader<'_>, raw: &RawGateway, config: &GatewayConfig) -> Self {
-        let place = (reader.source.clone(), raw.addresses.span());
-        let host = |net: &IpNet| IpNet::from(net.addr());
-        let prefixes = config.addresses.iter().map(|net| (host(net), place.0.clone(), place.1.clone())).collect();
-        Self { words: BTreeMap::new(), prefixes, own: config.addresses.clone(), own_place: place }
-    }
-
-    fn once(&mut self, reader: &mut Reader<'_>, kind: &'static str, word: String, at: &Spanned<String>) {
-        let title = format!("the {kind} `{word}` is used twice");
-        if let Some((source, span)) = self.words.get(&(kind, word.clone())) {
-            let problem = Problem::at(title, reader.source.mark(at.span(), "again here"))
-                .and(source.mark(span.clone(), "first here"));
-            reader.report.push(problem);
-        } else {
-            self.words.insert((kind, word), (reader.source.clone(), at.span()));
-        }
-    }
-
-    fn inside(&self, reader: &mut Reader<'_>, address: &Spanned<IpNet>) {
-        let net = address.as_ref();
-        if !self.own.is_empty() && !self.own.iter().any(|own| own.contains(net)) {
-            let title = format!("{net} lies outside the gateway's `addresses`");
-            let mark = self.own_place.0.mark(self.own_place.1.clone(), "the prefixes peers live in");
-            reader.report.push(Problem::at(title, reader.source.mark(address.span(), "not inside")).and(mark));
-        }
-    }
-
-    fn prefix(&mut self, reader: &mut Reader<'_>, net: &Spanned<IpNet>) {
-        let new = net.as_ref().trunc();
-        let clash = self.prefixes.iter().find(|(taken, ..)| taken.contains(&new) || new.contains(taken));
-        if let Some((taken, source, span)) = clash {
-            let title = format!("{new} overlaps {taken}");
-            let problem = Problem::at(title, reader.source.mark(net.span(), "this one"))
-                .and(source.mark(span.clone(), "is taken here"));
-            reader.report.push(problem);
-        }
-        self.prefixes.push((new, reader.source.clone(), net.span()));
-    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns the configuration files' meaning and their errors. Must never start anything.
 
+mod claims;
 pub mod client;
 pub mod diff;
 pub mod emergency;

@@ -148,6 +148,7 @@ fn a_number_outside_its_range_says_the_range() {
         ("listen = 0", "1 to 65535"),
         ("listen = 70000", "1 to 65535"),
         ("max_sessions = -1", "1 to 1048576"),
+        ("workers = 17", "0 to 16"),
         ("mtu = 1280", "1368 to 1500"),
     ] {
         says(&refused(&gateway(line, "")), &["is outside its range", "gateway.toml:6:", line, range]);

@@ -133,6 +133,10 @@ metrics! {
         "Packets this process dropped behind the steering, by reason.";
     WorkerActions "jvpn_worker_actions" Counter "" ["action"] "gc"
         "What else the worker did: batches, replies, fallbacks, turns of its loop.";
+    WorkerPackets "jvpn_worker_packets" Counter "" ["worker", "direction"] "g"
+        "Inner packets each worker opened (in) and sealed (out).";
+    WorkerBatches "jvpn_worker_batches" Counter "" ["worker"] "g"
+        "Receives of each worker that brought something, whatever was in it.";
     ControllerDrops "jvpn_controller_drops" Counter "" ["reason"] "g"
         "Handshake and control messages that were dropped or refused without a change, by reason.";
     XdpVerdicts "jvpn_xdp_verdicts" Counter "" ["verdict"] "gr"

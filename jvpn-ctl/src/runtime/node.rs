@@ -32,6 +32,7 @@ pub(super) struct Node<'a> {
     pub(super) interfaces: &'a [String],
     pub(super) xdp: XdpMode,
     pub(super) max_sessions: u32,
+    pub(super) workers: u32,
     pub(super) paths: &'a Paths,
 }
 
@@ -72,7 +73,7 @@ impl Node<'_> {
             port: self.port,
             incarnation,
             owner_epoch,
-            workers: 1,
+            workers: self.workers,
             bucket_seed: [seed as u64, (seed >> 64) as u64],
             handshake_rate: HANDSHAKE_RATE,
             handshake_total_rate: HANDSHAKE_TOTAL_RATE,
@@ -84,24 +85,25 @@ impl Node<'_> {
         Detach(self.interfaces.to_vec(), Pins::below(&self.paths.pin_root))
     }
 
-    /// A socket of each family; of IPv6 none where the host has none.
+    /// Sockets of each family, one a worker; of IPv6 none where the host has none.
     ///
     /// # Errors
     /// When the port is taken.
-    pub(super) fn sockets(&self) -> Result<(Arc<UdpPort>, Option<Arc<UdpPort>>)> {
+    pub(super) fn sockets(&self) -> Result<[Vec<Arc<UdpPort>>; 2]> {
         let ([v4, v6], port) = (ANY, self.port);
-        let v4 = socket(v4, port).with_context(|| format!("UDP port {port}"))?;
-        let v6 = socket(v6, port);
+        let v4 = sockets(v4, port, self.workers, false).with_context(|| format!("UDP port {port}"))?;
+        let v6 = sockets(v6, port, self.workers, false);
         if let Err(error) = &v6 {
             tracing::warn!(%error, port, "no IPv6 socket; clients reach this node over IPv4 only");
         }
-        Ok((Arc::new(v4), v6.ok().map(Arc::new)))
+        Ok([v4, v6.unwrap_or_default()])
     }
 }
 
-/// The socket of one family.
-pub(super) fn socket(any: IpAddr, port: u16) -> std::io::Result<UdpPort> {
-    UdpPort::open(&UdpOptions::new(SocketAddr::new(any, port)))
+/// The sockets of one family; `again`: some of them may still be open.
+pub(super) fn sockets(any: IpAddr, port: u16, workers: u32, again: bool) -> std::io::Result<Vec<Arc<UdpPort>>> {
+    let group = UdpPort::open_group(&UdpOptions::new(SocketAddr::new(any, port)), workers, again)?;
+    Ok(group.into_iter().map(Arc::new).collect())
 }
 
 /// Which mode a configuration allows.

@@ -146,6 +146,16 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// What several workers counted together.
+    #[must_use]
+    pub fn sum<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        let total = Self::default();
+        for (sum, value) in all.flat_map(|counters| total.0.iter().zip(&counters.0)) {
+            sum.fetch_add(value.load(Relaxed), Relaxed);
+        }
+        total
+    }
+
     /// The value last published.
     #[must_use]
     pub fn value(&self, counter: Counter) -> u64 {

@@ -1,4 +1,4 @@
-//! The three system calls of the data path that no crate offers safely.
+//! The four system calls of the data path that no crate offers safely.
 //!
 //! Owns every `unsafe` of the worker. Must never interpret what it reads or writes.
 
@@ -37,10 +37,23 @@ pub(super) fn no_timestamps(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_int(socket, libc::SO_TIMESTAMPNS, 0)
 }
 
+/// Has the sockets of a port chosen among by a classic BPF program over the datagram, which names one in the order of binding.
+pub(super) fn choose_by(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = libc::c_ushort::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // The kernel copies and checks the program; it does not write to it.
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    set(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+}
+
 fn set_int(socket: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    let length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the pointer and length describe `value`, which lives across the call; the kernel only reads it.
+    set(socket, option, &value)
+}
+
+fn set<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointer and length describe `value`, which lives across the call, as does what it points to; the kernel
+    // only reads both.
     let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), length) };
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const *value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

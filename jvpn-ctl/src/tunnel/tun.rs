@@ -62,18 +62,38 @@ impl Tun {
     /// # Errors
     /// Without `CAP_NET_ADMIN` or `/dev/net/tun`, or when the name is taken.
     pub async fn open(options: &TunOptions) -> Result<Self> {
-        let device = DeviceBuilder::new()
+        Self::open_queues(options, 1).await?.pop().context("a device has a queue")
+    }
+
+    /// The same with so many queues. The kernel remembers which queue a flow was written to and gives its answers to
+    /// that one; a flow nothing was written of is always at the same queue.
+    ///
+    /// # Errors
+    /// As [`Tun::open`].
+    pub async fn open_queues(options: &TunOptions, queues: u32) -> Result<Vec<Self>> {
+        let first = DeviceBuilder::new()
             .name(options.name.as_str())
             .offload(true)
             .mtu(options.mtu)
             .tx_queue_len(QUEUE)
             .enable(false)
+            .multi_queue(queues > 1)
             .build_sync()
             .with_context(|| format!("cannot make the TUN device {}", options.name))?;
-        device.set_nonblocking(true)?;
-        let offloads = sys::tun_offloads(device.as_fd()).context("TUNSETOFFLOAD")?;
-        configure(device.if_index()?, options).await.with_context(|| format!("cannot configure {}", options.name))?;
-        Ok(Self { device: Device::Kernel(device), offloads })
+        let index = first.if_index()?;
+        let mut devices = vec![first];
+        for queue in 1..queues {
+            let more = devices.first().map(SyncDevice::try_clone).transpose();
+            devices.extend(more.with_context(|| format!("cannot open queue {queue} of {}", options.name))?);
+        }
+        let mut all = Vec::new();
+        for device in devices {
+            device.set_nonblocking(true)?;
+            let offloads = sys::tun_offloads(device.as_fd()).context("TUNSETOFFLOAD")?;
+            all.push(Self { device: Device::Kernel(device), offloads });
+        }
+        configure(index, options).await.with_context(|| format!("cannot configure {}", options.name))?;
+        Ok(all)
     }
 
     /// A device whose other end is a socket: what is written there is read here, header first, and the other

@@ -6,6 +6,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use jvpn_common::wire::header::LOCATOR_AT;
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -29,15 +30,13 @@ pub struct UdpOptions {
     pub device: Option<String>,
     /// fwmark of everything sent.
     pub mark: Option<u32>,
-    /// Share the port with other workers' sockets.
-    pub reuse_port: bool,
 }
 
 impl UdpOptions {
     /// A plain socket at `bind`.
     #[must_use]
     pub fn new(bind: SocketAddr) -> Self {
-        Self { bind, device: None, mark: None, reuse_port: false }
+        Self { bind, device: None, mark: None }
     }
 }
 
@@ -70,11 +69,37 @@ impl UdpPort {
     /// # Errors
     /// When the kernel refuses one of the options or the address.
     pub fn open(options: &UdpOptions) -> io::Result<Self> {
+        Self::bind(options, false)
+    }
+
+    /// Opens a socket for each of `workers` on one port, in their order: a datagram goes to the one that its locator names. The
+    /// first is bound alone, so that a port somebody else has is refused; `again`: some of ours may still be open.
+    ///
+    /// # Errors
+    /// As [`UdpPort::open`].
+    pub fn open_group(options: &UdpOptions, workers: u32, again: bool) -> io::Result<Vec<Self>> {
+        if workers <= 1 && !again {
+            return Ok(vec![Self::open(options)?]);
+        }
+        let first = Self::bind(options, again)?;
+        first.socket.set_reuse_port(true)?;
+        let bind = first.local_addr()?;
+        let mut group = vec![first];
+        for _ in 1..workers {
+            group.push(Self::bind(&UdpOptions { bind, ..options.clone() }, true)?);
+        }
+        if let Some(first) = group.first() {
+            sys::choose_by(first.as_fd(), &by_locator(workers))?;
+        }
+        Ok(group)
+    }
+
+    fn bind(options: &UdpOptions, reuse_port: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(options.bind), Type::DGRAM, Some(Protocol::UDP))?;
         if options.bind.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        if options.reuse_port {
+        if reuse_port {
             socket.set_reuse_port(true)?;
         }
         if let Some(device) = &options.device {
@@ -132,8 +157,11 @@ impl UdpPort {
         self.transmit(remote, local, datagram, None)
     }
 
-    /// Sends datagrams of `stride` bytes, the last one as long as is left.
-    pub(super) fn send_segments(
+    /// Sends datagrams of `stride` bytes, the last one as long as is left, in one call.
+    ///
+    /// # Errors
+    /// What `sendmsg` says, to all of them.
+    pub fn send_segments(
         &self,
         remote: SocketAddr,
         local: Option<IpAddr>,
@@ -176,8 +204,70 @@ impl UdpPort {
     }
 }
 
+/// The low byte of a datagram's locator modulo the number of workers; a datagram too short for one is the first's.
+fn by_locator(workers: u32) -> [libc::sock_filter; 3] {
+    use libc::{BPF_A, BPF_ABS, BPF_ALU, BPF_B, BPF_K, BPF_LD, BPF_MOD, BPF_RET};
+    let step = |code: u32, k| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    [
+        step(BPF_LD | BPF_B | BPF_ABS, LOCATOR_AT as u32),
+        step(BPF_ALU | BPF_MOD | BPF_K, workers.max(1)),
+        step(BPF_RET | BPF_A, 0),
+    ]
+}
+
 impl AsFd for UdpPort {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    /// What waits in a socket: the byte each datagram ends with.
+    fn waiting(port: &UdpPort) -> Vec<u8> {
+        let mut buffer = vec![0; 1 << 16];
+        let mut all = Vec::new();
+        while let Some(received) = port.receive(&mut buffer).unwrap() {
+            all.extend(buffer[..received.len].chunks(received.stride).filter_map(|datagram| datagram.last()));
+        }
+        all
+    }
+
+    #[test]
+    fn a_datagram_goes_to_the_worker_its_locator_names_whoever_sends_it() {
+        let group = UdpPort::open_group(&UdpOptions::new(LOOPBACK), 3, false).unwrap();
+        let to = group[0].local_addr().unwrap();
+        for low in 0..=255u8 {
+            // Each from a port of its own: a hash of addresses would spread them otherwise.
+            let sender = UdpPort::open(&UdpOptions::new(LOOPBACK)).unwrap();
+            let mut datagram = [0; LOCATOR_AT + 9];
+            datagram[LOCATOR_AT] = low;
+            datagram[LOCATOR_AT + 8] = low;
+            sender.send(to, None, &datagram).unwrap();
+        }
+        for (worker, port) in (0u8..).zip(&group) {
+            let expected: Vec<u8> = (0..=255).filter(|low| low % 3 == worker).collect();
+            assert_eq!(waiting(port), expected, "worker {worker}");
+        }
+        UdpPort::open(&UdpOptions::new(LOOPBACK)).unwrap().send(to, None, &[9; 3]).unwrap();
+        assert_eq!(waiting(&group[0]), [9], "too short for a locator");
+    }
+
+    #[test]
+    fn a_port_somebody_else_has_is_refused_and_our_own_is_opened_again() {
+        let options = UdpOptions::new(LOOPBACK);
+        let group = UdpPort::open_group(&options, 2, false).unwrap();
+        let same = UdpOptions::new(group[0].local_addr().unwrap());
+        for workers in [1, 2] {
+            let refused = UdpPort::open_group(&same, workers, false).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        }
+        assert_eq!(UdpPort::open_group(&same, 2, true).unwrap().len(), 2);
     }
 }

@@ -16,7 +16,6 @@ use super::underlay::{CLIENT_INTERFACE, Underlay};
 use super::wireguard::{self, Joined, Kind};
 use super::{Options, machine};
 use crate::lab::mode::Xdp;
-use crate::lab::pass;
 use crate::lab::ping::ping;
 use crate::lab::process::{Product, Role};
 use crate::lab::setup::Setup;
@@ -92,7 +91,7 @@ pub struct Field<'a> {
 impl<'a> Field<'a> {
     /// Those of `wanted`, or the ones of them that were asked for; a program that is not there is said so once.
     pub fn of(options: &'a Options, wanted: &[Who]) -> Result<Field<'a>> {
-        let wanted = &among(wanted, &options.only)?;
+        let wanted = &among(wanted, |who| who.name(), &options.only)?;
         let mut field =
             Field { options, all: wanted.clone(), programs: BTreeMap::new(), xdp: "?".into(), errors: Vec::new() };
         if let Some(program) = &options.wireguard {
@@ -195,38 +194,17 @@ impl<'a> Field<'a> {
         underlay: &Underlay,
         work: impl FnOnce(&Underlay, IpAddr) -> Result<(T, Raw)>,
     ) -> Result<(T, Raw)> {
-        // What the program answers with XDP_TX arrives over veth only if the other end runs a program as well.
-        pass::attach(&underlay.client(), CLIENT_INTERFACE.uplink(), &pass::load()?)?;
-        let start = |name: &str, xdp| {
-            let ground = &underlay.ground;
-            let directory = ground.files().join(name);
-            std::fs::create_dir(&directory)?;
-            let setup = Setup { xdp, uplinks: vec![CLIENT_INTERFACE], ..Setup::default() };
-            Product::start_in(&ground.topology, &directory, &ground.pin_root(), &setup)
-        };
+        let setup = |xdp| Setup { xdp, uplinks: vec![CLIENT_INTERFACE], ..Setup::default() };
         let xdp = if self.xdp == "off" { Xdp::Detached } else { Xdp::Native };
-        let mut product = start("run", xdp)?;
-        if let Err(error) = product.wait_healthy() {
-            ensure!(xdp == Xdp::Native && format!("{error:#}").contains("without the kernel program"), error);
-            self.xdp = "off".into();
-            drop(product);
-            product = start("run-off", Xdp::Detached)?;
-            product.wait_healthy()?;
-        }
-        let status = product.json(Role::Gateway, &["status"])?;
-        let mode = status["xdp"].as_array().and_then(|all| all.first()).unwrap_or(&status["xdp"])["mode"].as_str();
-        self.xdp = mode.unwrap_or("off").to_owned();
-        let sample = through(underlay, INNER_GATEWAY_V4, work);
-        let logs = format!("{}\n{}", product.log_tail(Role::Gateway), product.log_tail(Role::Client));
-        let (sample, mut raw) = sample.with_context(|| logs.clone())?;
-        raw.push(("logs.txt", logs));
-        if let Ok(metrics) = product.verb(Role::Gateway, &["metrics"]) {
-            raw.push(("gateway-metrics.txt", metrics.1));
-        }
-        for role in [Role::Client, Role::Gateway] {
-            product.stop(role)?;
-        }
-        Ok((sample, raw))
+        let product = match start(underlay, "run", &setup(xdp)) {
+            Err(error) => {
+                ensure!(xdp == Xdp::Native && format!("{error:#}").contains("without the kernel program"), error);
+                start(underlay, "run-off", &setup(Xdp::Detached))?
+            }
+            product => product?,
+        };
+        self.xdp = mode(&product)?;
+        finish(product, |_| through(underlay, INNER_GATEWAY_V4, work))
     }
 
     /// For the document: who ran, each in a line.
@@ -267,16 +245,48 @@ impl<'a> Field<'a> {
 }
 
 /// Those of `all` that were asked for by name: all, if none was.
-fn among(all: &[Who], names: &[String]) -> Result<Vec<Who>> {
+pub fn among<T: Copy>(all: &[T], name_of: impl Fn(&T) -> &'static str, names: &[String]) -> Result<Vec<T>> {
     for name in names {
-        let known = all.iter().map(|who| who.name()).collect::<Vec<_>>();
-        ensure!(known.contains(&name.as_str()), "no contender {name:?} here; there are: {}", known.join(", "));
+        let known = all.iter().map(&name_of).collect::<Vec<_>>();
+        ensure!(known.contains(&name.as_str()), "{name:?} is none of: {}", known.join(", "));
     }
-    Ok(all.iter().copied().filter(|who| names.is_empty() || names.iter().any(|name| name == who.name())).collect())
+    Ok(all.iter().copied().filter(|one| names.is_empty() || names.iter().any(|name| name == name_of(one))).collect())
+}
+
+/// The product over an underlay, attached.
+pub fn start(underlay: &Underlay, directory: &str, setup: &Setup) -> Result<Product> {
+    let ground = &underlay.ground;
+    let directory = ground.files().join(directory);
+    std::fs::create_dir(&directory)?;
+    let mut product = Product::start_in(&ground.topology, &directory, &ground.pin_root(), setup)?;
+    product.wait_healthy()?;
+    Ok(product)
+}
+
+/// How the gateway's kernel program is attached.
+pub fn mode(product: &Product) -> Result<String> {
+    let status = product.json(Role::Gateway, &["status"])?;
+    let mode = status["xdp"].as_array().and_then(|all| all.first()).unwrap_or(&status["xdp"])["mode"].as_str();
+    Ok(mode.unwrap_or("off").to_owned())
+}
+
+/// Measures and ends the product; what it said is kept with the rest.
+pub fn finish<T>(mut product: Product, work: impl FnOnce(&Product) -> Result<(T, Raw)>) -> Result<(T, Raw)> {
+    let sample = work(&product);
+    let logs = format!("{}\n{}", product.log_tail(Role::Gateway), product.log_tail(Role::Client));
+    let (sample, mut raw) = sample.with_context(|| logs.clone())?;
+    raw.push(("logs.txt", logs));
+    if let Ok(metrics) = product.verb(Role::Gateway, &["metrics"]) {
+        raw.push(("gateway-metrics.txt", metrics.1));
+    }
+    for role in [Role::Client, Role::Gateway] {
+        product.stop(role)?;
+    }
+    Ok((sample, raw))
 }
 
 /// Waits until there is a way, then measures.
-fn through<T>(
+pub fn through<T>(
     underlay: &Underlay,
     server: &str,
     work: impl FnOnce(&Underlay, IpAddr) -> Result<(T, Raw)>,

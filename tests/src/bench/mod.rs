@@ -2,7 +2,7 @@
 //! Never prints a single absolute number as a result: what counts are ratios paired by round.
 //!
 //! `tunnel`, `pps` and `latency` run over one link, `underlay`, with everybody in turn, `contender`: ours, `rig` (two bare
-//! workers), `wireguard` (rivals). `traffic` and `generator` are the load, `stats` and `document` what becomes of figures.
+//! workers), `wireguard` (rivals); `variants` over the same link without rivals, `workers` the gateway's half alone. `traffic` and `generator` are the load, `stats` and `document` what becomes of figures.
 //! `outage` breaks the lab under the product and under a rival, `scenarios` plays described troubles. `steer` and `jump`
 //! run the kernel program alone: `program` loads it, `chart` draws. `relay` forwards over three namespaces. `verify` and
 //! `telemetry` are about the record, made of `records`. `reattach` and `handshake` give the engine real messages by hand
@@ -40,16 +40,20 @@ pub mod ticks;
 pub mod traffic;
 pub mod tunnel;
 pub mod underlay;
+pub mod variants;
 pub mod verify;
 pub mod wireguard;
+pub mod workers;
 
 use document::Document;
 
 /// Benches there are.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 16] = [
     "tunnel",
     "pps",
     "latency",
+    "variants",
+    "workers",
     "outage",
     "scenarios",
     "steer",
@@ -111,6 +115,8 @@ pub fn run(name: &str, options: &Options) -> Result<Document> {
         "tunnel" => tunnel::run(options)?,
         "pps" => pps::run(options)?,
         "latency" => latency::run(options)?,
+        "variants" => variants::run(options)?,
+        "workers" => workers::run(options)?,
         "outage" => outage::run(options)?,
         "scenarios" => scenarios::run(options)?,
         "steer" => steer::run(options)?,

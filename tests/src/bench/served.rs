@@ -87,7 +87,7 @@ impl Served {
         fs::create_dir_all(lab.pin_root()).context("a directory for pins")?;
         let environment = vec![("JVPN_LOG".to_owned(), "warn".to_owned())];
         let (xdp, interface, port, policy) = (wanted.xdp, GATEWAY_INTERFACE, GATEWAY_PORT, wanted.policy());
-        let options = Options { xdp, interface, port, policy, environment };
+        let options = Options { xdp, workers: 0, interface, port, policy, environment };
         let (directory, pins) = (lab.files().join("gw"), lab.pin_root().join("gateway"));
         let mut host = Host::prepare(lab.topology.gateway(), directory, pins, &members, &options)?;
         host.start()?;

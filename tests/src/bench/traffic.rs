@@ -35,6 +35,8 @@ pub struct Trips {
 pub struct Load {
     /// Seconds of one flow.
     pub seconds: u32,
+    /// At once, in one direction.
+    pub flows: u32,
     /// The gateway's address inside: where the server listens.
     pub server: IpAddr,
 }
@@ -95,7 +97,7 @@ pub fn loaded(underlay: &Underlay, server: IpAddr, seconds: u32) -> Result<(Trip
     // They end a little before the flow does.
     let count = (a_second * seconds).saturating_sub(a_second / 2).max(1).to_string();
     std::thread::scope(|scope| {
-        let bulk = scope.spawn(|| flow(&client, &gateway, Load { seconds, server }, &[]));
+        let bulk = scope.spawn(|| flow(&client, &gateway, Load { seconds, flows: 1, server }, &[]));
         std::thread::sleep(RAMP);
         let text = client.run(&["ping", "-n", "-c", &count, "-i", every, &server.to_string()], None);
         let carried = bulk.join().map_err(|_| anyhow::anyhow!("the bulk flow's thread panicked"))??;
@@ -109,8 +111,8 @@ pub fn loaded(underlay: &Underlay, server: IpAddr, seconds: u32) -> Result<(Trip
 fn flow(client: &Netns, gateway: &Netns, load: Load, more: &[&str]) -> Result<Flow> {
     let address = load.server.to_string();
     let mut server = Server::start(gateway, &address)?;
-    let seconds = load.seconds.to_string();
-    let mut command = vec!["iperf3", "-c", &address, "-t", &seconds, "-J"];
+    let (seconds, flows) = (load.seconds.to_string(), load.flows.to_string());
+    let mut command = vec!["iperf3", "-c", &address, "-t", &seconds, "-P", &flows, "-J"];
     command.extend(more);
     let before = Ticks::read()?;
     let raw = client.run(&command, None)?;

@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<Document> {
     let rounds = options.rounds(rounds)?;
     let mut field = Field::of(options, &ALL)?;
     let work = |underlay: &Underlay, server| {
-        let mut sample = measure(underlay, Load { seconds, server })?;
+        let mut sample = measure(underlay, Load { seconds, flows: 1, server })?;
         let raw = std::mem::take(&mut sample.raw);
         Ok((sample, raw))
     };

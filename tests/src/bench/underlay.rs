@@ -4,6 +4,7 @@
 //! ```text
 //!  PREFIX-client                               PREFIX-gw
 //!  wan-a 198.51.100.1/24 ──── veth, MTU 1500 ──── wan 198.51.100.7/24
+//!        2001:db8:7::1/64                             2001:db8:7::7/64
 //! ```
 
 use std::net::IpAddr;
@@ -13,10 +14,13 @@ use serde_json::Value;
 
 use crate::lab::ground::Ground;
 use crate::lab::netns::{Netns, run};
-use crate::lab::topology::{GATEWAY_INTERFACE, GATEWAY_V4, Path};
+use crate::lab::topology::{GATEWAY_INTERFACE, GATEWAY_V4, GATEWAY_V6, Path};
 
 /// The client's end of the link.
 pub const CLIENT_V4: &str = "198.51.100.1";
+const CLIENT_V6: &str = "2001:db8:7::1";
+/// Of the link, unless a bench is about another.
+pub const MTU: u16 = 1_500;
 /// Its interface; what the lab calls the first uplink.
 pub const CLIENT_INTERFACE: Path = Path::A;
 /// A frame of a 1,500-byte MTU with its Ethernet header.
@@ -28,6 +32,7 @@ const OFFLOADS: [&str; 8] = ["tso", "off", "gso", "off", "tx-udp-segmentation", 
 #[derive(Debug)]
 pub struct Underlay {
     pub ground: Ground,
+    mtu: u16,
 }
 
 /// What one interface carried.
@@ -39,8 +44,12 @@ pub struct Carried {
 
 impl Underlay {
     pub fn up() -> Result<Underlay> {
+        Self::with_mtu(MTU)
+    }
+
+    pub fn with_mtu(mtu: u16) -> Result<Underlay> {
         let ground = Ground::take(&["client", "gw"])?;
-        let underlay = Underlay { ground };
+        let underlay = Underlay { ground, mtu };
         underlay.wire()?;
         Ok(underlay)
     }
@@ -66,8 +75,12 @@ impl Underlay {
             ],
             None,
         )?;
-        for ((space, interface), address) in self.ends().into_iter().zip([CLIENT_V4, GATEWAY_V4]) {
-            space.ip(&format!("address add {address}/24 dev {interface}\nlink set {interface} up\n"))?;
+        let (addresses, mtu) = ([(CLIENT_V4, CLIENT_V6), (GATEWAY_V4, GATEWAY_V6)], self.mtu);
+        for ((space, interface), (v4, v6)) in self.ends().into_iter().zip(addresses) {
+            space.ip(&format!(
+                "address add {v4}/24 dev {interface}\naddress add {v6}/64 dev {interface} nodad\n\
+                 link set {interface} mtu {mtu} up\n"
+            ))?;
             let mut command = vec!["ethtool", "-K", interface];
             command.extend(OFFLOADS);
             space.run(&command, None)?;

@@ -99,7 +99,7 @@ enum Verb {
         /// Another userspace WireGuard to measure beside those that are known
         #[arg(long, value_name = "PROGRAM")]
         wireguard: Option<PathBuf>,
-        /// Only this cell of `outage`, or this scenario; may be given several times
+        /// Only this cell of `outage`, scenario, contender or variant; may be given several times
         #[arg(long, value_name = "CELL")]
         only: Vec<String>,
         /// Print one JSON document instead

@@ -21,6 +21,8 @@ pub struct Setup {
     pub uplinks: Vec<at::Path>,
     /// And the third uplink, in a lab that has one.
     pub third: bool,
+    /// Workers of each gateway; 0: what it takes by itself.
+    pub workers: u32,
     /// Lines added to the peer's policy, `key = value`.
     pub policy: Vec<String>,
     /// Relays in front of the gateways.
@@ -56,6 +58,7 @@ impl Default for Setup {
             outside_v6: false,
             uplinks: at::Path::BOTH.into(),
             third: false,
+            workers: 0,
             policy: Vec::new(),
             relays: 0,
             owners: 1,
@@ -112,14 +115,15 @@ impl Setup {
                 )
             })
             .collect();
-        let (xdp, policy) = (self.xdp.key()?, &self.policy);
+        let (xdp, policy, workers) = (self.xdp.key()?, &self.policy, self.workers);
         let policy =
             if policy.is_empty() { String::new() } else { format!("\n[policy.field]\n{}\n", policy.join("\n")) };
         write_private(
             &gateway.join("gateway.toml"),
             &format!(
                 "[gateway]\nname = \"{}\"\nprivate_key_file = \"{}\"\nlisten = {}\ninterfaces = [\"{}\"]\n\
-                 xdp = \"{xdp}\"\ntun = \"jvpn0\"\naddresses = [\"{}/24\", \"{}/64\"]\nmasquerade = false\n\n\
+                 xdp = \"{xdp}\"\nworkers = {workers}\ntun = \"jvpn0\"\naddresses = [\"{}/24\", \"{}/64\"]\n\
+                 masquerade = false\n\n\
                  [[peer]]\nname = \"till-17\"\npublic_key = \"{client_public}\"\n\
                  addresses = [\"{}/32\", \"{}/128\"]\npolicy = \"field\"\n{known}{policy}",
                 gateway_name(owner),

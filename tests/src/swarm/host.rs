@@ -39,6 +39,8 @@ const POLL: Duration = Duration::from_millis(2);
 pub struct Options {
     /// `xdp` of the file: native, generic, off.
     pub xdp: &'static str,
+    /// 0: what it takes by itself.
+    pub workers: u32,
     /// Interface the swarm arrives on.
     pub interface: &'static str,
     pub port: u16,
@@ -76,10 +78,10 @@ impl Host {
         private_file(&directory.join("key"), &private)?;
         let key = tool(&["pubkey"], Some(&private))?;
         let key = key.trim().parse().map_err(|error| anyhow::anyhow!("what pubkey printed: {error}"))?;
-        let Options { xdp, interface, port, policy, environment } = options;
+        let Options { xdp, workers, interface, port, policy, environment } = options;
         let mut file = format!(
             "[gateway]\nname = \"gw-swarm\"\nprivate_key_file = \"{}\"\nlisten = {port}\ninterfaces = [\"{interface}\"]\n\
-             xdp = \"{xdp}\"\ntun = \"jvpn0\"\naddresses = [\"{INNER}\"]\nmasquerade = false\nmax_sessions = {}\n",
+             xdp = \"{xdp}\"\nworkers = {workers}\ntun = \"jvpn0\"\naddresses = [\"{INNER}\"]\nmasquerade = false\nmax_sessions = {}\n",
             directory.join("key").display(),
             slots(members.len()),
         );

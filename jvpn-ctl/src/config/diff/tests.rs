@@ -43,6 +43,7 @@ fn every_key_of_the_gateway_needs_another_start_or_is_named_as_taken() {
         "tun = \"t0\"",
         "masquerade = false",
         "max_sessions = 7",
+        "workers = 3",
         "mtu = 1400",
         "relay_listen = 5",
         "state_dir = \"s\"",

@@ -59,6 +59,7 @@ fn a_fresh_gateway_file_loads_and_its_commented_keys_are_the_defaults() {
             config.tun.clone(),
             config.masquerade,
             config.max_sessions,
+            config.workers,
             config.mtu,
             config.addresses.clone(),
         )

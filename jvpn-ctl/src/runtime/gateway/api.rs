@@ -90,7 +90,7 @@ impl Gateway {
 
     /// Drops by name: those of the kernel program and of the steering in the worker, then those of the worker.
     fn drops(&self) -> BTreeMap<String, u64> {
-        let mut drops = crate::runtime::drops(&self.counters);
+        let mut drops = crate::runtime::drops(&self.workers.counters());
         drops.extend(crate::runtime::dropped(&*self.executor.plane));
         drops
     }

@@ -6,6 +6,7 @@ use super::Gateway;
 use crate::config::Role;
 use crate::observe::metrics::Exposition;
 use crate::observe::table::Metric;
+use crate::tunnel::Counter;
 use jvpn_common::session::State;
 
 impl Gateway {
@@ -20,7 +21,14 @@ impl Gateway {
         to.number(Metric::Pending, &[], view.pending);
         to.flag(Metric::StoreFailing, self.executor.keeper.is_failing());
         to.count(Metric::StoreSyncs, &[], self.executor.keeper.syncs());
-        to.worker(&self.counters);
+        to.worker(&self.workers.counters());
+        for (worker, counters) in self.workers.each().enumerate() {
+            let worker = worker.to_string();
+            to.count(Metric::WorkerBatches, &[&worker], counters.value(Counter::RxBatches));
+            for (direction, counter) in [("in", Counter::RxPackets), ("out", Counter::TxPackets)] {
+                to.count(Metric::WorkerPackets, &[&worker, direction], counters.value(counter));
+            }
+        }
         for (drop, &count) in &view.drops {
             // Their names are those of `status`, made by serde.
             let name = serde_json::to_value(drop).unwrap_or_default();

@@ -3,7 +3,7 @@
 //! Owns start, loop and end of `serve`. Nothing else changes the engine, so that its inputs have one order.
 //!
 //! ```text
-//! worker ─ datagrams ─┐                      ┌─► maps ─► store ─► record ─► datagrams   (commit.rs)
+//! workers─ datagrams ─┐                      ┌─► maps ─► store ─► record ─► datagrams   (commit.rs)
 //! compute ─ results ──┼─► engine ─ commands ─┤
 //! API, signals, time ─┘                      └─► compute, send
 //! ```
@@ -24,6 +24,7 @@ pub mod setup;
 mod sockets;
 mod start;
 mod watch;
+mod workers;
 
 use crate::api::Request;
 use crate::audit::Audit;
@@ -35,7 +36,7 @@ use crate::runtime::node::Detach;
 use crate::runtime::reconcile::Reconcile;
 use crate::runtime::stop::{Again, Stop};
 use crate::runtime::sys;
-use crate::tunnel::{Counters, FromWorker, Inbox, WorkerHandle};
+use crate::tunnel::{FromWorker, Inbox};
 use anyhow::{Context, Result};
 use commit::Executor;
 use compute::Compute;
@@ -54,8 +55,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFdReadyGuard;
 use tokio::sync::mpsc::Receiver;
-use tokio::sync::oneshot;
 use watch::Watch;
+use workers::Workers;
 
 /// How long a gateway that stops waits for its clients to acknowledge that it goes: two copies over a usual
 /// path. Who is not there delays the stop by no more than this.
@@ -72,11 +73,10 @@ struct Gateway {
     /// Commits of this turn; none between turns.
     ready: Ready,
     compute: Compute,
-    worker: WorkerHandle,
+    workers: Workers,
     gone: GoneSockets,
     interfaces: Interfaces,
     relays: Relays,
-    counters: Arc<Counters>,
     watch: Watch,
     reconcile: Reconcile,
     jumps: Vec<PendingJump>,
@@ -108,12 +108,7 @@ pub async fn run(config: GatewayConfig, paths: Paths, detach_on_exit: bool) -> R
 }
 
 impl Gateway {
-    async fn run(
-        &mut self,
-        inbox: Inbox<FromWorker>,
-        mut requests: Receiver<Request>,
-        mut ended: oneshot::Receiver<std::io::Error>,
-    ) -> Result<()> {
+    async fn run(&mut self, inbox: Inbox<FromWorker>, mut requests: Receiver<Request>) -> Result<()> {
         let mut alarm = Alarm::new().context("no timer")?;
         let bell = sys::watch(inbox.as_fd().try_clone_to_owned()?).context("cannot watch the worker's queue")?;
         let mut look = tokio::time::interval(watch::LOOK_EVERY);
@@ -138,9 +133,9 @@ impl Gateway {
                 () = again.asked() => self.reload_by_signal(),
                 _ = look.tick() => self.look(),
                 _ = lease.tick() => self.lease_to_relays(),
-                // Without its worker a gateway serves nobody; whoever started it starts it again.
-                Ok(error) = &mut ended => {
-                    self.executor.plane.shared().set_alive(0, Duration::ZERO);
+                // Without a worker a gateway leaves some unserved; whoever started it starts it again.
+                error = self.workers.ended() => {
+                    self.workers.give_up(self.executor.plane.shared());
                     return Err(error).context(format!("the tunnel worker ended; is {} gone?", self.config.tun));
                 }
             }
@@ -167,7 +162,7 @@ impl Gateway {
                 () = &mut patience => break,
             }
         }
-        self.executor.plane.shared().set_alive(0, Duration::ZERO);
+        self.workers.give_up(self.executor.plane.shared());
         self.lease_to_relays();
         Ok(())
     }

@@ -229,7 +229,7 @@ impl Gateway {
     /// Vouches for the worker, for as long as the kernel program here would.
     pub(super) fn lease_to_relays(&mut self) {
         if !self.relays.streams.is_empty() {
-            let within = self.executor.plane.shared().alive_for(0);
+            let within = self.workers.alive_for(self.executor.plane.shared());
             self.relays.lease(within);
         }
     }

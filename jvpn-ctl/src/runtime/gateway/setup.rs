@@ -2,6 +2,7 @@
 //!
 //! Owns the conversion of keys, peers and policies. Must never print a key.
 
+use super::workers;
 use crate::config::Emergency;
 use crate::config::gateway::{GatewayConfig, GatewayKeys, PeerConfig};
 use crate::runtime::clock;
@@ -56,7 +57,7 @@ pub fn engine(
         peers,
         suites: suites(),
         max_sessions: config.max_sessions,
-        workers: 1,
+        workers: workers::number(config),
         mtu: inner_mtu(config),
         incarnation,
         owner_epoch,

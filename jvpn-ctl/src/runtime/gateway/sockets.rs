@@ -1,13 +1,12 @@
-//! The gateway's UDP sockets, one a family.
+//! The gateway's UDP sockets, one a family and worker.
 //!
 //! Owns sending on them, noticing that one carries nothing any more, and opening another. Must never wait for one, nor
 //! try so often that trying is all the gateway does.
 
-use super::Gateway;
-use super::role::{SOCKET_V4, SOCKET_V6};
+use super::{Gateway, workers};
 use crate::api::model::Problem;
 use crate::runtime::clock;
-use crate::runtime::node::{ANY, socket};
+use crate::runtime::node::{ANY, sockets};
 use crate::runtime::trailers::{Trailers, Vouched};
 use crate::tunnel::{self, UdpPort};
 use jvpn_common::gateway::command::{Datagram, Hop, Origin};
@@ -20,36 +19,38 @@ use std::sync::Arc;
 /// How long after a failure opening is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Sockets of both families, to send control on.
+/// Sockets of both families, in the order of their workers; control is sent on the first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sockets {
     /// IPv4.
-    pub v4: Option<Arc<UdpPort>>,
+    pub v4: Vec<Arc<UdpPort>>,
     /// IPv6.
-    pub v6: Option<Arc<UdpPort>>,
+    pub v6: Vec<Arc<UdpPort>>,
     /// What relays vouch for, and are told in the same way.
     pub trailers: Arc<Trailers<RelayId>>,
 }
 
 impl Sockets {
+    /// Those of each family, under its wildcard address.
+    pub(super) fn groups(&self) -> [(IpAddr, &[Arc<UdpPort>]); 2] {
+        let [v4, v6] = ANY;
+        [(v4, &self.v4), (v6, &self.v6)]
+    }
+
     /// Forgets a socket that carries nothing any more; its wildcard address. None: it was replaced before.
     pub(super) fn forget(&mut self, port: &Arc<UdpPort>) -> Option<IpAddr> {
         let [v4, v6] = ANY;
-        let is = |own: &Option<Arc<UdpPort>>| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, port));
-        if is(&self.v4) {
-            self.v4 = None;
-            return Some(v4);
-        }
-        is(&self.v6).then(|| {
-            self.v6 = None;
-            v6
+        [(v4, &mut self.v4), (v6, &mut self.v6)].into_iter().find_map(|(any, own)| {
+            let place = own.iter().position(|own| Arc::ptr_eq(own, port))?;
+            own.remove(place);
+            Some(any)
         })
     }
 
-    /// Takes the socket of a wildcard address.
-    pub(super) fn take(&mut self, any: IpAddr, port: Arc<UdpPort>) {
+    /// Takes the sockets of a wildcard address.
+    pub(super) fn take(&mut self, any: IpAddr, group: Vec<Arc<UdpPort>>) {
         let own = if any.is_ipv4() { &mut self.v4 } else { &mut self.v6 };
-        *own = Some(port);
+        *own = group;
     }
 
     /// Where a datagram came from, and how long it is without what a relay put behind it. `None`: it came from a
@@ -75,8 +76,8 @@ impl Sockets {
                 None => return tracing::debug!(%client, relay = relay.0, "no stream to the relay of this client"),
             },
         };
-        let port = if to.is_ipv4() { &self.v4 } else { &self.v6 };
-        let Some(port) = port else { return };
+        let own = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        let Some(port) = own.first() else { return };
         if let Err(error) = port.send(to, Some(from), &bytes) {
             tracing::debug!(%error, %client, "could not send");
         }
@@ -102,6 +103,7 @@ impl Gateway {
     pub(super) fn socket_lost(&mut self, port: &Arc<UdpPort>) {
         let Some(any) = self.executor.sockets.forget(port) else { return };
         tracing::error!(family = family(&any), "a UDP socket carries nothing any more; opening another");
+        self.gone.0.retain(|(other, _)| *other != any);
         self.gone.0.push((any, clock::boot()));
         self.open_sockets();
     }
@@ -120,13 +122,14 @@ impl Gateway {
         }
     }
 
+    /// Opens those of all workers: together they know which datagram is whose.
     fn reopen(&mut self, any: IpAddr) -> std::io::Result<()> {
-        let port = Arc::new(socket(any, self.config.listen)?);
-        let id = if any.is_ipv4() { SOCKET_V4 } else { SOCKET_V6 };
-        if !self.worker.add_socket(id, Arc::clone(&port)) {
-            return Err(std::io::Error::other("the worker's queue is full"));
+        let workers = workers::number(&self.config);
+        let group = sockets(any, self.config.listen, workers, workers > 1)?;
+        if !self.workers.take(any, &group) {
+            return Err(std::io::Error::other("a worker's queue is full"));
         }
-        self.executor.sockets.take(any, port);
+        self.executor.sockets.take(any, group);
         Ok(())
     }
 }

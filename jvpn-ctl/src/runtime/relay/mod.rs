@@ -30,7 +30,7 @@ use crate::runtime::stop::{self, Again, Stop};
 use crate::runtime::sys;
 use crate::runtime::trailers::{Trailers, Way as Side};
 use crate::store::DirLock;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use forward::Forward;
 use hops::{Hops, Trip};
 use jvpn_common::abi::{Owner, OwnerEndpoint, mapped};
@@ -95,8 +95,9 @@ async fn start(config: RelayConfig, paths: Paths, detach_on_exit: bool) -> Resul
     let (audit, _) = Audit::open(&paths.state_dir)?;
     let RelayConfig { listen: port, interfaces, xdp, max_sessions, .. } = &config;
     let (port, xdp, max_sessions) = (*port, *xdp, *max_sessions);
-    let node = Node { program: Program::Relay, port, interfaces, xdp, max_sessions, paths: &paths };
-    let forward = Forward::new(node.sockets()?, port);
+    let node = Node { program: Program::Relay, port, interfaces, xdp, max_sessions, workers: 1, paths: &paths };
+    let [v4, v6] = node.sockets()?.map(|group| group.into_iter().next());
+    let forward = Forward::new((v4.context("a relay has an IPv4 socket")?, v6), port);
     let (mut plane, interfaces) = node.plane()?;
     // What an earlier process held is told anew by the owners; until then nothing is forwarded.
     let mut generation = Generation(0);

@@ -34,6 +34,7 @@ pub(super) fn play(plan: &Plan) -> Result<Seen> {
     std::fs::create_dir_all(lab.pin_root()).context("a pin directory")?;
     let options = Options {
         xdp: Xdp::Switched.key()?,
+        workers: 0,
         interface: GATEWAY_INTERFACE,
         port: GATEWAY_PORT,
         policy: plan.policy_lines(),
