@@ -31,6 +31,7 @@ pub enum Who {
     Null,
     Worker,
     Ours,
+    TwoWorkers,
     Chacha,
     Gotatun,
     Boringtun,
@@ -45,6 +46,7 @@ impl Who {
             Who::Null => "null",
             Who::Worker => "worker",
             Who::Ours => "ours",
+            Who::TwoWorkers => "two_workers",
             Who::Chacha => "chacha",
             Who::Gotatun => wireguard::GOTATUN.name,
             Who::Boringtun => wireguard::BORINGTUN.name,
@@ -185,16 +187,21 @@ impl<'a> Field<'a> {
             ensure!(rival.alive(), "a process of {} ended during the measurement", kind.name);
             return Ok(sample);
         }
-        if who == Who::Ours { self.product(&underlay, work) } else { through(&underlay, GATEWAY_V4, work) }
+        match who {
+            Who::Ours => self.product(&underlay, 1, work),
+            Who::TwoWorkers => self.product(&underlay, 2, work),
+            _ => through(&underlay, GATEWAY_V4, work),
+        }
     }
 
     /// The real product: `serve` and `connect`, with the kernel program where the binary has it.
     fn product<T>(
         &mut self,
         underlay: &Underlay,
+        workers: u32,
         work: impl FnOnce(&Underlay, IpAddr) -> Result<(T, Raw)>,
     ) -> Result<(T, Raw)> {
-        let setup = |xdp| Setup { xdp, uplinks: vec![CLIENT_INTERFACE], ..Setup::default() };
+        let setup = |xdp| Setup { xdp, workers, uplinks: vec![CLIENT_INTERFACE], ..Setup::default() };
         let xdp = if self.xdp == "off" { Xdp::Detached } else { Xdp::Native };
         let product = match start(underlay, "run", &setup(xdp)) {
             Err(error) => {
@@ -217,6 +224,7 @@ impl<'a> Field<'a> {
                     "our worker at both ends, AES-256-GCM, fixed keys, no controller, no kernel program".into()
                 }
                 Who::Ours => format!("serve and connect, AES-256-GCM, kernel program at the gateway: {}", self.xdp),
+                Who::TwoWorkers => "the same with two workers at the gateway".into(),
                 Who::Chacha => "our worker at both ends, ChaCha20-Poly1305, fixed keys, no kernel program".into(),
                 Who::Gotatun | Who::Boringtun | Who::WireguardGo | Who::Named => {
                     let version = self.programs.get(&who).map(|program| wireguard::version(program)).transpose()?;

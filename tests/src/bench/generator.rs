@@ -30,7 +30,7 @@ const LATE_MAX: Duration = Duration::from_millis(5);
 pub enum Way {
     /// One by one, many in a call.
     Single,
-    /// As one buffer that the kernel cuts up (UDP_SEGMENT).
+    /// As one buffer that the kernel cuts up (UDP_SEGMENT), and received as it merges them (UDP_GRO): what does one does both.
     Segmented,
 }
 
@@ -70,6 +70,9 @@ pub fn trial(from: &Netns, at: &Netns, server: IpAddr, way: Way, rate: f64) -> R
     let receiver = at.enter(|| {
         let socket = UdpSocket::bind((server, 0)).context("receiver of a bench")?;
         sys::force_receive_buffer(&SockRef::from(&socket), BUFFER).context("a long queue needs root")?;
+        if way == Way::Segmented {
+            sys::merge(&SockRef::from(&socket)).context("UDP_GRO")?;
+        }
         // Short enough to see the end of the trial.
         socket.set_read_timeout(Some(Duration::from_millis(10)))?;
         Ok(socket)
@@ -77,7 +80,10 @@ pub fn trial(from: &Netns, at: &Netns, server: IpAddr, way: Way, rate: f64) -> R
     let to = receiver.local_addr()?;
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let counting = scope.spawn(|| count(&receiver, &over));
+        let counting = scope.spawn(|| match way {
+            Way::Single => count(&over, single(&receiver)),
+            Way::Segmented => count(&over, merged(&receiver)),
+        });
         let sent = from.enter(|| send(to, way, rate));
         std::thread::sleep(DRAIN);
         over.store(true, Relaxed);
@@ -89,30 +95,59 @@ pub fn trial(from: &Netns, at: &Netns, server: IpAddr, way: Way, rate: f64) -> R
     })
 }
 
-/// Counts until it is over: arrived, and out of order.
-fn count(socket: &UdpSocket, over: &AtomicBool) -> Result<(u64, u64)> {
-    let mut frames = vec![[0; FRAME]; BATCH];
-    let mut lengths = [0; BATCH];
-    let frames: &mut [[u8; FRAME]; BATCH] = frames.as_mut_slice().try_into().context("a batch")?;
-    let (mut arrived, mut reordered, mut last) = (0, 0, 0);
+/// What arrived, in the order of arrival.
+#[derive(Debug, Default)]
+struct Arrivals {
+    arrived: u64,
+    reordered: u64,
+    last: u64,
+}
+
+impl Arrivals {
+    fn take(&mut self, datagram: &[u8]) {
+        let Some(number) = datagram.first_chunk().filter(|_| datagram.len() == PAYLOAD) else { return };
+        let number = u64::from_be_bytes(*number);
+        self.arrived += 1;
+        self.reordered += u64::from(number < self.last);
+        self.last = self.last.max(number);
+    }
+}
+
+/// Counts what `receive` brings until it is over: arrived, and out of order.
+fn count(over: &AtomicBool, mut receive: impl FnMut(&mut Arrivals) -> io::Result<()>) -> Result<(u64, u64)> {
+    let mut arrivals = Arrivals::default();
     loop {
-        let count = match sys::await_many(&SockRef::from(socket), frames, &mut lengths) {
-            Ok(count) => count,
+        match receive(&mut arrivals) {
+            Ok(()) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 if over.load(Relaxed) {
-                    return Ok((arrived, reordered));
+                    return Ok((arrivals.arrived, arrivals.reordered));
                 }
-                continue;
             }
             Err(error) => return Err(error).context("receive"),
-        };
-        for (frame, length) in frames.iter().zip(&lengths).take(count) {
-            let number = frame.first_chunk().map(|number| u64::from_be_bytes(*number));
-            let Some(number) = number.filter(|_| *length == PAYLOAD) else { continue };
-            arrived += 1;
-            reordered += u64::from(number < last);
-            last = last.max(number);
         }
+    }
+}
+
+/// Receives many datagrams in a call.
+fn single(socket: &UdpSocket) -> impl FnMut(&mut Arrivals) -> io::Result<()> {
+    let (mut frames, mut lengths) = (Box::new([[0; FRAME]; BATCH]), [0; BATCH]);
+    move |arrivals| {
+        let count = sys::await_many(&SockRef::from(socket), &mut frames, &mut lengths)?;
+        for (frame, length) in frames.iter().zip(&lengths).take(count) {
+            arrivals.take(frame.get(..*length).unwrap_or_default());
+        }
+        Ok(())
+    }
+}
+
+/// Receives one run of merged datagrams in a call.
+fn merged(socket: &UdpSocket) -> impl FnMut(&mut Arrivals) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    move |arrivals| {
+        let length = socket.recv(&mut buffer)?;
+        buffer.get(..length).unwrap_or_default().chunks(PAYLOAD).for_each(|datagram| arrivals.take(datagram));
+        Ok(())
     }
 }
 

@@ -12,8 +12,8 @@ use super::underlay::Underlay;
 const FULL: u32 = 9;
 const QUICK: u32 = 1;
 /// In the order of a round.
-const ALL: [Who; 5] = [Who::Plain, Who::Ours, Who::Gotatun, Who::Boringtun, Who::WireguardGo];
-const RIVALS: [Who; 5] = [Who::Plain, Who::Gotatun, Who::Boringtun, Who::WireguardGo, Who::Named];
+const ALL: [Who; 6] = [Who::Plain, Who::Ours, Who::TwoWorkers, Who::Gotatun, Who::Boringtun, Who::WireguardGo];
+const RIVALS: [Who; 6] = [Who::Plain, Who::TwoWorkers, Who::Gotatun, Who::Boringtun, Who::WireguardGo, Who::Named];
 /// Lost share at which a rate still counts.
 const LOSS_MAX: f64 = 0.005;
 /// Datagrams a second that are tried first; every rival carries them.

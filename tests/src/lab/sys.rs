@@ -153,6 +153,11 @@ pub(crate) fn segment(socket: &Socket, bytes: usize) -> io::Result<()> {
     set_int(socket, libc::SOL_UDP, libc::UDP_SEGMENT, bytes)
 }
 
+/// From now on a receive brings what the kernel merged, datagrams of one length behind each other.
+pub(crate) fn merge(socket: &Socket) -> io::Result<()> {
+    set_int(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
 fn set_int(socket: &Socket, level: libc::c_int, option: libc::c_int, value: usize) -> io::Result<()> {
     let value = libc::c_int::try_from(value).map_err(io::Error::other)?;
     // SAFETY: each option this is called with takes an int, `value` is one and outlives the call.
