@@ -2,7 +2,7 @@
 //! Never prints a single absolute number as a result: what counts are ratios paired by round.
 //!
 //! `tunnel`, `pps` and `latency` run over one link, `underlay`, with everybody in turn, `contender`: ours, `rig` (two bare
-//! workers), `wireguard` (rivals). `traffic` and `generator` are the load, `stats`, `document` and `chart` what becomes of figures.
+//! workers), `rival` (of which `wireguard` is a kind). `traffic` and `generator` are the load, `stats`, `document` and `chart` what becomes of figures.
 //! `outage` breaks the lab under the product and under a rival, `scenarios` plays described troubles. `steer` and `jump`
 //! run the kernel program alone: `program` loads it. `relay` forwards over three namespaces. `verify` and
 //! `telemetry` are about the record, made of `records`. `reattach` and `handshake` give the engine real messages by hand
@@ -34,6 +34,7 @@ pub mod reattach;
 pub mod records;
 pub mod relay;
 pub mod rig;
+pub mod rival;
 pub mod scenarios;
 pub mod served;
 pub mod stats;
