@@ -24,12 +24,13 @@ fn shape(name: &str) -> Result<String, String> {
     let json: Value = serde_json::from_str(&read("document.json")?).map_err(|error| error.to_string())?;
     let said = |field: &str| json[field].as_str().is_some_and(|text| !text.is_empty());
     let whole = json["schema"] == bench::document::SCHEMA && json["bench"] == name;
-    if !whole || !["kernel", "version", "command", "policy"].into_iter().all(said) {
+    if !whole || !["day", "kernel", "version", "command", "policy"].into_iter().all(said) {
         return Err(format!("the document does not say where it is from: {json}"));
     }
     let figures = json["results"].as_array().map_or(0, Vec::len);
-    let summary = read("summary.txt")?;
-    let listed = document.results.iter().all(|metric| summary.contains(&metric.metric));
+    let (summary, table) = (read("summary.txt")?, read("table.txt")?);
+    let listed =
+        document.results.iter().all(|metric| summary.contains(&metric.metric) && table.contains(&metric.metric));
     if figures == 0 || !listed || !document.pass() {
         return Err(format!("{figures} figures, and this for people:\n{summary}"));
     }

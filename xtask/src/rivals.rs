@@ -14,8 +14,8 @@ const CRATES: [(Pinned, &str); 2] = [
     (Pinned { name: "gotatun-cli", version: "0.10.2", guess_s: 200 }, "gotatun"),
     (Pinned { name: "boringtun-cli", version: "0.7.1", guess_s: 120 }, "boringtun-cli"),
 ];
-/// Debian's.
-const PACKAGE: &str = "wireguard-go";
+/// Debian's, each with a program of its name.
+const PACKAGES: [&str; 3] = ["wireguard-go", "openvpn", "nebula"];
 
 /// Whether the words of `bench` name one that has rivals, and more than its shape is wanted.
 fn wanted(words: &[String]) -> bool {
@@ -36,19 +36,20 @@ pub(crate) fn ensure(words: &[String]) {
             eprintln!("{} {} cannot be built: {error:#}", rival.name, rival.version);
         }
     }
-    if paths::program(PACKAGE).is_some() {
+    let missing: Vec<&str> = PACKAGES.into_iter().filter(|name| paths::program(name).is_none()).collect();
+    if missing.is_empty() {
         return;
     }
-    let command = need::apt_command(&[PACKAGE]);
+    let (names, command) = (missing.join(" "), need::apt_command(&missing));
     if !run::is_root() {
-        eprintln!("{PACKAGE} is missing; run:\n  sudo sh -c {}", run::quoted(&command));
+        eprintln!("missing: {names}; run:\n  sudo sh -c {}", run::quoted(&command));
         return;
     }
     let mut install = Command::new("sh");
     install.args(["-c", &command]);
     let done = progress::run("installing rivals", 30, Output::Captured, || run::run_quietly(install));
     if let Err(error) = done {
-        eprintln!("{PACKAGE} cannot be installed: {error:#}");
+        eprintln!("{names} cannot be installed: {error:#}");
     }
 }
 

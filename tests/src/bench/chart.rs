@@ -1,6 +1,10 @@
-//! Owns a line chart as SVG: x logarithmic, y linear from zero, in text that a diff shows. Never computes what it draws.
+//! Owns a line chart as SVG: x logarithmic, y linear from zero, in text that a diff shows. `bars` and `ranges` are the other
+//! kinds. Never computes what it draws.
 
 use std::fmt::Write;
+
+pub mod bars;
+pub mod ranges;
 
 /// One line; points in order of x, which is above zero.
 #[derive(Clone, Debug)]
@@ -29,9 +33,20 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
+/// The head of a chart: on white, so that it is read on a dark page, too.
+fn head(height: f64, title: &str) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
+         <text x=\"{}\" y=\"24\" font-size=\"16\">{}</text>\n",
+        MARGIN.0,
+        escaped(title)
+    )
+}
+
 /// A round number not below `most`: 1, 2 or 5 times a power of ten.
 fn ceiling(most: f64) -> f64 {
-    let power = 10_f64.powf(most.max(1.0).log10().floor());
+    let power = if most > 0.0 { 10_f64.powf(most.log10().floor()) } else { 1.0 };
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|top| *top >= most).unwrap_or(10.0 * power)
 }
 
@@ -43,12 +58,7 @@ pub fn svg(chart: &Chart) -> String {
     let (left, up, right, down) = MARGIN;
     let at_x = |x: f64| left + x.max(1.0).log10() / decades * (WIDTH - left - right);
     let at_y = |y: f64| HEIGHT - down - (y / top).clamp(0.0, 1.0) * (HEIGHT - up - down);
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
-         <text x=\"{left}\" y=\"24\" font-size=\"16\">{}</text>\n",
-        escaped(&chart.title)
-    );
+    let mut out = head(HEIGHT, &chart.title);
     for step in 0..=4 {
         let y = top * f64::from(step) / 4.0;
         let _ = writeln!(
@@ -139,5 +149,6 @@ mod tests {
         assert!(places.iter().all(|(x, y)| (0.0..=WIDTH).contains(x) && (0.0..=HEIGHT).contains(y)), "{places:?}");
         assert!(text.contains("a &lt; b") && !text.contains("a < b"));
         assert_eq!((ceiling(700.0), ceiling(1_000.0), ceiling(0.0)), (1_000.0, 1_000.0, 1.0));
+        assert!((ceiling(0.16) - 0.2).abs() < 1e-9, "less than one has a scale of its own");
     }
 }

@@ -131,14 +131,8 @@ pub fn run(options: &Options) -> Result<Document> {
         patience: Duration::from_secs(60),
     };
     let all = (0..rounds).map(|_| round(&setting, moving)).collect::<Result<Vec<_>>>()?;
-    let results = METRICS.iter().map(|&(metric, unit, is_bounded)| {
-        let samples: Vec<_> = all.iter().map(|figures| figures.get(metric).copied()).collect();
-        let better = if metric == "moves_per_s" { Better::Higher } else { Better::Lower };
-        let wanted = Wanted { metric, unit, better, bounds: &[(LIMIT, GOAL / MUST, 1.0)] };
-        Metric::limited(&wanted, samples, BTreeMap::new(), is_bounded.then_some(MUST))
-    });
     Ok(Document {
-        results: results.collect(),
+        results: results(&all),
         contenders: vec![
             Contender::new("ours", "one gateway process, its clients in another, native XDP on veth"),
             Contender::new(LIMIT, "the must in seconds; its ratio must not be above 1"),
@@ -156,6 +150,21 @@ pub fn run(options: &Options) -> Result<Document> {
         policy: setting.policy_line(),
         ..machine::program_alone("churn")?
     })
+}
+
+fn results(all: &[Figures]) -> Vec<Metric> {
+    let of = |&(metric, unit, is_bounded): &(&'static str, &'static str, bool)| {
+        let samples: Vec<_> = all.iter().map(|figures| figures.get(metric).copied()).collect();
+        let better = if metric == "moves_per_s" { Better::Higher } else { Better::Lower };
+        let wanted = Wanted { metric, unit, better, bounds: &[(LIMIT, GOAL / MUST, 1.0)] };
+        Metric::limited(&wanted, samples, BTreeMap::new(), is_bounded.then_some(MUST))
+    };
+    METRICS.iter().map(of).collect()
+}
+
+/// What is asked of a run.
+pub fn unmeasured() -> Vec<Metric> {
+    results(&[])
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use jvpn_common::crypto::Suite;
 use super::document::{Contender, Document, Machine, Metric};
 use super::machine::Watched;
 use super::rig::{self, Rig, inner4};
+use super::rival::Kind;
 use super::underlay::{CLIENT_INTERFACE, Underlay};
-use super::wireguard::{self, Joined, Kind};
+use super::wireguard;
 use super::{Options, machine};
 use crate::lab::mode::Xdp;
 use crate::lab::ping::ping;
@@ -37,6 +38,8 @@ pub enum Who {
     Boringtun,
     WireguardGo,
     Named,
+    OpenVpn,
+    Nebula,
 }
 
 impl Who {
@@ -52,6 +55,8 @@ impl Who {
             Who::Boringtun => wireguard::BORINGTUN.name,
             Who::WireguardGo => wireguard::WIREGUARD_GO.name,
             Who::Named => wireguard::NAMED.name,
+            Who::OpenVpn => Kind::OpenVpn.name(),
+            Who::Nebula => Kind::Nebula.name(),
         }
     }
 
@@ -65,12 +70,14 @@ impl Who {
         Some(rig::Setup { suite, ..rig::Setup::default() })
     }
 
-    const fn wireguard(self) -> Option<Kind> {
+    const fn rival(self) -> Option<Kind> {
         match self {
-            Who::Gotatun => Some(wireguard::GOTATUN),
-            Who::Boringtun => Some(wireguard::BORINGTUN),
-            Who::WireguardGo => Some(wireguard::WIREGUARD_GO),
-            Who::Named => Some(wireguard::NAMED),
+            Who::Gotatun => Some(Kind::WireGuard(wireguard::GOTATUN)),
+            Who::Boringtun => Some(Kind::WireGuard(wireguard::BORINGTUN)),
+            Who::WireguardGo => Some(Kind::WireGuard(wireguard::WIREGUARD_GO)),
+            Who::Named => Some(Kind::WireGuard(wireguard::NAMED)),
+            Who::OpenVpn => Some(Kind::OpenVpn),
+            Who::Nebula => Some(Kind::Nebula),
             _ => None,
         }
     }
@@ -101,12 +108,12 @@ impl<'a> Field<'a> {
             field.programs.insert(Who::Named, program.clone());
             field.all.push(Who::Named);
         }
-        for (who, kind) in wanted.iter().filter_map(|who| Some(*who).zip(who.wireguard())) {
+        for (who, kind) in wanted.iter().filter_map(|who| Some(*who).zip(who.rival())) {
             if let Some(program) = kind.find() {
                 field.programs.insert(who, program);
                 continue;
             }
-            let missing = format!("{} is not installed; run: {}", kind.name, kind.install);
+            let missing = format!("{} is not installed; run: {}", kind.name(), kind.install());
             eprintln!("{missing}");
             field.errors.push(missing);
         }
@@ -150,7 +157,7 @@ impl<'a> Field<'a> {
 
     /// One contender's turn: it is brought up, `work` gets the link and the address of its other end inside, and it goes.
     fn turn<T>(&mut self, round: u32, who: Who, work: impl FnOnce(&Underlay, IpAddr) -> Result<(T, Raw)>) -> Option<T> {
-        if who.wireguard().is_some() && !self.programs.contains_key(&who) {
+        if who.rival().is_some() && !self.programs.contains_key(&who) {
             return None;
         }
         match self.with(who, work) {
@@ -180,11 +187,11 @@ impl<'a> Field<'a> {
             return Ok((sample, raw));
         }
         let underlay = Underlay::up()?;
-        if let Some(kind) = who.wireguard() {
-            let program = self.programs.get(&who).with_context(|| format!("{} is not installed", kind.name))?;
-            let mut rival = Joined::start(&underlay, kind, program)?;
+        if let Some(kind) = who.rival() {
+            let program = self.programs.get(&who).with_context(|| format!("{} is not installed", kind.name()))?;
+            let mut rival = kind.join(&underlay, program)?;
             let sample = through(&underlay, wireguard::INNER_GATEWAY, work)?;
-            ensure!(rival.alive(), "a process of {} ended during the measurement", kind.name);
+            ensure!(rival.alive(), "a process of {} ended during the measurement", kind.name());
             return Ok(sample);
         }
         match who {
@@ -217,6 +224,9 @@ impl<'a> Field<'a> {
     /// For the document: who ran, each in a line.
     fn contenders(&self) -> Result<Vec<Contender>> {
         let what = |who: Who| -> Result<String> {
+            if let Some(kind) = who.rival() {
+                return kind.told(self.programs.get(&who).map(PathBuf::as_path));
+            }
             Ok(match who {
                 Who::Plain => "the link itself, MTU 1500".into(),
                 Who::Null => "our worker at both ends without a cipher: the ceiling".into(),
@@ -225,12 +235,7 @@ impl<'a> Field<'a> {
                 }
                 Who::Ours => format!("serve and connect, AES-256-GCM, kernel program at the gateway: {}", self.xdp),
                 Who::TwoWorkers => "the same with two workers at the gateway".into(),
-                Who::Chacha => "our worker at both ends, ChaCha20-Poly1305, fixed keys, no kernel program".into(),
-                Who::Gotatun | Who::Boringtun | Who::WireguardGo | Who::Named => {
-                    let version = self.programs.get(&who).map(|program| wireguard::version(program)).transpose()?;
-                    let version = version.unwrap_or_else(|| "not installed".into());
-                    format!("{version}, ChaCha20-Poly1305, its defaults, MTU {}", rig::INNER_MTU)
-                }
+                _ => "our worker at both ends, ChaCha20-Poly1305, fixed keys, no kernel program".into(),
             })
         };
         self.all.iter().map(|&who| Ok(Contender::new(who.name(), what(who)?))).collect()

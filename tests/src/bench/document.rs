@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::stats::{paired, quantile, summary};
 
@@ -19,14 +19,40 @@ pub const SAMPLES_FOR_TAIL: usize = 30;
 const QUARTILE_SLACK: f64 = 0.10;
 
 /// Which way is good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
     Higher,
     Lower,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+impl Better {
+    /// How a bound is written.
+    pub fn sign(self) -> char {
+        match self {
+            Better::Higher => '≥',
+            Better::Lower => '≤',
+        }
+    }
+
+    /// Which way is good, at a glance.
+    pub fn arrow(self) -> char {
+        match self {
+            Better::Higher => '↑',
+            Better::Lower => '↓',
+        }
+    }
+
+    /// Whether a figure is on the good side of a bound.
+    pub fn reaches(self, figure: f64, bound: f64) -> bool {
+        match self {
+            Better::Higher => figure >= bound,
+            Better::Lower => figure <= bound,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Holds,
@@ -35,8 +61,20 @@ pub enum Verdict {
     NotMeasured,
 }
 
+impl Verdict {
+    /// For people.
+    pub fn told(self) -> &'static str {
+        match self {
+            Verdict::Holds => "holds",
+            Verdict::Fails => "FAILS",
+            Verdict::TooFewRounds => "too few rounds to say",
+            Verdict::NotMeasured => "not measured",
+        }
+    }
+}
+
 /// What lies far out, where a median says too little.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tail {
     pub p50: f64,
     pub p95: f64,
@@ -45,7 +83,7 @@ pub struct Tail {
 }
 
 /// One figure against its rivals.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Metric {
     pub metric: String,
     pub unit: String,
@@ -92,10 +130,17 @@ impl Metric {
         must: Option<f64>,
     ) -> Metric {
         rivals.extend(must.map(|must| (LIMIT.to_owned(), vec![Some(must); ours.len()])));
-        Metric::new(wanted, ours, rivals)
+        let mut metric = Metric::new(wanted, ours, rivals);
+        // A promise is known before anything is measured.
+        metric.rivals.extend(must.map(|must| (LIMIT.to_owned(), Some(must))));
+        metric
     }
 
-    pub fn new(wanted: &Wanted, ours: Vec<Option<f64>>, rivals: BTreeMap<String, Vec<Option<f64>>>) -> Metric {
+    /// A rival that something is promised against has its place, also where nothing was measured of it.
+    pub fn new(wanted: &Wanted, ours: Vec<Option<f64>>, mut rivals: BTreeMap<String, Vec<Option<f64>>>) -> Metric {
+        for (rival, ..) in wanted.bounds.iter().filter(|(rival, ..)| *rival != LIMIT) {
+            rivals.entry((*rival).to_owned()).or_default();
+        }
         let middle = |samples: &[Option<f64>]| summary(&samples.iter().flatten().copied().collect::<Vec<_>>());
         let mut metric = Metric {
             metric: wanted.metric.into(),
@@ -129,6 +174,11 @@ impl Metric {
         metric.samples = rivals;
         metric.samples.insert("ours".into(), ours);
         metric
+    }
+
+    /// Median of ours ÷ rival, where both were measured.
+    pub fn ratio(&self, rival: &str) -> Option<f64> {
+        self.ratios.get(rival).copied().flatten()
     }
 
     /// The same, judged by what all but the share above `at` reach: 0.99, or 1 for every single one. The ratio to `limit`
@@ -171,7 +221,7 @@ fn judge(ratios: &[f64], better: Better, bound: f64) -> Verdict {
 }
 
 /// Where it was measured.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Machine {
     pub processor: String,
     pub processors: usize,
@@ -183,7 +233,7 @@ pub struct Machine {
     pub stolen_in_rounds: Vec<f64>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Contender {
     pub name: String,
     /// What it is, in one line: cipher, version, kernel program.
@@ -196,10 +246,13 @@ impl Contender {
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Document {
-    pub schema: &'static str,
+    pub schema: String,
     pub bench: String,
+    /// When it was measured, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day: Option<String>,
     pub machine: Machine,
     pub kernel: String,
     pub version: String,
@@ -218,9 +271,15 @@ impl Document {
         self.results.iter().all(|metric| metric.ours.is_some() && !broken(metric))
     }
 
+    /// Rounds that the host of a virtual machine disturbed, and the share of each that it took; the first one is 1.
+    pub fn disturbed(&self) -> impl Iterator<Item = (usize, f64)> {
+        (1..).zip(self.machine.stolen_in_rounds.iter().copied()).filter(|(_, stolen)| *stolen > DISTURBED)
+    }
+
     /// For people.
     pub fn human(&self) -> String {
-        let mut text = format!("{}: {}, Linux {}\n", self.bench, self.machine.processor, self.kernel);
+        let day = self.day.as_deref().map_or_else(String::new, |day| format!(", {day}"));
+        let mut text = format!("{}: {}, Linux {}{day}\n", self.bench, self.machine.processor, self.kernel);
         for contender in &self.contenders {
             let _ = writeln!(text, "  {:<10} {}", contender.name, contender.what);
         }
@@ -238,24 +297,19 @@ impl Document {
                 let _ = writeln!(text, "  {:<10} p50 {p50:.1}  p95 {p95:.1}  p99 {p99:.1}  max {max:.1}", "");
             }
             for (name, value) in &metric.rivals {
-                let _ = write!(text, "  {name:<10} {:>8}   ours ÷ it {}", figure(*value), figure(metric.ratios[name]));
+                let _ = write!(text, "  {name:<10} {:>8}   ours ÷ it {}", figure(*value), figure(metric.ratio(name)));
                 if let Some([lower, upper]) = metric.spread.get(name) {
                     let _ = write!(text, " ({lower:.2}–{upper:.2})");
                 }
                 if let (Some(must), Some(goal)) = (metric.must.get(name), metric.goal.get(name)) {
-                    let sign = if metric.better == Better::Higher { "≥" } else { "≤" };
-                    let verdict = match metric.verdicts.get(name) {
-                        Some(Verdict::Holds) => "holds",
-                        Some(Verdict::Fails) => "FAILS",
-                        Some(Verdict::TooFewRounds) => "too few rounds to say",
-                        _ => "not measured",
-                    };
+                    let sign = metric.better.sign();
+                    let verdict = metric.verdicts.get(name).copied().unwrap_or(Verdict::NotMeasured).told();
                     let _ = write!(text, "   must {sign} {must}: {verdict} (goal {goal})");
                 }
                 text.push('\n');
             }
         }
-        for (round, stolen) in (1..).zip(&self.machine.stolen_in_rounds).filter(|(_, stolen)| **stolen > DISTURBED) {
+        for (round, stolen) in self.disturbed() {
             let _ = writeln!(text, "disturbed: round {round}, {:.1} % of it was stolen by the host", stolen * 100.0);
         }
         for (kind, lines) in [("note", &self.notes), ("error", &self.errors)] {
@@ -315,6 +369,18 @@ mod tests {
         let lost = of(&lost, 1.0, 0.0);
         assert_eq!((lost.verdicts["limit"], lost.ratios["limit"]), (Verdict::Fails, None));
         assert_eq!(of(&[], 0.99, 1.0).verdicts["limit"], Verdict::NotMeasured);
+    }
+
+    #[test]
+    fn a_promise_is_known_before_anything_is_measured() {
+        let nothing = Metric::new(&WANTED, Vec::new(), BTreeMap::new());
+        assert_eq!((nothing.must["rival"], nothing.verdicts["rival"]), (1.5, Verdict::NotMeasured));
+        assert_eq!(nothing.rivals["rival"], None, "who was not there is not left out");
+        let limit = Wanted { bounds: &[(LIMIT, 0.5, 1.0)], ..WANTED };
+        let limited = Metric::limited(&limit, Vec::new(), BTreeMap::new(), Some(7.0));
+        assert_eq!((limited.rivals[LIMIT], limited.verdicts[LIMIT]), (Some(7.0), Verdict::NotMeasured));
+        let free = Metric::limited(&limit, vec![Some(1.0)], BTreeMap::new(), None);
+        assert!(free.must.is_empty() && free.rivals.is_empty(), "without a limit nothing is promised");
     }
 
     #[test]

@@ -80,8 +80,9 @@ pub fn kernel() -> Result<String> {
 /// A document about one program without a session's policy, as this build and machine are now; nothing measured.
 pub fn program_alone(bench: &str) -> Result<Document> {
     Ok(Document {
-        schema: SCHEMA,
+        schema: SCHEMA.into(),
         bench: bench.into(),
+        day: Some(run(&["date", "-u", "+%F"], None)?.trim().to_owned()),
         machine: describe()?,
         kernel: kernel()?,
         version: env!("CARGO_PKG_VERSION").into(),

@@ -138,21 +138,9 @@ pub fn run(options: &Options) -> Result<Document> {
         note("bytes_left_by_a_jump", jumps(size.jumps)?);
         note("bytes_left_by_a_life", lives(size.lives)?);
     }
-    let mut result = |metric, (must, bounds): Bound| {
-        let ours = samples.remove(metric).unwrap_or_default();
-        let wanted = Wanted { metric, unit: "bytes", better: Better::Lower, bounds };
-        Metric::limited(&wanted, ours, BTreeMap::new(), Some(must))
-    };
-    let results = vec![
-        result("user_bytes_per_session", USER),
-        result("engine_bytes_per_session", USER),
-        result("kernel_bytes_per_slot", KERNEL),
-        result("bytes_left_by_a_jump", JUMP),
-        result("bytes_left_by_a_life", LIFE),
-    ];
     let Size { alone: [few, many], served: [less, more], .. } = size;
     Ok(Document {
-        results,
+        results: results(samples),
         contenders: vec![
             Contender::new("ours", "resident memory, and the kernel's accounting of maps"),
             Contender::new(LIMIT, "the must in bytes; its ratio must not be above 1"),
@@ -166,6 +154,26 @@ pub fn run(options: &Options) -> Result<Document> {
         policy: "bench".into(),
         ..machine::program_alone("memory")?
     })
+}
+
+fn results(mut samples: BTreeMap<&str, Vec<Option<f64>>>) -> Vec<Metric> {
+    let mut result = |metric, (must, bounds): Bound| {
+        let ours = samples.remove(metric).unwrap_or_default();
+        let wanted = Wanted { metric, unit: "bytes", better: Better::Lower, bounds };
+        Metric::limited(&wanted, ours, BTreeMap::new(), Some(must))
+    };
+    vec![
+        result("user_bytes_per_session", USER),
+        result("engine_bytes_per_session", USER),
+        result("kernel_bytes_per_slot", KERNEL),
+        result("bytes_left_by_a_jump", JUMP),
+        result("bytes_left_by_a_life", LIFE),
+    ]
+}
+
+/// What is asked of a run.
+pub fn unmeasured() -> Vec<Metric> {
+    results(BTreeMap::new())
 }
 
 #[cfg(test)]

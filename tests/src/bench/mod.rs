@@ -2,16 +2,18 @@
 //! Never prints a single absolute number as a result: what counts are ratios paired by round.
 //!
 //! `tunnel`, `pps` and `latency` run over one link, `underlay`, with everybody in turn, `contender`: ours, `rig` (two bare
-//! workers), `wireguard` (rivals); `variants` over the same link without rivals, `workers` the gateway's half alone. `traffic` and `generator` are the load, `stats` and `document` what becomes of figures.
+//! workers), `rival` (of which `wireguard` is a kind); `variants` over the same link without rivals, `workers` the gateway's half
+//! alone. `traffic` and `generator` are the load, `stats`, `document` and `chart` what becomes of figures.
 //! `outage` breaks the lab under the product and under a rival, `scenarios` plays described troubles. `steer` and `jump`
-//! run the kernel program alone: `program` loads it, `chart` draws. `relay` forwards over three namespaces. `verify` and
+//! run the kernel program alone: `program` loads it. `relay` forwards over three namespaces. `verify` and
 //! `telemetry` are about the record, made of `records`. `reattach` and `handshake` give the engine real messages by hand
-//! (`control`); `churn` and `memory` run a gateway under a swarm (`served`).
+//! (`control`); `churn` and `memory` run a gateway under a swarm (`served`). `page` makes the page of figures from the
+//! documents of runs that `publish` put there.
 
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 pub mod chart;
 pub mod churn;
@@ -25,12 +27,15 @@ pub mod latency;
 pub mod machine;
 pub mod memory;
 pub mod outage;
+pub mod page;
 pub mod pps;
 pub mod program;
+pub mod publish;
 pub mod reattach;
 pub mod records;
 pub mod relay;
 pub mod rig;
+pub mod rival;
 pub mod scenarios;
 pub mod served;
 pub mod stats;
@@ -45,27 +50,50 @@ pub mod verify;
 pub mod wireguard;
 pub mod workers;
 
-use document::Document;
+use document::{Document, Metric};
+
+/// One bench.
+#[derive(Debug)]
+pub struct Bench {
+    pub name: &'static str,
+    run: fn(&Options) -> Result<Document>,
+    /// What a run of it says before anything is measured: every metric that is asked for, with its bounds.
+    pub unmeasured: fn() -> Vec<Metric>,
+}
+
+const fn bench(name: &'static str, run: fn(&Options) -> Result<Document>, unmeasured: fn() -> Vec<Metric>) -> Bench {
+    Bench { name, run, unmeasured }
+}
 
 /// Benches there are.
-pub const NAMES: [&str; 16] = [
-    "tunnel",
-    "pps",
-    "latency",
-    "variants",
-    "workers",
-    "outage",
-    "scenarios",
-    "steer",
-    "jump",
-    "relay",
-    "verify",
-    "telemetry",
-    "reattach",
-    "handshake",
-    "churn",
-    "memory",
+pub const BENCHES: [Bench; 16] = [
+    bench("tunnel", tunnel::run, tunnel::unmeasured),
+    bench("pps", pps::run, pps::unmeasured),
+    bench("latency", latency::run, latency::unmeasured),
+    bench("variants", variants::run, variants::unmeasured),
+    bench("workers", workers::run, workers::unmeasured),
+    bench("outage", outage::run, outage::unmeasured),
+    bench("scenarios", scenarios::run, scenarios::unmeasured),
+    bench("steer", steer::run, steer::unmeasured),
+    bench("jump", jump::run, jump::unmeasured),
+    bench("relay", relay::run, relay::unmeasured),
+    bench("verify", verify::run, verify::unmeasured),
+    bench("telemetry", telemetry::run, telemetry::unmeasured),
+    bench("reattach", reattach::run, reattach::unmeasured),
+    bench("handshake", handshake::run, handshake::unmeasured),
+    bench("churn", churn::run, churn::unmeasured),
+    bench("memory", memory::run, memory::unmeasured),
 ];
+
+/// What they are called.
+pub const NAMES: [&str; BENCHES.len()] = {
+    let (mut names, mut at) = ([""; BENCHES.len()], 0);
+    while at < names.len() {
+        names[at] = BENCHES[at].name;
+        at += 1;
+    }
+    names
+};
 
 /// What the command line asked for.
 #[derive(Clone, Debug, Default)]
@@ -111,26 +139,14 @@ pub fn run(name: &str, options: &Options) -> Result<Document> {
     if let Some(directory) = &options.report {
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     }
-    let document = match name {
-        "tunnel" => tunnel::run(options)?,
-        "pps" => pps::run(options)?,
-        "latency" => latency::run(options)?,
-        "variants" => variants::run(options)?,
-        "workers" => workers::run(options)?,
-        "outage" => outage::run(options)?,
-        "scenarios" => scenarios::run(options)?,
-        "steer" => steer::run(options)?,
-        "jump" => jump::run(options)?,
-        "relay" => relay::run(options)?,
-        "verify" => verify::run(options)?,
-        "telemetry" => telemetry::run(options)?,
-        "reattach" => reattach::run(options)?,
-        "handshake" => handshake::run(options)?,
-        "churn" => churn::run(options)?,
-        "memory" => memory::run(options)?,
-        other => bail!("no bench {other:?}; there are: {}", NAMES.join(", ")),
-    };
+    let bench = BENCHES.iter().find(|bench| bench.name == name);
+    let bench = bench.with_context(|| format!("no bench {name:?}; there are: {}", NAMES.join(", ")))?;
+    let document = (bench.run)(options)?;
     options.keep("document.json", &serde_json::to_string_pretty(&document)?)?;
     options.keep("summary.txt", &document.human())?;
+    options.keep("table.txt", &page::table::rows(&document))?;
+    if let Some(chart) = page::drawn::chart(&document) {
+        options.keep("chart.svg", &chart)?;
+    }
     Ok(document)
 }

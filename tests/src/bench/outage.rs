@@ -327,6 +327,11 @@ fn metrics(cell: &Cell, ours: Option<&Finished>, rival: Option<&Finished>) -> Ve
     metrics
 }
 
+/// What is asked of a run.
+pub fn unmeasured() -> Vec<Metric> {
+    CELLS.iter().flat_map(|cell| metrics(cell, None, None)).collect()
+}
+
 #[cfg(test)]
 #[path = "outage/tests.rs"]
 mod tests;

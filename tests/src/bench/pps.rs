@@ -38,7 +38,7 @@ const SEGMENTED: Wanted = Wanted {
     bounds: &[(LIMIT, 2.0, 1.0)],
 };
 const REORDERED: Wanted =
-    Wanted { metric: "reordered", unit: "datagrams", better: Better::Lower, bounds: &[(LIMIT, 1.0, 1.0)] };
+    Wanted { metric: "reordered", unit: "datagrams, plus one", better: Better::Lower, bounds: &[(LIMIT, 1.0, 1.0)] };
 
 /// What one contender carried in one round.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +89,11 @@ fn results(samples: &Samples<Carried>) -> Vec<Metric> {
         // One more than there were, so that the ratio to a limit of one is one where there was none.
         of(&REORDERED, 1.0, |carried| (carried.single.reordered + carried.segmented.reordered) as f64 + 1.0),
     ]
+}
+
+/// What is asked of a run.
+pub fn unmeasured() -> Vec<Metric> {
+    results(&Samples::default())
 }
 
 /// The trial with the highest rate that was carried: doubled until too much is lost, then the interval halved.

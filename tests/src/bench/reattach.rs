@@ -84,13 +84,6 @@ pub fn run(options: &Options) -> Result<Document> {
         lost.push(Some(round(count, moves, Purpose::Lost)?));
         better.push(Some(round(count, moves, Purpose::BetterQuality)?));
     }
-    let result = |metric, unit, must: Option<f64>, samples: Vec<Option<f64>>| {
-        let better = if metric == "swarm_processors" { Better::Lower } else { Better::Higher };
-        let wanted = Wanted { metric, unit, better, bounds: &[(LIMIT, GOAL / MUST, 1.0)] };
-        Metric::limited(&wanted, samples, BTreeMap::new(), must)
-    };
-    let core = "moves a second of one core";
-    let [of_core, of_clock, swarm] = through;
     Ok(Document {
         contenders: vec![
             Contender::new(
@@ -99,13 +92,7 @@ pub fn run(options: &Options) -> Result<Document> {
             ),
             Contender::new(LIMIT, "the must in moves a second; its ratio must not be below 1"),
         ],
-        results: vec![
-            result("reattaches_lost_per_s", core, Some(MUST), lost),
-            result("reattaches_better_per_s", core, Some(MUST), better),
-            result("socket_reattaches_per_cpu_s", "moves a second of processor time", Some(MUST_OF_SOCKETS), of_core),
-            result("socket_reattaches_per_s", "moves a second of the clock", None, of_clock),
-            result("swarm_processors", "processors the clients took then", None, swarm),
-        ],
+        results: results(lost, better, through),
         notes: vec![
             format!("{rounds} rounds, {count} sessions, {moves} moves each; processor time of the gateway's side only"),
             "every address is challenged: none is taken for proven because it was before".into(),
@@ -121,6 +108,30 @@ pub fn run(options: &Options) -> Result<Document> {
         policy: setting(of_sockets.0).policy_line(),
         ..machine::program_alone("reattach")?
     })
+}
+
+type Series = Vec<Option<f64>>;
+
+fn results(lost: Series, better: Series, through: [Series; 3]) -> Vec<Metric> {
+    let result = |metric, unit, must: Option<f64>, samples| {
+        let better = if metric == "swarm_processors" { Better::Lower } else { Better::Higher };
+        let wanted = Wanted { metric, unit, better, bounds: &[(LIMIT, GOAL / MUST, 1.0)] };
+        Metric::limited(&wanted, samples, BTreeMap::new(), must)
+    };
+    let core = "moves a second of one core";
+    let [of_core, of_clock, swarm] = through;
+    vec![
+        result("reattaches_lost_per_s", core, Some(MUST), lost),
+        result("reattaches_better_per_s", core, Some(MUST), better),
+        result("socket_reattaches_per_cpu_s", "moves a second of processor time", Some(MUST_OF_SOCKETS), of_core),
+        result("socket_reattaches_per_s", "moves a second of the clock", None, of_clock),
+        result("swarm_processors", "processors the clients took then", None, swarm),
+    ]
+}
+
+/// What is asked of a run.
+pub fn unmeasured() -> Vec<Metric> {
+    results(Vec::new(), Vec::new(), Default::default())
 }
 
 #[cfg(test)]

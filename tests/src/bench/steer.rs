@@ -2,7 +2,6 @@
 //! Owns the cases and how each is measured. Never measures a verdict other than the one it names.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -346,28 +345,45 @@ fn leaked(name: String) -> &'static str {
     Box::leak(name.into_boxed_str())
 }
 
+fn case_name(case: &Case, live: bool) -> &'static str {
+    if live { leaked(case.metric.replace("_ns", "_live_ns")) } else { case.metric }
+}
+
+fn random_name(called: &str, live: bool) -> &'static str {
+    leaked(format!("pass_random_{called}{}_ns", if live { "_live" } else { "" }))
+}
+
+/// The promises are those of the harness every kernel has; live frames stand beside them.
+fn promised(case: &Case, live: bool) -> Option<(f64, f64)> {
+    case.bounds.filter(|_| !live)
+}
+
+/// What is asked of a run.
+pub fn unmeasured() -> Vec<Metric> {
+    let of = |live| {
+        let cases = CASES.iter().map(move |case| (case_name(case, live), promised(case, live)));
+        cases.chain(SESSIONS.into_iter().map(move |(_, called)| (random_name(called, live), None)))
+    };
+    [false, true].into_iter().flat_map(of).map(|(name, bounds)| result(name, bounds, Samples::default())).collect()
+}
+
 pub fn run(options: &Options) -> Result<Document> {
     let (rounds, packets) = if options.quick { QUICK } else { FULL };
     let rounds = options.rounds(rounds)?;
     let mut results = Vec::new();
     for live in [false, true] {
         for case in &CASES {
-            let name = if live { leaked(case.metric.replace("_ns", "_live_ns")) } else { case.metric };
+            let name = case_name(case, live);
             let mut ready = Ready::new(2, case, &(case.frames)(), packets, live)?;
-            // The promises are those of the harness every kernel has; live frames stand beside them.
-            let bounds = case.bounds.filter(|_| !live);
-            results.push(measure(name, bounds, rounds, &mut ready)?);
+            results.push(measure(name, promised(case, live), rounds, &mut ready)?);
         }
         for (sessions, called) in SESSIONS.into_iter().filter(|(count, _)| !options.quick || *count <= QUICK_SESSIONS) {
             let frame = |slot| packet::frame(CLIENT_V4, GATEWAY_V4, false, &packet::data(locator(slot), 0, 1, 62));
             let frames: Vec<_> = shuffled(sessions).into_iter().map(frame).collect();
             let mut ready = Ready::new(sessions, &RANDOM, &frames, packets, live)?;
-            let suffix = if live { "_live" } else { "" };
-            results.push(measure(leaked(format!("pass_random_{called}{suffix}_ns")), None, rounds, &mut ready)?);
+            results.push(measure(random_name(called, live), None, rounds, &mut ready)?);
         }
     }
-    options.keep("steer.svg", &chart::svg(&curves(&results)))?;
-    options.keep("steer.txt", &table(&results))?;
     document(results)
 }
 
@@ -380,17 +396,21 @@ fn measure(name: &'static str, bounds: Option<(f64, f64)>, rounds: u32, ready: &
         samples.empty.push(Some(empty));
         samples.net.push(Some(net));
     }
+    eprintln!("{name}: done");
+    Ok(result(name, bounds, samples))
+}
+
+fn result(name: &'static str, bounds: Option<(f64, f64)>, samples: Samples) -> Metric {
     let rivals = BTreeMap::from([("empty".to_owned(), samples.empty)]);
     let mut wanted = Wanted { metric: name, unit: "ns", better: Better::Lower, bounds: &[] };
     if let Some((goal, must)) = bounds {
         wanted.bounds = Vec::leak(vec![(LIMIT, goal / must, 1.0)]);
     }
-    eprintln!("{name}: done");
-    Ok(Metric::limited(&wanted, samples.net, rivals, bounds.map(|(_, must)| must)))
+    Metric::limited(&wanted, samples.net, rivals, bounds.map(|(_, must)| must))
 }
 
 /// The curve of each way to run: sessions and nanoseconds, the hot one first.
-fn curves(results: &[Metric]) -> chart::Chart {
+pub fn curves(results: &[Metric]) -> chart::Chart {
     let of = |name: &str| results.iter().find(|metric| metric.metric == name).and_then(|metric| metric.ours);
     let line = |name: &str, suffix: &str| {
         let random = SESSIONS.map(|(count, called)| (count, of(&format!("pass_random_{called}{suffix}_ns"))));
@@ -404,27 +424,6 @@ fn curves(results: &[Metric]) -> chart::Chart {
         y: "ns a packet".to_owned(),
         lines: vec![line("BPF_PROG_TEST_RUN", ""), line("live frames", "_live")],
     }
-}
-
-/// The same as a table for a page.
-fn table(results: &[Metric]) -> String {
-    let mut text = String::from("| metric | net, ns | quartiles | empty program, ns | must |\n|---|--:|---|--:|--:|\n");
-    for metric in results {
-        let number = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1}"));
-        let empty = metric.rivals.get("empty").copied().flatten();
-        let [lower, upper] = metric.spread.get("ours").map_or([None, None], |spread| spread.map(Some));
-        let must = metric.rivals.get(LIMIT).copied().flatten().map_or(String::new(), |must| format!("≤ {must:.0}"));
-        let _ = writeln!(
-            text,
-            "| `{}` | {} | {}–{} | {} | {must} |",
-            metric.metric,
-            number(metric.ours),
-            number(lower),
-            number(upper),
-            number(empty)
-        );
-    }
-    text
 }
 
 fn document(results: Vec<Metric>) -> Result<Document> {

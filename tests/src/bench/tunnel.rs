@@ -13,10 +13,29 @@ use super::underlay::Underlay;
 const FULL: (u32, u32) = (9, 4);
 const QUICK: (u32, u32) = (1, 1);
 /// In the order of a round.
-const ALL: [Who; 8] =
-    [Who::Plain, Who::Null, Who::Worker, Who::Ours, Who::Chacha, Who::Gotatun, Who::Boringtun, Who::WireguardGo];
-const RIVALS: [Who; 7] =
-    [Who::Plain, Who::Null, Who::Worker, Who::Gotatun, Who::Boringtun, Who::WireguardGo, Who::Named];
+const ALL: [Who; 10] = [
+    Who::Plain,
+    Who::Null,
+    Who::Worker,
+    Who::Ours,
+    Who::Chacha,
+    Who::Gotatun,
+    Who::Boringtun,
+    Who::WireguardGo,
+    Who::OpenVpn,
+    Who::Nebula,
+];
+const RIVALS: [Who; 9] = [
+    Who::Plain,
+    Who::Null,
+    Who::Worker,
+    Who::Gotatun,
+    Who::Boringtun,
+    Who::WireguardGo,
+    Who::Named,
+    Who::OpenVpn,
+    Who::Nebula,
+];
 /// Rival, goal, must.
 type Bound = (&'static str, f64, f64);
 const TCP: [Bound; 3] = [("plain", 0.55, 0.40), ("null", 0.92, 0.75), ("gotatun", 7.0, 4.5)];
@@ -71,6 +90,11 @@ fn results(samples: &Samples<Sample>) -> Vec<Metric> {
     let mut results: Vec<Metric> = METRICS.iter().map(|(wanted, value)| of(wanted, Who::Ours, *value)).collect();
     results.insert(3, of(&CHACHA, Who::Chacha, |s| s.up_gbps.min(s.down_gbps)));
     results
+}
+
+/// What is asked of a run.
+pub fn unmeasured() -> Vec<Metric> {
+    results(&Samples::default())
 }
 
 fn notes(samples: &Samples<Sample>) -> Vec<String> {

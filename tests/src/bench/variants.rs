@@ -129,6 +129,11 @@ pub fn run(options: &Options) -> Result<Document> {
     })
 }
 
+/// What is asked of a run: nothing by itself.
+pub fn unmeasured() -> Vec<Metric> {
+    ALL.iter().map(|variant| result(variant, &[])).collect()
+}
+
 fn result(variant: &Variant, all: &[Round]) -> Metric {
     let worse = |sample: &Sample| sample.up_gbps.min(sample.down_gbps);
     let series = |name: &str, plain: bool| -> Vec<Option<f64>> {

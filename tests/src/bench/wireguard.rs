@@ -55,20 +55,21 @@ pub const WIREGUARD_GO: Kind =
 pub const NAMED: Kind = Kind { name: "named", file: "", install: "name a program that is there", words: &["-f"] };
 
 impl Kind {
-    /// The program, from `target/tools`, PATH or ~/.cargo/bin.
     #[must_use]
     pub fn find(&self) -> Option<PathBuf> {
-        let own = std::env::current_exe().ok();
-        let above = own.iter().flat_map(|exe| exe.ancestors().skip(1).take(2));
-        let tools = above.map(|directory| directory.join("tools/bin"));
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo/bin"));
-        tools
-            .chain(std::env::split_paths(&path))
-            .chain(home)
-            .map(|directory| directory.join(self.file))
-            .find(|file| file.is_file())
+        found(self.file)
     }
+}
+
+/// A program, from `target/tools`, PATH or ~/.cargo/bin.
+pub fn found(file: &str) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok();
+    let above = own.iter().flat_map(|exe| exe.ancestors().skip(1).take(2));
+    let tools = above.map(|directory| directory.join("tools/bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo/bin"));
+    let places = tools.chain(std::env::split_paths(&path)).chain(home);
+    places.map(|directory| directory.join(file)).find(|file| file.is_file())
 }
 
 /// Its version, as it says.

@@ -105,9 +105,12 @@ enum Verb {
         /// Print one JSON document instead
         #[arg(long)]
         json: bool,
-        /// Write the document and raw output here
+        /// Write the document, a table, a chart and raw output here
         #[arg(long, value_name = "DIR")]
         report: Option<PathBuf>,
+        /// Put the document of each whole run into docs/bench, and write docs/benchmarks.md and its charts anew
+        #[arg(long, conflicts_with_all = ["quick", "only"])]
+        publish: bool,
     },
     /// Check that the document in a directory written with --out is what its raw files say
     Recompute { directory: PathBuf },
@@ -177,9 +180,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
             }
             Ok(if document.pass { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
-        Verb::Bench { name, quick, rounds, wireguard, only, json, report } => {
+        Verb::Bench { name, quick, rounds, wireguard, only, json, report, publish } => {
             let options = bench::Options { quick, rounds, wireguard, only, report };
-            measure(name.as_deref(), &options, json)
+            measure(name.as_deref(), &options, json, publish)
         }
         Verb::Up => {
             let lab = Lab::up()?;
@@ -201,11 +204,20 @@ fn run(verb: Verb) -> Result<ExitCode> {
     }
 }
 
-/// Runs one bench or all; fails when one of them could not be measured, or breaks a must.
-fn measure(name: Option<&str>, options: &bench::Options, json: bool) -> Result<ExitCode> {
+/// Runs one bench or all; fails when one of them could not be measured or published, or breaks a must.
+fn measure(name: Option<&str>, options: &bench::Options, json: bool, publish: bool) -> Result<ExitCode> {
+    if publish {
+        bench::publish::allowed(options)?;
+    }
     let mut all_pass = true;
     let mut done = |name: &str, document: Result<bench::document::Document>| -> Result<()> {
         all_pass &= document.as_ref().is_ok_and(bench::document::Document::pass);
+        if let Some(document) = document.as_ref().ok().filter(|_| publish)
+            && let Err(error) = bench::publish::publish(&bench::page::docs(), document)
+        {
+            all_pass = false;
+            eprintln!("error: bench {name} is not published: {error:#}");
+        }
         match document {
             Ok(document) if json => println!("{}", serde_json::to_string_pretty(&document)?),
             Ok(document) => print!("{}", document.human()),
