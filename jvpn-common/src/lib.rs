@@ -49,5 +49,7 @@ pub mod session;
 pub mod steer;
 pub mod tag;
 pub mod time;
+#[cfg(feature = "engine")]
+mod transports;
 pub mod verdict;
 pub mod wire;

@@ -66,12 +66,18 @@ impl<W: Words> Table<W> {
         find(locator.0, self.buckets, |at| (at < self.buckets).then(|| self.bucket(at)))
     }
 
-    /// Everything a packet could find, and nothing it could not, whatever the words are.
-    #[must_use]
-    pub fn all(&self) -> BTreeMap<u64, LocatorEntry> {
+    /// Everything a packet could find, and nothing it could not, whatever the words are. A locator that lies in two cells
+    /// comes twice.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, LocatorEntry)> {
         let places = (0..self.buckets as usize * BUCKET_WORDS).step_by(2);
         let named = places.map(|at| self.words.load(at)).filter(|locator| *locator != 0);
-        named.filter_map(|locator| Some((locator, self.find(Locator(locator))?))).collect()
+        named.filter_map(|locator| Some((locator, self.find(Locator(locator))?)))
+    }
+
+    /// The same, each once.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<u64, LocatorEntry> {
+        self.iter().collect()
     }
 
     /// The cell a packet with this locator would find.

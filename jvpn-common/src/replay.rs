@@ -3,14 +3,12 @@
 //! Owns a sliding bitmap per transport index, made with the key and wiped with it. Must never be reset,
 //! and must never move for a counter that has not been authenticated: check, open, then commit.
 
-use std::collections::BTreeMap;
+pub use crate::transports::TRANSPORTS_MAX;
+use crate::transports::Transports;
 
 /// Counters below the highest one that are still told apart. Half of it loses packets that a 10 Gbit/s
-/// path reorders by 1 ms; twice of it doubles 264 bytes per transport of a key.
+/// path reorders by 1 ms; twice of it doubles 256 bytes per transport of a key that carries data.
 pub const WINDOW: u64 = 2_048;
-
-/// Transports of one key that have a window. Six locators are alive at once; the rest are drained ones.
-pub const TRANSPORTS_MAX: usize = 16;
 
 /// One word more than the window, so that moving on clears whole words (RFC 6479).
 const WORDS: usize = WINDOW as usize / 64 + 1;
@@ -30,21 +28,34 @@ pub enum ReplayError {
 }
 
 /// Which counters of one number space have been seen.
-#[derive(Clone, Debug)]
+///
+/// Ring of bits: counter c is bit c mod 64 of word (c / 64) mod `WORDS`.
+#[derive(Clone, Debug, Default)]
 pub struct ReplayWindow {
     /// Highest counter seen plus one; zero when none was.
     next: u64,
-    /// Ring of bits: counter c is bit c mod 64 of word (c / 64) mod `WORDS`.
-    bits: [u64; WORDS],
-}
-
-impl Default for ReplayWindow {
-    fn default() -> Self {
-        Self { next: 0, bits: [0; WORDS] }
-    }
+    /// Word 0.
+    first: u64,
+    /// The other words, once one of them has a bit: a control key sees few messages, and an idle session has no other.
+    rest: Option<Box<[u64; WORDS - 1]>>,
 }
 
 impl ReplayWindow {
+    fn word(&self, at: usize) -> u64 {
+        match (at.checked_sub(1), &self.rest) {
+            (None, _) => self.first,
+            (Some(_), None) => 0,
+            (Some(at), Some(rest)) => rest.get(at).copied().unwrap_or(u64::MAX),
+        }
+    }
+
+    fn word_mut(&mut self, at: usize) -> Option<&mut u64> {
+        match at.checked_sub(1) {
+            None => Some(&mut self.first),
+            Some(at) => self.rest.get_or_insert_default().get_mut(at),
+        }
+    }
+
     /// Whether `counter` could still be accepted.
     ///
     /// # Errors
@@ -60,8 +71,7 @@ impl ReplayWindow {
         if self.next - counter > WINDOW {
             return Err(ReplayError::TooOld);
         }
-        let word = self.bits.get(place(counter)).copied().unwrap_or(u64::MAX);
-        if word & bit(counter) != 0 { Err(ReplayError::Replayed) } else { Ok(()) }
+        if self.word(place(counter)) & bit(counter) != 0 { Err(ReplayError::Replayed) } else { Ok(()) }
     }
 
     /// Marks `counter` as seen, after it has been authenticated.
@@ -76,14 +86,16 @@ impl ReplayWindow {
             let first = if self.next == 0 { 0 } else { (self.next - 1) / 64 + 1 };
             // Further back it would only clear the same ones again.
             let first = first.max(newest.saturating_sub(WORDS as u64));
-            for word in first..=newest {
-                if let Some(bits) = self.bits.get_mut((word % WORDS as u64) as usize) {
+            for at in (first..=newest).map(|word| (word % WORDS as u64) as usize) {
+                if self.word(at) != 0
+                    && let Some(bits) = self.word_mut(at)
+                {
                     *bits = 0;
                 }
             }
             self.next = counter + 1;
         }
-        if let Some(bits) = self.bits.get_mut(place(counter)) {
+        if let Some(bits) = self.word_mut(place(counter)) {
             *bits |= bit(counter);
         }
         Ok(())
@@ -105,15 +117,8 @@ fn bit(counter: u64) -> u64 {
 }
 
 /// The windows of one key, one for each transport index.
-///
-/// Indexes only grow, so a window is given up from below: what was given up stays refused for the life of
-/// the key, or its counters could be replayed into a fresh window.
 #[derive(Debug, Default)]
-pub struct ReplayWindows {
-    windows: BTreeMap<u16, Box<ReplayWindow>>,
-    /// Indexes below this one are refused.
-    floor: u32,
-}
+pub struct ReplayWindows(Transports<ReplayWindow>);
 
 impl ReplayWindows {
     /// Whether `counter` on transport `k` could still be accepted. Makes no window.
@@ -121,15 +126,11 @@ impl ReplayWindows {
     /// # Errors
     /// Every [`ReplayError`].
     pub fn check(&self, k: u16, counter: u64) -> Result<(), ReplayError> {
-        if let Some(window) = self.windows.get(&k) {
-            return window.check(counter);
+        match self.0.find(k) {
+            Some(window) => window.check(counter),
+            None if self.0.admits(k) => ReplayWindow::default().check(counter),
+            None => Err(ReplayError::Retired),
         }
-        let full = self.windows.len() >= TRANSPORTS_MAX;
-        let lowest = self.windows.first_key_value().map(|(&lowest, _)| lowest);
-        if u32::from(k) < self.floor || (full && lowest.is_some_and(|lowest| k < lowest)) {
-            return Err(ReplayError::Retired);
-        }
-        ReplayWindow::default().check(counter)
     }
 
     /// Marks `counter` on transport `k` as seen, after it has been authenticated.
@@ -138,25 +139,18 @@ impl ReplayWindows {
     /// As [`Self::check`]; nothing has changed then.
     pub fn commit(&mut self, k: u16, counter: u64) -> Result<(), ReplayError> {
         self.check(k, counter)?;
-        if !self.windows.contains_key(&k)
-            && self.windows.len() >= TRANSPORTS_MAX
-            && let Some((lowest, _)) = self.windows.pop_first()
-        {
-            self.floor = u32::from(lowest) + 1;
-        }
-        self.windows.entry(k).or_default().commit(counter)
+        self.0.open(k).ok_or(ReplayError::Retired)?.commit(counter)
     }
 
     /// Gives up the windows of all transports below `k`, for good.
     pub fn retire_below(&mut self, k: u16) {
-        self.floor = self.floor.max(u32::from(k));
-        self.windows = self.windows.split_off(&k);
+        self.0.retire_below(k);
     }
 
     /// Highest counter seen on transport `k`.
     #[must_use]
     pub fn highest(&self, k: u16) -> Option<u64> {
-        self.windows.get(&k)?.highest()
+        self.0.find(k)?.highest()
     }
 }
 

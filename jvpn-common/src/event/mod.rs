@@ -9,7 +9,7 @@ mod input;
 mod replay;
 mod severity;
 
-pub use chain::{Hash, LineError, Sealed, Unsealed, follow, named, open, seal};
+pub use chain::{Hash, LineError, Sealed, Unsealed, follow, named, open, seal, seal_onto};
 pub use checkpoint::{Checkpoint, Signed};
 pub use input::Written;
 pub use replay::{Mismatch, replay, replayed};
@@ -240,10 +240,15 @@ pub fn bounded(text: &str) -> String {
 
 /// Bytes in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('0');
-    let mut text = String::with_capacity(2 * bytes.len());
+    let mut text = Vec::with_capacity(2 * bytes.len());
+    hex_onto(&mut text, bytes);
+    String::from_utf8(text).expect("digits")
+}
+
+/// The same behind what `text` holds already.
+fn hex_onto(text: &mut Vec<u8>, bytes: &[u8]) {
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     text.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
-    text
 }
 
 /// The fingerprint of a session's encoding.
@@ -377,7 +382,14 @@ impl Record {
     /// The JSON line, without `prev` and `hash`.
     #[must_use]
     pub fn line(&self) -> String {
-        serde_json::to_string(self).expect("a record has text keys and finite numbers only")
+        let mut line = Vec::new();
+        self.write(&mut line);
+        String::from_utf8(line).expect("JSON is text")
+    }
+
+    /// The same behind what `to` holds already.
+    fn write(&self, to: &mut Vec<u8>) {
+        serde_json::to_writer(to, self).expect("a record has text keys and finite numbers only");
     }
 }
 

@@ -97,6 +97,19 @@ fn a_changed_record_does_not_replay() {
 }
 
 #[test]
+fn lines_sealed_behind_each_other_are_those_that_are_sealed_alone() {
+    let records = records(&attached(), &resume(at(9_000)), at(9_000));
+    assert!(records.len() > 1);
+    let (mut text, mut together, mut alone) = (b"before".to_vec(), Hash::default(), Hash::default());
+    for record in &records {
+        let (start, sealed) = (text.len(), seal(&record.line(), alone));
+        (together, alone) = (seal_onto(&mut text, record, together), sealed.hash);
+        assert_eq!((&text[start..], together), (sealed.line.as_bytes(), alone));
+    }
+    assert!(text.starts_with(b"before{"));
+}
+
+#[test]
 fn the_chain_names_the_first_line_that_was_changed_removed_or_moved() {
     let mut head = Hash::default();
     let mut lines = Vec::new();

@@ -137,7 +137,7 @@ impl Engine {
         let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
         for path in paths {
             if let Some(issued) = attachment.locators.get_mut(&path.k) {
-                issued.srtt = Duration::from_micros(u64::from(path.srtt_us));
+                issued.srtt_us = path.srtt_us;
             }
         }
         let session = attachment.session;

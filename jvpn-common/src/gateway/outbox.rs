@@ -162,6 +162,6 @@ impl Engine {
         let live = attachment.and_then(|held| self.table.sessions.get(&held.session));
         let active = live.and_then(|live| live.core.transport());
         let issued = attachment.zip(active).and_then(|(held, active)| held.locators.get(&active.k));
-        issued.map_or(FIRST_MAX, |issued| (issued.srtt * 2).clamp(FIRST_MIN, FIRST_MAX))
+        issued.map_or(FIRST_MAX, |issued| (issued.srtt() * 2).clamp(FIRST_MIN, FIRST_MAX))
     }
 }

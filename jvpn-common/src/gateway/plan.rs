@@ -83,7 +83,7 @@ impl Engine {
     fn drain(&self, slot: Slot, previous: Option<&Transport>) -> Duration {
         let attachment = self.table.attachments.get(&slot);
         let issued = previous.and_then(|transport| attachment.and_then(|held| held.locators.get(&transport.k)));
-        issued.map_or(DRAIN_MIN, |issued| (issued.srtt * 2).clamp(DRAIN_MIN, DRAIN_MAX))
+        issued.map_or(DRAIN_MIN, |issued| (issued.srtt() * 2).clamp(DRAIN_MIN, DRAIN_MAX))
     }
 
     pub(super) fn info(&self, slot: Slot, core: &Session) -> MapOp {

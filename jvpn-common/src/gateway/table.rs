@@ -69,7 +69,7 @@ pub(super) struct Table {
     pub(super) sessions: BTreeMap<SessionId, Box<Live>>,
     by_owner: BTreeMap<PublicKey, SessionId>,
     by_locator: BTreeMap<Locator, (Slot, TransportIndex)>,
-    by_peer: BTreeMap<PublicKey, BTreeSet<Slot>>,
+    by_peer: BTreeSet<(PublicKey, Slot)>,
     /// Pending slots by the ephemeral key of their message 1.
     by_ephemeral: BTreeMap<[u8; 32], Slot>,
     generations: BTreeMap<Slot, Generation>,
@@ -143,7 +143,7 @@ impl Table {
             self.by_locator.insert(issued.locator, (attachment.slot, k));
         }
         self.generations.insert(attachment.slot, attachment.generation);
-        self.by_peer.entry(attachment.peer).or_default().insert(attachment.slot);
+        self.by_peer.insert((attachment.peer, attachment.slot));
         if let Some(pending) = &attachment.pending {
             self.by_ephemeral.insert(pending.ephemeral, attachment.slot);
         }
@@ -156,12 +156,7 @@ impl Table {
         for issued in attachment.locators.values() {
             self.by_locator.remove(&issued.locator);
         }
-        if let Some(slots) = self.by_peer.get_mut(&attachment.peer) {
-            slots.remove(&slot);
-            if slots.is_empty() {
-                self.by_peer.remove(&attachment.peer);
-            }
-        }
+        self.by_peer.remove(&(attachment.peer, slot));
         if let Some(pending) = &attachment.pending {
             self.by_ephemeral.remove(&pending.ephemeral);
         }
@@ -218,7 +213,8 @@ impl Table {
 
     /// All slots of a peer.
     pub(super) fn slots_of(&self, peer: &PublicKey) -> impl Iterator<Item = &Attachment> {
-        self.by_peer.get(peer).into_iter().flatten().filter_map(|slot| self.attachments.get(slot).map(Box::as_ref))
+        let slots = self.by_peer.range((*peer, Slot(0))..=(*peer, Slot(u32::MAX)));
+        slots.filter_map(|(_, slot)| self.attachments.get(slot).map(Box::as_ref))
     }
 
     /// The live session of a peer.

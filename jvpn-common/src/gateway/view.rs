@@ -3,6 +3,7 @@
 //! Owns read-only pictures for `status` and `sessions`. Must never show a key.
 
 use super::Engine;
+use super::attachment::Issued;
 use crate::ids::{PolicyVersion, SessionId, Slot};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
@@ -140,7 +141,7 @@ impl Engine {
         self.table.sessions.range((from, Bound::Unbounded)).map(|(&id, live)| {
             let attachment = live.slot.and_then(|slot| self.table.attachments.get(&slot));
             let active = live.core.transport().map(|transport| transport.k);
-            let srtt = attachment.zip(active).and_then(|(held, k)| held.locators.get(&k)).map(|issued| issued.srtt);
+            let srtt = attachment.zip(active).and_then(|(held, k)| held.locators.get(&k)).map(Issued::srtt);
             let peer = self.config.peers.get(&live.peer);
             let view = SessionView {
                 core: &live.core,

@@ -72,7 +72,7 @@ proptest! {
             if windows.commit(k, counter).is_ok() {
                 prop_assert!(accepted.insert((k, counter)));
             }
-            prop_assert!(windows.windows.len() <= TRANSPORTS_MAX);
+            prop_assert!(windows.0.len() <= TRANSPORTS_MAX);
         }
     }
 }
@@ -82,7 +82,7 @@ fn a_check_alone_uses_nothing_up() {
     let mut windows = ReplayWindows::default();
     assert_eq!(windows.check(3, 7), Ok(()));
     assert_eq!(windows.check(3, 7), Ok(()));
-    assert!(windows.windows.is_empty());
+    assert!(windows.0.len() == 0);
     assert_eq!(windows.commit(3, 7), Ok(()));
     assert_eq!(windows.check(3, 7), Err(ReplayError::Replayed));
     assert_eq!(windows.commit(3, 7), Err(ReplayError::Replayed));
@@ -126,7 +126,7 @@ fn one_transport_too_many_retires_the_lowest_for_good() {
     assert_eq!(windows.check(0, 1), Err(ReplayError::Retired));
     assert_eq!(windows.commit(0, 1), Err(ReplayError::Retired));
     assert_eq!(windows.check(1, 1), Ok(()));
-    assert_eq!(windows.windows.len(), TRANSPORTS_MAX);
+    assert_eq!(windows.0.len(), TRANSPORTS_MAX);
 }
 
 #[test]
@@ -151,4 +151,12 @@ fn what_was_retired_explicitly_stays_refused() {
     windows.retire_below(2);
     assert_eq!(windows.commit(3, 0), Err(ReplayError::Retired), "the floor never sinks");
     assert_eq!(windows.commit(4, 1), Ok(()));
+}
+
+#[test]
+fn a_window_of_a_few_messages_has_no_ring_and_judges_as_one_that_has() {
+    let mut window = ReplayWindow::default();
+    assert!((0..64).all(|counter| window.commit(counter).is_ok() && window.rest.is_none()));
+    assert_eq!((window.commit(64), window.rest.is_some()), (Ok(()), true));
+    assert!((0..=64).all(|counter| window.commit(counter) == Err(ReplayError::Replayed)));
 }

@@ -162,8 +162,8 @@ impl Audit {
     fn tell(&self, writer: MutexGuard<'_, Writer>, written: Written) {
         self.shared.dirty.notify_one();
         drop(writer);
-        for (record, line) in written.lines {
-            self.shared.telemetry.told(&record, line);
+        for (record, line) in written.lines() {
+            self.shared.telemetry.told(record, line);
         }
     }
 

@@ -6,7 +6,7 @@
 use super::sealer::{End, Sealer};
 use super::segment::{self, Segment};
 use super::{AuditError, Recovered};
-use jvpn_common::event::{Context, Event, Hash, Record, seal};
+use jvpn_common::event::{Context, Event, Hash, Record, seal_onto};
 use std::path::PathBuf;
 
 /// Records that could not be written.
@@ -33,12 +33,27 @@ pub(super) struct Writer {
     pub(super) closing: bool,
 }
 
-/// What was written: the number of the last record, and each record with its line.
+/// What was written: the number of the last record, all lines in one text, and each record with the end of its line there.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) last: u64,
-    pub(super) lines: Vec<(Record, String)>,
+    text: String,
+    records: Vec<(Record, usize)>,
 }
+
+impl Written {
+    /// Each record with its line.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (&Record, &str)> {
+        let starts = std::iter::once(0).chain(self.records.iter().map(|(_, end)| end + LINE_FEED));
+        let lines = self.records.iter().zip(starts);
+        lines.map(|((record, end), start)| (record, self.text.get(start..*end).unwrap_or_default()))
+    }
+}
+
+/// Bytes between two lines.
+const LINE_FEED: usize = 1;
+/// Bytes of a usual record, as room for it: a switch has some 1,500.
+const LINE_USUAL: usize = 1_600;
 
 impl Writer {
     /// The writing end behind what was found. `signed` is the last record that a checkpoint names: none is made of a record
@@ -111,22 +126,23 @@ impl Writer {
     }
 
     fn write(&mut self, records: Vec<Record>) -> Result<Written, AuditError> {
-        let (mut head, mut bytes, mut lines) = (self.head, Vec::new(), Vec::with_capacity(records.len()));
-        let (first, mut last, mut node) = (self.next, self.written, None);
+        let (mut head, mut bytes) = (self.head, Vec::with_capacity(records.len() * LINE_USUAL));
+        let (first, mut last) = (self.next, self.written);
+        let mut written = Vec::with_capacity(records.len());
         for (mut record, seq) in records.into_iter().zip(first..) {
             (record.seq, last) = (seq, seq);
-            let sealed = seal(&record.line(), head);
-            bytes.extend_from_slice(sealed.line.as_bytes());
+            head = seal_onto(&mut bytes, &record, head);
+            written.push((record, bytes.len()));
             bytes.push(b'\n');
-            head = sealed.hash;
-            node = Some(record.node.clone());
-            lines.push((record, sealed.line));
         }
-        let Some(node) = node else { return Ok(Written { last, lines }) };
-        self.rotate_for(bytes.len() as u64, first)?;
-        self.segment.append(&bytes)?;
-        (self.head, self.node, self.written, self.next, self.missed) = (head, node, last, last + 1, None);
-        Ok(Written { last, lines })
+        if let Some((newest, _)) = written.last() {
+            self.rotate_for(bytes.len() as u64, first)?;
+            self.segment.append(&bytes)?;
+            self.node.clone_from(&newest.node);
+            (self.head, self.written, self.next, self.missed) = (head, last, last + 1, None);
+        }
+        let text = String::from_utf8(bytes).expect("JSON is text");
+        Ok(Written { last, text, records: written })
     }
 
     fn rotate_for(&mut self, more: u64, seq: u64) -> Result<(), AuditError> {

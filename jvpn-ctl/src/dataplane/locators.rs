@@ -14,6 +14,13 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 #[derive(Debug)]
 pub struct Mapped(Region);
 
+#[cfg(test)]
+impl Mapped {
+    pub(super) const fn heap(words: Region) -> Self {
+        Self(words)
+    }
+}
+
 impl Words for Mapped {
     fn load(&self, at: usize) -> u64 {
         self.0.word(at).map_or(0, |word| word.load(Acquire))

@@ -33,7 +33,7 @@ mod worker;
 
 pub use plane::{Backing, Plane};
 pub use shared::{Settings, Shared};
-pub use sweep::{Picture, Reader, Tampered};
+pub use sweep::{Reader, Suspects, Tampered};
 pub use undo::Undo;
 pub use worker::{Batch, Slot as WorkerSlot, Turn, WorkerTables};
 
@@ -180,8 +180,8 @@ pub trait DataPlane: Send {
     /// What reads the kernel's own LOCATORS and KEYS on another thread; none where the mirror is all there is.
     fn reader(&self) -> Option<Arc<Reader>>;
 
-    /// Puts back every locator and key of which a picture shows something else than was written, if it still is so.
-    fn mend(&mut self, picture: &Picture) -> Vec<Tampered>;
+    /// Puts back every locator and key that was found to be something else than was written, if it still is.
+    fn mend(&mut self, suspects: Suspects) -> Vec<Tampered>;
 
     /// Puts the steering keys of one slot back, if they are not those that were written.
     fn mend_keys(&mut self, slot: Slot) -> Option<Tampered>;

@@ -4,7 +4,7 @@
 //! Must never leave half an operation behind: what fails is undone before the error is returned.
 
 use super::slots::New;
-use super::sweep::{Picture, Reader, Tampered};
+use super::sweep::{Reader, Suspects, Tampered};
 use super::undo::Step;
 use super::{Adopted, DataPlane, DataPlaneError, Settings, Shared, Undo, Verdicts};
 use jvpn_common::abi::{ActiveWord, Binding, Event, LocatorEntry, PENDING, SessionInfo, SteeringKeys};
@@ -86,7 +86,7 @@ impl<B: Backing> Plane<B> {
     /// Adds all of them or none.
     pub(super) fn put_locators(&mut self, locators: &[(Locator, LocatorEntry)]) -> Result<(), DataPlaneError> {
         for (done, (locator, entry)) in locators.iter().enumerate() {
-            let known = locator.0 == 0 || self.mirror().locators.contains_key(&locator.0);
+            let known = locator.0 == 0 || self.mirror().find(locator.0).is_some();
             let put = if known {
                 Err(DataPlaneError::LocatorInUse(*locator))
             } else {
@@ -220,8 +220,8 @@ impl<B: Backing> DataPlane for Plane<B> {
         self.backing.reader()
     }
 
-    fn mend(&mut self, picture: &Picture) -> Vec<Tampered> {
-        self.mend_picture(picture)
+    fn mend(&mut self, suspects: Suspects) -> Vec<Tampered> {
+        self.mend_suspects(suspects)
     }
 
     fn mend_keys(&mut self, slot: Slot) -> Option<Tampered> {

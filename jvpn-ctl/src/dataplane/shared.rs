@@ -65,12 +65,13 @@ impl Hasher for AsItIs {
     }
 }
 
-pub(super) type Locators = HashMap<u64, LocatorEntry, BuildHasherDefault<AsItIs>>;
+/// What each locator leads to, as the word the kernel has: with its fields beside each other it would be half as large again.
+type Locators = HashMap<u64, u64, BuildHasherDefault<AsItIs>>;
 
 /// LOCATORS and KEYS as user space has them.
 #[derive(Default)]
 pub(super) struct Mirror {
-    pub(super) locators: Locators,
+    locators: Locators,
     pub(super) keys: Vec<SteeringKeys>,
     /// Slots that were filled and not emptied since.
     pub(super) used: BTreeSet<u32>,
@@ -79,13 +80,18 @@ pub(super) struct Mirror {
 }
 
 impl Mirror {
+    /// Where a locator leads.
+    pub(super) fn find(&self, locator: u64) -> Option<LocatorEntry> {
+        self.locators.get(&locator).copied().map(LocatorEntry::from_word)
+    }
+
     pub(super) fn insert(&mut self, locator: Locator, entry: LocatorEntry) {
-        self.locators.insert(locator.0, entry);
+        self.locators.insert(locator.0, entry.to_word());
         self.of_slot.entry(entry.slot).or_default().push(locator);
     }
 
     pub(super) fn remove(&mut self, locator: Locator) -> Option<LocatorEntry> {
-        let entry = self.locators.remove(&locator.0)?;
+        let entry = self.locators.remove(&locator.0).map(LocatorEntry::from_word)?;
         if let Some(locators) = self.of_slot.get_mut(&entry.slot) {
             locators.retain(|other| *other != locator);
             if locators.is_empty() {
@@ -98,6 +104,11 @@ impl Mirror {
     /// The locators of a slot.
     pub(super) fn of_slot(&self, slot: Slot) -> Vec<Locator> {
         self.of_slot.get(&slot.0).cloned().unwrap_or_default()
+    }
+
+    /// The first slot from this one on that has locators, and those.
+    pub(super) fn next_slot(&self, from: u32) -> Option<(u32, Vec<Locator>)> {
+        self.of_slot.range(from..).next().map(|(slot, locators)| (*slot, locators.clone()))
     }
 }
 

@@ -139,7 +139,7 @@ impl<'a> Tables for Batch<'a> {
     }
 
     fn locator(&self, locator: u64) -> Option<LocatorEntry> {
-        self.mirror.locators.get(&locator).copied()
+        self.mirror.find(locator)
     }
 
     fn session(&self, slot: u32) -> Option<Self::Session> {

@@ -69,7 +69,7 @@ pub struct TooMany;
 
 impl FanOut {
     /// Puts an event into every queue. Takes no longer for a reader that stands still.
-    pub fn offer(&self, line: String) {
+    pub fn offer(&self, line: &str) {
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
         // Nobody listening is the usual case.
         if queues.is_empty() {
@@ -279,7 +279,7 @@ mod tests {
         let fan = Arc::<FanOut>::default();
         let (slow, quick) = (fan.subscribe(Sink::Journald).expect("room"), fan.subscribe(Sink::Api).expect("room"));
         for number in 0..QUEUE_MAX + 3 {
-            fan.offer(number.to_string());
+            fan.offer(&number.to_string());
             assert_eq!(line(quick.try_take()), number.to_string());
             quick.sent();
         }
@@ -296,10 +296,10 @@ mod tests {
     fn what_a_reader_could_not_hand_on_is_said_by_the_next_thing_it_takes() {
         let fan = Arc::<FanOut>::default();
         let reader = fan.subscribe(Sink::Syslog).expect("room");
-        fan.offer("a".into());
+        fan.offer("a");
         assert_eq!(line(reader.try_take()), "a");
         reader.lost(1);
-        fan.offer("b".into());
+        fan.offer("b");
         assert_eq!(reader.try_take(), Some(Taken::Lost(1)));
         assert_eq!((line(reader.try_take()), fan.dropped(Sink::Syslog)), ("b".into(), 1));
     }
@@ -313,7 +313,7 @@ mod tests {
         readers.push(fan.subscribe(Sink::Api).expect("room again"));
         drop(readers);
         for number in 0..2 * QUEUE_MAX {
-            fan.offer(number.to_string());
+            fan.offer(&number.to_string());
         }
         assert_eq!(fan.dropped(Sink::Api), 0);
     }
@@ -331,8 +331,8 @@ mod tests {
             assert!(reader.pause(Duration::from_secs(3_600)), "a pause ends with the queue");
             taken
         });
-        fan.offer("a".into());
-        fan.offer("b".into());
+        fan.offer("a");
+        fan.offer("b");
         closer.close();
         assert_eq!(thread.join().expect("ends"), ["a", "b"]);
     }

@@ -43,7 +43,7 @@ impl Default for Telemetry {
 
 impl Telemetry {
     /// Tells of a record that was written, with its line.
-    pub(crate) fn told(&self, record: &Record, line: String) {
+    pub(crate) fn told(&self, record: &Record, line: &str) {
         self.counted.count(record);
         self.fan.offer(line);
     }

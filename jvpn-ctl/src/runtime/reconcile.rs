@@ -5,7 +5,7 @@
 
 use super::clock;
 use super::interfaces::Interfaces;
-use crate::dataplane::{DataPlane, DataPlaneError, Picture, Reader, Tampered};
+use crate::dataplane::{DataPlane, DataPlaneError, Reader, Shared, Suspects, Tampered};
 use jvpn_common::event::{Context, Event, Record};
 use jvpn_common::ids::{SessionId, Slot};
 use jvpn_common::mapop::Committed;
@@ -55,7 +55,7 @@ pub(super) struct Reconcile {
     /// How often [`Self::look`] is called.
     every: Duration,
     last: Instant,
-    reading: Option<Receiver<Result<Picture, DataPlaneError>>>,
+    reading: Option<Receiver<Result<Suspects, DataPlaneError>>>,
     kinds: BTreeMap<Kind, Waiting>,
     /// The first slot that is looked at next.
     slot: u32,
@@ -74,21 +74,21 @@ impl Reconcile {
         from..self.slot
     }
 
-    fn read(&mut self, reader: Arc<Reader>) {
+    fn read(&mut self, reader: Arc<Reader>, shared: Arc<Shared>) {
         let (sender, receiver) = mpsc::channel();
         // Nobody listens any more when the node ends meanwhile.
-        tokio::task::spawn_blocking(move || drop(sender.send(reader.read())));
+        tokio::task::spawn_blocking(move || drop(sender.send(reader.read(&shared))));
         self.reading = Some(receiver);
     }
 
-    /// The picture, once it is complete.
-    fn picture(&mut self) -> Option<Picture> {
+    /// What reading found, once it is complete.
+    fn suspects(&mut self) -> Option<Suspects> {
         match self.reading.as_ref()?.try_recv() {
             Err(mpsc::TryRecvError::Empty) => return None,
             read => {
                 self.reading = None;
                 match read {
-                    Ok(Ok(picture)) => return Some(picture),
+                    Ok(Ok(suspects)) => return Some(suspects),
                     Ok(Err(error)) => tracing::warn!(%error, "the maps could not be read for comparison"),
                     Err(_) => {}
                 }
@@ -99,7 +99,7 @@ impl Reconcile {
 
     /// Compares, every two seconds; in between only a share of the unused slots, and what was read meanwhile.
     pub(super) fn look(&mut self, plane: &mut dyn DataPlane, interfaces: &mut Interfaces, now: Instant) -> Found {
-        let mut slots = self.picture().map(|picture| plane.mend(&picture)).unwrap_or_default();
+        let mut slots = self.suspects().map(|suspects| plane.mend(suspects)).unwrap_or_default();
         slots.extend(plane.mend_unused(self.share(plane.capacity())));
         let mut node = interfaces.check(now);
         let due = self.last + RECONCILE_EVERY <= now;
@@ -108,7 +108,7 @@ impl Reconcile {
             node.extend(plane.shared().mend_config().then(|| "configuration".to_owned()));
             node.extend(plane.shared().mend_ways().into_iter().map(str::to_owned));
             if let (None, Some(reader)) = (&self.reading, plane.reader()) {
-                self.read(reader);
+                self.read(reader, Arc::clone(plane.shared()));
             }
         }
         Found { slots, node, due }

@@ -127,6 +127,11 @@ impl Tally {
         }
     }
 
+    /// What was counted so far.
+    pub(super) fn value(&self, counter: Counter) -> u64 {
+        self.0.get(counter as usize).copied().unwrap_or(0)
+    }
+
     /// Makes the numbers visible to other threads.
     pub(super) fn publish(&self, to: &Counters) {
         for (value, shared) in self.0.iter().zip(&to.0) {

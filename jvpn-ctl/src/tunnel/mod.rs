@@ -19,6 +19,7 @@ mod inner;
 mod key;
 mod lpm;
 mod outbound;
+mod pace;
 mod pieces;
 mod ping;
 mod ports;

@@ -88,7 +88,7 @@ impl Bell {
     }
 
     fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
+        if !self.rung.swap(true, Ordering::SeqCst) {
             // Cannot fail but by overflow, and then it is ringing.
             let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
         }
@@ -97,7 +97,8 @@ impl Bell {
     fn answer(&self) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.fd, &mut count);
-        self.rung.store(false, Ordering::Release);
+        // Before whoever answered looks once more: who sent without ringing is seen then.
+        self.rung.swap(false, Ordering::SeqCst);
     }
 }
 
@@ -125,19 +126,20 @@ impl<T> Sender<T> {
 pub struct Inbox<T>(Receiver<T>, Arc<Bell>);
 
 impl<T> Inbox<T> {
-    /// Takes the next message. After [`Inbox::answer`], call until none is left.
+    /// Takes the next message. The descriptor becomes quiet only when there is none: whoever is awake and asks again is
+    /// not woken for what came meanwhile.
     pub fn next(&self) -> Option<T> {
-        self.0.try_recv().ok()
-    }
-
-    /// Makes the descriptor quiet. Call before taking messages, so that none is overlooked.
-    pub fn answer(&self) {
+        let next = self.0.try_recv().ok();
+        if next.is_some() || !self.rung() {
+            return next;
+        }
         self.1.answer();
+        self.0.try_recv().ok()
     }
 
     /// Whether something may be waiting; no system call.
     pub(super) fn rung(&self) -> bool {
-        self.1.rung.load(Ordering::Acquire)
+        self.1.rung.load(Ordering::SeqCst)
     }
 }
 
@@ -208,5 +210,30 @@ impl WorkerHandle {
         let sent = self.0.0.try_send(ToWorker::Stop);
         self.wake();
         !matches!(sent, Err(TrySendError::Full(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often it rang since this was asked last.
+    fn rings(inbox: &Inbox<u8>) -> u64 {
+        let mut count = [0; 8];
+        rustix::io::read(inbox, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
+    }
+
+    #[test]
+    fn who_is_awake_is_not_woken_and_who_found_nothing_is() {
+        let (sender, inbox) = queue(8).unwrap();
+        assert!(sender.send(1));
+        assert_eq!((rings(&inbox), inbox.next()), (1, Some(1)));
+        assert!(sender.send(2) && sender.send(3));
+        assert_eq!((rings(&inbox), inbox.next(), inbox.next(), inbox.next()), (0, Some(2), Some(3), None));
+        assert!(sender.send(4));
+        assert_eq!((rings(&inbox), inbox.next(), inbox.next()), (1, Some(4), None));
+        sender.1.ring();
+        assert_eq!(inbox.next(), None, "a ring without a message is answered, too");
+        assert_eq!(rings(&inbox), 0);
     }
 }

@@ -96,6 +96,12 @@ impl SessionData {
         self.change_keys(|keys| keys.promote(epoch))
     }
 
+    /// From where the session may send inside; on a gateway also what leads to it.
+    #[must_use]
+    pub fn allowed(&self) -> &[IpNet] {
+        &self.allowed
+    }
+
     /// Whether the session may send from `source` inside.
     #[must_use]
     pub fn allows(&self, source: IpAddr) -> bool {

@@ -17,6 +17,7 @@ use super::icmp::TunnelAddresses;
 use super::inbound;
 use super::inner::INNER_MAX;
 use super::outbound;
+use super::pace::{Pace, REST};
 use super::ping::Ping;
 use super::ports::Ports;
 use super::queue::{FromWorker, Inbox, ToController, ToWorker, WorkerHandle, to_worker};
@@ -147,6 +148,7 @@ pub struct Worker<R> {
     turn: u32,
     /// The turn before found work.
     busy: bool,
+    pace: Pace,
 }
 
 /// What a turn came to.
@@ -190,6 +192,7 @@ impl<R: Role> Worker<R> {
             held: HoldQueue::default(),
             turn: 0,
             busy: false,
+            pace: Pace::default(),
         };
         Ok((worker, WorkerHandle(sender)))
     }
@@ -211,12 +214,21 @@ impl<R: Role> Worker<R> {
             match self.turn(now)? {
                 Turn::Stop => return Ok(()),
                 Turn::Worked => idle_since = None,
+                Turn::Idle if self.rests(now) => std::thread::sleep(REST),
                 Turn::Idle if now.since(*idle_since.get_or_insert(now)) < self.io.options.spin => {
                     std::hint::spin_loop();
                 }
                 Turn::Idle => self.sleep()?,
             }
         }
+    }
+
+    /// Whether what comes may gather for a moment, since all of it is for the controller.
+    fn rests(&mut self, now: Instant) -> bool {
+        let counted = |counter| self.io.tally.value(counter);
+        let packets = counted(Counter::RxPackets) + counted(Counter::TxPackets);
+        let control = counted(Counter::ToController);
+        self.pace.rests(now, [control, packets])
     }
 
     /// Does at `now` what there is to do, without waiting for more.
@@ -242,7 +254,6 @@ impl<R: Role> Worker<R> {
 
     /// Carries out commands; false: stop.
     fn commands(&mut self, now: Instant) -> bool {
-        self.inbox.answer();
         while let Some(command) = self.inbox.next() {
             match command {
                 ToWorker::AddSocket(id, port) => self.io.ports.add(id, port),

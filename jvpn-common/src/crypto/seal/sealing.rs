@@ -11,10 +11,9 @@
 use super::{Aead, nonce};
 use crate::crypto::suite::Limits;
 use crate::limits::{HEADER_LEN, TAG_LEN};
-use crate::replay::TRANSPORTS_MAX;
+use crate::transports::Transports;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
 
 /// Nonces nobody sets aside more of at once; a key that has fewer left may refuse a batch.
@@ -31,18 +30,12 @@ pub enum SealError {
     Retired,
 }
 
-/// The next counter of each transport index, and those below which none is given any more.
-#[derive(Debug, Default)]
-struct Counters {
-    next: BTreeMap<u16, AtomicU64>,
-    floor: u32,
-}
-
 /// A key that seals. It owns its counters; many threads may use it at once.
 pub struct SealingKey<A> {
     aead: A,
     limits: Limits,
-    counters: RwLock<Counters>,
+    /// The next counter of each transport index.
+    counters: RwLock<Transports<AtomicU64>>,
     sealed: AtomicU64,
 }
 
@@ -73,24 +66,13 @@ impl<A: Aead> SealingKey<A> {
     fn advance(&self, k: u16, n: u64) -> Result<u64, SealError> {
         {
             let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(next) = counters.next.get(&k) {
+            if let Some(next) = counters.find(k) {
                 return Ok(next.fetch_add(n, Ordering::Relaxed));
             }
         }
         let mut counters = self.counters.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(next) = counters.next.get(&k) {
-            return Ok(next.fetch_add(n, Ordering::Relaxed));
-        }
-        let full = counters.next.len() >= TRANSPORTS_MAX;
-        let lowest = counters.next.first_key_value().map(|(&lowest, _)| lowest);
-        if u32::from(k) < counters.floor || (full && lowest.is_some_and(|lowest| k < lowest)) {
-            return Err(SealError::Retired);
-        }
-        if full && let Some((lowest, _)) = counters.next.pop_first() {
-            counters.floor = u32::from(lowest) + 1;
-        }
-        counters.next.insert(k, AtomicU64::new(n));
-        Ok(0)
+        let next = counters.open(k).ok_or(SealError::Retired)?;
+        Ok(next.fetch_add(n, Ordering::Relaxed))
     }
 
     /// Seals one message: header (made for its counter), text, tag. For control, where one at a time is all
@@ -138,7 +120,7 @@ impl<A: Aead> SealingKey<A> {
     /// Next counter of transport `k`; what the other side should have seen all of, below it.
     pub fn next_counter(&self, k: u16) -> u64 {
         let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
-        counters.next.get(&k).map_or(0, |next| next.load(Ordering::Relaxed))
+        counters.find(k).map_or(0, |next| next.load(Ordering::Relaxed))
     }
 }
 

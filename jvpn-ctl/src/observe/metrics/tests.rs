@@ -185,7 +185,7 @@ fn live(telemetry: &Telemetry, number: u8) {
     let end = Session::born(born, &policy, at).step(&Input::Terminate { by: Ender::Operator }, &policy, at);
     let end = end.expect("a life may end");
     for transition in &end.transitions {
-        telemetry.told(&Record::transition(&context, transition), String::new());
+        telemetry.told(&Record::transition(&context, transition), "");
     }
 }
 

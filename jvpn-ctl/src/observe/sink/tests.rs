@@ -38,15 +38,15 @@ fn a_journal_that_comes_late_and_goes_gets_every_event_while_it_is_there() {
     let path = dir.path().join("journal");
     let fan = Arc::<FanOut>::default();
     let _sinks = Sinks::start(&wanted(Some(path.clone()), None), &fan).expect("starts");
-    fan.offer(line(1));
+    fan.offer(&line(1));
     let first = bound(&path);
     assert_eq!(field(&entry(&first), "JVPN_SEQ"), Some("1"));
-    fan.offer(line(2));
+    fan.offer(&line(2));
     assert_eq!(field(&entry(&first), "JVPN_SEQ"), Some("2"));
     drop(first);
     std::fs::remove_file(&path).expect("gone");
-    fan.offer(line(3));
-    fan.offer(line(4));
+    fan.offer(&line(3));
+    fan.offer(&line(4));
     let second = bound(&path);
     assert_eq!(field(&entry(&second), "JVPN_SEQ"), Some("3"));
     assert_eq!(field(&entry(&second), "JVPN_SEQ"), Some("4"));
@@ -62,7 +62,7 @@ fn a_journal_that_stands_still_is_told_how_many_it_missed_where_they_are_missing
     let _sinks = Sinks::start(&wanted(Some(path), None), &fan).expect("starts");
     let offered = 3 * QUEUE_MAX;
     for number in 1..=offered {
-        fan.offer(line(number));
+        fan.offer(&line(number));
     }
     // More than the queue and the socket hold.
     assert!(fan.dropped(Sink::Journald) > 0);
@@ -90,7 +90,7 @@ fn syslog_arrives_over_udp_and_over_a_socket_of_the_host() {
     let fan = Arc::<FanOut>::default();
     let both =
         [Syslog::Unix(path), Syslog::Udp(at)].map(|to| Sinks::start(&wanted(None, Some(to)), &fan).expect("starts"));
-    fan.offer(line(7));
+    fan.offer(&line(7));
     let mut bytes = [0; 4_096];
     for received in [unix.recv(&mut bytes).expect("over the socket"), udp.recv(&mut bytes.clone()).expect("over UDP")] {
         let text = String::from_utf8_lossy(&bytes[..received]);
@@ -116,7 +116,7 @@ fn what_is_queued_at_the_end_is_handed_on_and_a_side_that_stands_still_delays_no
         (0..2_000).map(|_| open.recv(&mut bytes).expect("a message")).filter(|count| *count > 0).count()
     });
     for number in 1..=2_000 {
-        fan.offer(line(number));
+        fan.offer(&line(number));
     }
     // Closing waits for no journal. That of syslog takes, so that it may wait for it at most as long as it takes.
     while fan.sent(Sink::Syslog) < 2_000 {
@@ -125,6 +125,6 @@ fn what_is_queued_at_the_end_is_handed_on_and_a_side_that_stands_still_delays_no
     drop(sinks);
     assert_eq!(reader.join().expect("ends"), 2_000);
     drop(full);
-    fan.offer(line(0));
+    fan.offer(&line(0));
     assert_eq!(fan.dropped(Sink::Journald), 0, "a thread that ended left no queue behind");
 }

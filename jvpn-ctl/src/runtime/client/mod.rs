@@ -226,7 +226,6 @@ impl Client {
 
     /// Takes what the worker has; true when more may be waiting.
     fn drain(&mut self, inbox: &Inbox<FromWorker>) -> bool {
-        inbox.answer();
         for _ in 0..TURN_MAX {
             match inbox.next() {
                 None => return false,

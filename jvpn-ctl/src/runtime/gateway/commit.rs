@@ -206,6 +206,9 @@ impl Executor {
 
 /// A change a user sees, as a log line.
 fn log(record: &Record) {
+    if !tracing::enabled!(tracing::Level::INFO) {
+        return;
+    }
     let session = record.session_id.map(|id| id.to_string()).unwrap_or_default();
     let transport = record.transport.to.as_ref().map(|to| format!("{} {}", to.label, to.remote)).unwrap_or_default();
     tracing::info!(

@@ -5,7 +5,7 @@
 
 use crate::runtime::clock;
 use crate::store::{Change, Store, StoreError, StoredSession, has_room};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use jvpn_common::gateway::{StoreOp, Stored};
 use jvpn_common::ids::SessionId;
 use jvpn_common::secret::PublicKey;
@@ -18,13 +18,22 @@ use std::time::Duration;
 /// How long a write that may wait waits, so that a burst of jumps is one sync.
 const LAZY: Duration = Duration::from_millis(500);
 
+/// A session to write, as it is handed over: of ten moves in half a second one is written, and only that one is made a row.
+#[derive(Debug)]
+struct Picture {
+    stored: Box<Stored>,
+    policy: Option<Arc<Policy>>,
+    wall_ms: u64,
+}
+
 /// Sessions to write, and whether the last write failed.
 #[derive(Debug, Default)]
 struct Waiting {
     /// Held by who writes, before the queue's lock: so that a newer durable picture waits for an older lazy one.
     writing: Mutex<()>,
-    queue: Mutex<BTreeMap<SessionId, StoredSession>>,
+    queue: Mutex<BTreeMap<SessionId, Picture>>,
     failing: AtomicBool,
+    boot_id: String,
 }
 
 /// The store and its queue.
@@ -32,7 +41,6 @@ struct Waiting {
 pub(super) struct Keeper {
     store: Arc<Store>,
     waiting: Arc<Waiting>,
-    boot_id: String,
     policies: BTreeMap<PublicKey, Arc<Policy>>,
 }
 
@@ -46,7 +54,7 @@ impl Keeper {
         boot_id: String,
         policies: BTreeMap<PublicKey, Arc<Policy>>,
     ) -> std::io::Result<Self> {
-        let waiting = Arc::<Waiting>::default();
+        let waiting = Arc::new(Waiting { boot_id, ..Waiting::default() });
         let weak = Arc::downgrade(&waiting);
         let writer = Arc::clone(&store);
         std::thread::Builder::new().name("store".into()).spawn(move || {
@@ -56,7 +64,7 @@ impl Keeper {
                 std::thread::park_timeout(LAZY);
             }
         })?;
-        Ok(Self { store, waiting, boot_id, policies })
+        Ok(Self { store, waiting, policies })
     }
 
     /// Takes the policies of peers that changed.
@@ -76,11 +84,10 @@ impl Keeper {
             match op {
                 StoreOp::Put { stored, durable: true } => {
                     self.forget(stored.session);
-                    durable.push(Change::Put(Box::new(self.row(&stored)?)));
+                    durable.push(Change::Put(Box::new(self.picture(stored).row(&self.waiting.boot_id)?)));
                 }
                 StoreOp::Put { stored, durable: false } => {
-                    let row = self.row(&stored)?;
-                    self.waiting.lock().insert(stored.session, row);
+                    self.waiting.lock().insert(stored.session, self.picture(stored));
                 }
                 StoreOp::Remove(id) => {
                     self.forget(id);
@@ -112,9 +119,17 @@ impl Keeper {
         self.waiting.lock().remove(&id);
     }
 
-    fn row(&self, stored: &Stored) -> Result<StoredSession> {
-        let core = Session::decode(&stored.core).ok_or_else(|| anyhow::anyhow!("a session that does not decode"))?;
-        let policy = self.policies.get(&stored.peer);
+    fn picture(&self, stored: Box<Stored>) -> Picture {
+        let policy = self.policies.get(&stored.peer).cloned();
+        Picture { stored, policy, wall_ms: clock::wall() / 1_000_000 }
+    }
+}
+
+impl Picture {
+    fn row(&self, boot_id: &str) -> Result<StoredSession> {
+        let Self { stored, policy, wall_ms } = self;
+        let policy = policy.as_ref();
+        let core = Session::decode(&stored.core).context("a session that does not decode")?;
         let loss =
             core.lost_at().and_then(|lost| policy.map(|policy| (lost + policy.transport_loss_ttl).since(stored.at)));
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -127,10 +142,10 @@ impl Keeper {
             state: core.state().name().to_owned(),
             session_ttl_left_ms: millis(core.expires_at().since(stored.at)),
             loss_ttl_left_ms: loss.map(millis),
-            wall_ms: clock::wall() / 1_000_000,
+            wall_ms: *wall_ms,
             at: stored.at,
             ceiling: stored.ceiling,
-            boot_id: self.boot_id.clone(),
+            boot_id: boot_id.to_owned(),
             core: stored.core.clone(),
         })
     }
@@ -143,7 +158,7 @@ impl Drop for Keeper {
 }
 
 impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, StoredSession>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Picture>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -157,18 +172,23 @@ impl Waiting {
         if failing && !store.path().parent().is_none_or(has_room) {
             return;
         }
-        let rows = std::mem::take(&mut *self.lock());
+        let pictures = std::mem::take(&mut *self.lock());
         // With nothing to write, only a store that failed is tried.
-        if rows.is_empty() && !failing {
+        if pictures.is_empty() && !failing {
             return;
         }
-        let changes: Vec<Change> = rows.values().cloned().map(|row| Change::Put(Box::new(row))).collect();
+        let row = |picture: &Picture| {
+            let row =
+                picture.row(&self.boot_id).inspect_err(|error| tracing::error!(%error, "a session is not stored"));
+            row.ok().map(|row| Change::Put(Box::new(row)))
+        };
+        let changes: Vec<Change> = pictures.values().filter_map(row).collect();
         let written = store.apply(&changes);
         if written.is_err() {
             // What came meanwhile is newer.
             let mut queue = self.lock();
-            rows.into_iter().for_each(|(id, row)| {
-                queue.entry(id).or_insert(row);
+            pictures.into_iter().for_each(|(id, picture)| {
+                queue.entry(id).or_insert(picture);
             });
         }
         self.note(written.err().as_ref());
@@ -206,8 +226,8 @@ pub(super) mod tests {
     fn a_picture_that_may_wait_is_taken_while_the_disk_is_busy_and_a_durable_one_wins_over_it() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(dir.path()).unwrap());
-        let waiting = Arc::<Waiting>::default();
-        let keeper = Keeper { store: Arc::clone(&store), waiting, boot_id: "this".into(), policies: BTreeMap::new() };
+        let waiting = Arc::new(Waiting { boot_id: "this".into(), ..Waiting::default() });
+        let keeper = Keeper { store: Arc::clone(&store), waiting, policies: BTreeMap::new() };
         {
             let _busy = keeper.waiting.write();
             keeper.apply(vec![StoreOp::Put { stored: stored(7, 1), durable: false }]).unwrap();

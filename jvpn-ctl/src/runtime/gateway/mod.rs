@@ -62,7 +62,7 @@ use workers::Workers;
 /// path. Who is not there delays the stop by no more than this.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Datagrams taken from the worker in one turn, so that timers and results are not starved.
+/// Datagrams taken from the worker before everything else has its turn, so that timers and results are not starved.
 const TURN_MAX: usize = 256;
 
 /// A running gateway.
@@ -123,7 +123,6 @@ impl Gateway {
                 biased;
                 () = stop.asked() => break,
                 event = self.relays.event() => self.relay_event(event),
-                ready = bell.readable() => self.drain_ready(ready?, &inbox),
                 (op, result) = self.compute.next() => self.input(Input::Computed { op, result }),
                 fired = alarm.fired() => {
                     fired?;
@@ -138,6 +137,8 @@ impl Gateway {
                     self.workers.give_up(self.executor.plane.shared());
                     return Err(error).context(format!("the tunnel worker ended; is {} gone?", self.config.tun));
                 }
+                // Last, since under a storm it is always ready.
+                ready = bell.readable() => self.drain_ready(ready?, &inbox).await,
             }
         }
         self.input(Input::Order(Order::GoingAway));
@@ -153,13 +154,13 @@ impl Gateway {
                 biased;
                 event = self.relays.event() => self.relay_event(event),
                 _ = lease.tick() => self.lease_to_relays(),
-                ready = bell.readable() => self.drain_ready(ready?, &inbox),
                 // Before the end of the wait: on a machine that stood still for all of it a second copy leaves yet.
                 fired = alarm.fired() => {
                     fired?;
                     self.fire();
                 }
                 () = &mut patience => break,
+                ready = bell.readable() => self.drain_ready(ready?, &inbox).await,
             }
         }
         self.workers.give_up(self.executor.plane.shared());
@@ -208,18 +209,26 @@ impl Gateway {
         }
     }
 
-    fn drain_ready<T: AsRawFd>(&mut self, mut ready: AsyncFdReadyGuard<'_, T>, inbox: &Inbox<FromWorker>) {
-        if !self.drain(inbox) {
-            ready.clear_ready();
+    /// Takes what the worker has, and what it brings meanwhile: a wake-up for each would cost as much as a message.
+    async fn drain_ready<T: AsRawFd>(&mut self, mut ready: AsyncFdReadyGuard<'_, T>, inbox: &Inbox<FromWorker>) {
+        let mut left = TURN_MAX;
+        while left > 0 {
+            let taken = self.drain(inbox, left);
+            if taken == 0 {
+                return ready.clear_ready();
+            }
+            left -= taken;
+            self.carry_out();
         }
+        // More may be waiting. Only whoever waits lets the runtime see what else is ready.
+        tokio::task::yield_now().await;
     }
 
-    /// Takes what the worker has; true when more may be waiting.
-    fn drain(&mut self, inbox: &Inbox<FromWorker>) -> bool {
-        inbox.answer();
-        for _ in 0..TURN_MAX {
+    /// Takes what the worker has, so much at most; how much that was.
+    fn drain(&mut self, inbox: &Inbox<FromWorker>, most: usize) -> usize {
+        for taken in 0..most {
             match inbox.next() {
-                None => return false,
+                None => return taken,
                 Some(FromWorker::Datagram { origin, mut bytes, .. }) => {
                     if let Some((origin, len)) = self.executor.sockets.origin(&origin, self.config.listen, &bytes) {
                         let bytes = bytes.get_mut(..len).unwrap_or_default();
@@ -232,7 +241,7 @@ impl Gateway {
                 Some(FromWorker::SocketLost { port, .. }) => self.socket_lost(&port),
             }
         }
-        true
+        most
     }
 
     fn epoch_proven(&mut self, session: jvpn_common::ids::SessionId, epoch: jvpn_common::ids::Epoch) {

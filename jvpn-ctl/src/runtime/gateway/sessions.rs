@@ -5,11 +5,11 @@
 //! than a piece about the one that changed: every commit makes a snapshot, and after a restart all of them come at once.
 
 use crate::tunnel::{ByKey, BySlot, DataKey, Lpm, SessionData};
-use ipnet::IpNet;
 use jvpn_common::abi::SteeringKeys;
 use jvpn_common::gateway::{DataKeys, WorkerOp};
 use jvpn_common::ids::{Epoch, Generation, Locator, SessionId, Slot, TransportIndex};
 use jvpn_common::mapop::MapOp;
+use jvpn_common::secret::Secret;
 use jvpn_common::time::Instant;
 use litemap::LiteMap;
 use std::collections::BTreeMap;
@@ -23,8 +23,6 @@ pub struct Entry {
     pub generation: Generation,
     /// What data needs.
     pub data: Arc<SessionData>,
-    /// Prefixes that lead to it.
-    pub prefixes: Vec<IpNet>,
     /// Steering keys of the slot.
     pub steering: SteeringKeys,
     /// Locator of each transport index.
@@ -163,15 +161,15 @@ impl Sessions {
         for op in ops {
             match op {
                 WorkerOp::Install { slot, generation, session, keys, prefixes } => {
-                    let data = Arc::new(SessionData::new(session, prefixes.clone()));
+                    let data = Arc::new(SessionData::new(session, prefixes));
                     data.change_keys(|set| set.current = Some(Arc::new(data_key(keys, now))));
                     let (steering, locators) = self.installed.remove(&slot).unwrap_or_default();
                     let path_mtu = LiteMap::new();
-                    for prefix in &prefixes {
+                    for prefix in data.allowed() {
                         Arc::make_mut(&mut self.routes).insert(prefix.trunc(), slot);
                     }
                     Arc::make_mut(&mut self.ids).insert(session, slot);
-                    let entry = Entry { generation, data, prefixes, steering, locators, path_mtu };
+                    let entry = Entry { generation, data, steering, locators, path_mtu };
                     self.slots.insert(slot, Arc::new(entry));
                     self.changed = true;
                 }
@@ -200,7 +198,7 @@ impl Sessions {
     /// A slot is no session's any more. What another slot has by now stays that one's.
     fn free(&mut self, slot: Slot) {
         let Some(entry) = self.slots.remove(slot) else { return };
-        for prefix in &entry.prefixes {
+        for prefix in entry.data.allowed() {
             Arc::make_mut(&mut self.routes).remove(prefix.trunc(), &slot);
         }
         let session = entry.data.id();
@@ -237,7 +235,9 @@ impl Sessions {
 }
 
 fn data_key(keys: DataKeys, now: Instant) -> DataKey {
-    let DataKeys { epoch, suite, up, down } = keys;
+    let DataKeys { epoch, suite, mut up, mut down } = keys;
+    // Moved: where the handshake's thread made them they lie among all that it frees, and keep that from the system.
+    let [down, up] = [&mut down, &mut up].map(|key| Secret::take(key.expose_mut()));
     DataKey::new(suite, epoch, down, up, now)
 }
 
@@ -245,7 +245,6 @@ fn data_key(keys: DataKeys, now: Instant) -> DataKey {
 mod tests {
     use super::*;
     use jvpn_common::crypto::Suite;
-    use jvpn_common::secret::Secret;
 
     const NOW: Instant = Instant(1);
 

@@ -4,6 +4,7 @@
 //! goes to the engine and which straight into the record. Must never decide what a difference means.
 
 use super::Gateway;
+use super::commit::Executor;
 use super::sessions::Entry;
 use crate::dataplane::{DataPlane, Tampered};
 use crate::runtime::reconcile::{Found, compare};
@@ -64,7 +65,12 @@ impl Watch {
     fn causes(&mut self, slot: Slot, entry: &Entry, plane: &dyn DataPlane) -> [(Reason, u64); 2] {
         let spoofed = entry.data.traffic().spoofed.load(Relaxed);
         let now = Counted { forged: plane.traffic(slot).forged, spoofed };
-        let last = self.counted.insert((slot, entry.generation), now).unwrap_or_default();
+        let key = (slot, entry.generation);
+        let last = self.counted.get(&key).copied().unwrap_or_default();
+        // Of most sessions nothing was ever counted: they need no room.
+        if now != last {
+            self.counted.insert(key, now);
+        }
         [
             (Reason::SecForgedTag, now.forged.saturating_sub(last.forged)),
             (Reason::SecInnerSpoof, now.spoofed.saturating_sub(last.spoofed)),
@@ -73,27 +79,28 @@ impl Watch {
 }
 
 impl Gateway {
-    /// Tells the engine what worker and kernel program saw of every slot.
+    /// Tells the engine what worker and kernel program saw of every slot. Nothing is collected of those of which there is
+    /// nothing to tell: lists of a hundred thousand sessions, made and freed four times a second, are memory that stays.
     pub(super) fn look(&mut self) {
-        let now = clock::boot();
+        let (now, wall) = (clock::boot(), clock::wall());
         events::drain(&mut *self.executor.plane);
-        let (mut seen, mut causes, mut forged) = (Vec::new(), Vec::new(), Vec::new());
-        for (slot, entry) in self.executor.sessions.iter() {
-            seen.extend(self.watch.seen(slot, entry, now));
-            let counted = self.watch.causes(slot, entry, &*self.executor.plane);
-            forged.extend(counted.iter().any(|&(reason, n)| reason == Reason::SecForgedTag && n > 0).then_some(slot));
-            causes.extend(counted.map(|(reason, causes)| (entry.data.id(), reason, causes)));
-        }
-        let sessions = &self.executor.sessions;
-        let live = |slot: Slot, generation| sessions.entry(slot).is_some_and(|entry| entry.generation == generation);
-        self.watch.counted.retain(|&(slot, generation), _| live(slot, generation));
-        self.watch.unanswered.retain(|&slot, _| sessions.entry(slot).is_some());
-        for Seen { slot, opened, unanswered, epoch, worn } in seen {
-            self.input(Input::Activity { slot, opened, unanswered, epoch });
-            if let Some(spent) = worn {
-                self.input(Input::Worn { slot, epoch, spent });
+        let (mut causes, mut forged) = (Vec::new(), Vec::new());
+        let Self { executor: Executor { sessions, plane, .. }, watch, engine, .. } = self;
+        for (slot, entry) in sessions.iter() {
+            if let Some(Seen { slot, opened, unanswered, epoch, worn }) = watch.seen(slot, entry, now) {
+                engine.handle(now, wall, Input::Activity { slot, opened, unanswered, epoch });
+                if let Some(spent) = worn {
+                    engine.handle(now, wall, Input::Worn { slot, epoch, spent });
+                }
+            }
+            for (reason, n) in watch.causes(slot, entry, &**plane).into_iter().filter(|&(_, n)| n > 0) {
+                forged.extend((reason == Reason::SecForgedTag).then_some(slot));
+                causes.push((entry.data.id(), reason, n));
             }
         }
+        let live = |slot: Slot, generation| sessions.entry(slot).is_some_and(|entry| entry.generation == generation);
+        watch.counted.retain(|&(slot, generation), _| live(slot, generation));
+        watch.unanswered.retain(|&slot, _| sessions.entry(slot).is_some());
         for (session, reason, causes) in causes {
             self.suspect(session, reason, causes, "");
         }

@@ -218,7 +218,6 @@ impl<const DIRECTION: u16> End<DIRECTION> {
 
     /// What the controller was told since it was last asked.
     pub(super) fn told(&self) -> Vec<FromWorker> {
-        self.inbox.answer();
         std::iter::from_fn(|| self.inbox.next()).collect()
     }
 }
