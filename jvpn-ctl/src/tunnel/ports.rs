@@ -28,7 +28,8 @@ const REFUSALS_MAX: u32 = 8;
 /// Events taken from the kernel at once; those left over are there at the next wait.
 const EVENTS_MAX: usize = 16;
 /// What the TUN and the inbox are called in the kernel's answers; sockets have their own numbers, of 32 bits.
-const NO_SOCKET: u64 = u64::MAX;
+const TUN: u64 = u64::MAX;
+const INBOX: u64 = u64::MAX - 1;
 
 /// The sockets of a worker.
 #[derive(Debug)]
@@ -74,10 +75,10 @@ impl Port {
 
 impl Ports {
     /// None yet; the wait is for these descriptors, too.
-    pub(super) fn new(others: &[&dyn AsFd]) -> io::Result<Self> {
+    pub(super) fn new(tun: &dyn AsFd, inbox: &dyn AsFd) -> io::Result<Self> {
         let waits = epoll::create(CreateFlags::CLOEXEC)?;
-        for other in others {
-            epoll::add(&waits, other.as_fd(), EventData::new_u64(NO_SOCKET), EventFlags::IN)?;
+        for (name, other) in [(TUN, tun), (INBOX, inbox)] {
+            epoll::add(&waits, other.as_fd(), EventData::new_u64(name), EventFlags::IN)?;
         }
         Ok(Self { known: Vec::new(), waits })
     }
@@ -159,8 +160,8 @@ impl Ports {
         (before - self.known.len()) as u64
     }
 
-    /// Sleeps until a descriptor is ready, at most this long.
-    pub(super) fn wait(&mut self, limit: Duration) -> io::Result<()> {
+    /// Sleeps until a descriptor is ready, at most this long; whether the inbox was.
+    pub(super) fn wait(&mut self, limit: Duration) -> io::Result<bool> {
         let mut events = [const { Event { flags: EventFlags::empty(), data: EventData::new_u64(0) } }; EVENTS_MAX];
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(nanos(limit)).unwrap_or(0) };
         let ready = match epoll::wait(&self.waits, &mut events, Some(&timeout)) {
@@ -168,15 +169,17 @@ impl Ports {
             Err(Errno::INTR) => 0,
             Err(error) => return Err(error.into()),
         };
+        let mut called = false;
         for event in events.iter().take(ready) {
             let (flags, id) = (event.flags, event.data.u64());
+            called |= id == INBOX;
             if flags.intersects(EventFlags::ERR | EventFlags::HUP)
                 && let Some(known) = self.known.iter_mut().find(|known| u64::from(known.id.0) == id)
             {
                 known.alarmed = true;
             }
         }
-        Ok(())
+        Ok(called)
     }
 }
 

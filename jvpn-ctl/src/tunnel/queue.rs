@@ -137,6 +137,12 @@ impl<T> Inbox<T> {
         self.0.try_recv().ok()
     }
 
+    /// Makes the descriptor quiet. Call before taking messages, so that none is overlooked. A ring is two steps, a word and a
+    /// write: who answers between them finds the descriptor ready later, with nothing in the word.
+    pub(super) fn answer(&self) {
+        self.1.answer();
+    }
+
     /// Whether something may be waiting; no system call.
     pub(super) fn rung(&self) -> bool {
         self.1.rung.load(Ordering::SeqCst)
@@ -179,6 +185,21 @@ impl WorkerHandle {
     pub(crate) fn deaf() -> (Self, impl Sized) {
         let (sender, inbox) = to_worker().unwrap();
         (Self(sender), inbox)
+    }
+
+    /// A ring of which only the second step is seen.
+    #[cfg(test)]
+    pub(super) fn ring_late(&self) {
+        rustix::io::write(&self.0.1.fd, &1u64.to_ne_bytes()).unwrap();
+    }
+
+    /// Whether the worker's descriptor would wake it.
+    #[cfg(test)]
+    pub(super) fn rings(&self) -> bool {
+        let fd = &self.0.1.fd;
+        let mut waits = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut waits, Some(&now)).unwrap() > 0
     }
 
     /// Adds a socket, or replaces the one of that name. False: the queue is full.

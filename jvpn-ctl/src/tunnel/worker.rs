@@ -149,6 +149,8 @@ pub struct Worker<R> {
     /// The turn before found work.
     busy: bool,
     pace: Pace,
+    /// The inbox's descriptor was ready: it is read even if nobody says that it was rung.
+    called: bool,
 }
 
 /// What a turn came to.
@@ -171,7 +173,7 @@ impl<R: Role> Worker<R> {
         options: WorkerOptions,
     ) -> io::Result<(Self, WorkerHandle)> {
         let (sender, inbox) = to_worker()?;
-        let ports = Ports::new(&[&tun, &inbox])?;
+        let ports = Ports::new(&tun, &inbox)?;
         let io = Io {
             tun,
             ports,
@@ -193,6 +195,7 @@ impl<R: Role> Worker<R> {
             turn: 0,
             busy: false,
             pace: Pace::default(),
+            called: false,
         };
         Ok((worker, WorkerHandle(sender)))
     }
@@ -236,7 +239,7 @@ impl<R: Role> Worker<R> {
         self.turn = self.turn.wrapping_add(1);
         self.io.tally.one(Counter::Turns);
         self.role.begin(now);
-        if self.inbox.rung() {
+        if std::mem::take(&mut self.called) || self.inbox.rung() {
             let more = self.commands(now);
             self.io.tally.publish(&self.counters);
             if !more {
@@ -254,6 +257,7 @@ impl<R: Role> Worker<R> {
 
     /// Carries out commands; false: stop.
     fn commands(&mut self, now: Instant) -> bool {
+        self.inbox.answer();
         while let Some(command) = self.inbox.next() {
             match command {
                 ToWorker::AddSocket(id, port) => self.io.ports.add(id, port),
@@ -355,7 +359,8 @@ impl<R: Role> Worker<R> {
     /// Sleeps until a descriptor is ready, or the lease wants refreshing.
     pub(super) fn sleep(&mut self) -> io::Result<()> {
         self.io.tally.publish(&self.counters);
-        self.io.ports.wait(SLEEP_MAX)
+        self.called = self.io.ports.wait(SLEEP_MAX)?;
+        Ok(())
     }
 }
 

@@ -44,6 +44,16 @@ fn a_socket_that_only_reports_its_end_is_given_up_and_the_worker_sleeps_again() 
 }
 
 #[test]
+fn a_ring_whose_word_was_answered_before_its_write_is_not_spun_on() {
+    let (mut up, ..) = pair();
+    up.settle(START);
+    up.handle.ring_late();
+    up.worker.sleep().unwrap();
+    assert_eq!(up.worker.turn(START).unwrap(), Turn::Idle);
+    assert!(!up.handle.rings(), "the worker would never sleep again");
+}
+
+#[test]
 fn a_socket_that_cannot_send_any_more_is_given_up_at_the_first_packet() {
     let (mut up, mut down, ..) = pair();
     up.settle(START);
