@@ -286,41 +286,41 @@ impl fmt::Debug for PrivateKey {
 }
 
 /// The optional second secret of two peers; all zeros when there is none, as Noise wants it.
-pub struct PresharedKey(Secret<32>);
+pub struct PresharedKey(Option<Secret<32>>);
 
 impl PresharedKey {
     /// No preshared key.
     #[must_use]
-    pub fn none() -> Self {
-        Self(Secret::zeroed())
+    pub const fn none() -> Self {
+        Self(None)
     }
 
     /// A fresh key.
     #[must_use]
     pub fn generate(entropy: &mut dyn Entropy) -> Self {
-        Self(Secret::generate(entropy))
+        Self(Some(Secret::generate(entropy)))
     }
 
     /// Of 32 bytes read from a file.
     #[must_use]
-    pub fn from_secret(bytes: Secret<32>) -> Self {
-        Self(bytes)
+    pub const fn from_secret(bytes: Secret<32>) -> Self {
+        Self(Some(bytes))
     }
 
     /// The base64 text, for the one file it is kept in; wiped on drop.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        Zeroizing::new(STANDARD.encode(self.0.expose()))
+        Zeroizing::new(STANDARD.encode(self.expose()))
     }
 
     /// A second copy, said out loud.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        Self(self.0.duplicate())
+        Self(self.0.as_ref().map(Secret::duplicate))
     }
 
     pub(crate) fn expose(&self) -> &[u8; 32] {
-        self.0.expose()
+        self.0.as_ref().map_or(&[0; 32], Secret::expose)
     }
 }
 
@@ -330,7 +330,7 @@ impl FromStr for PresharedKey {
     /// Reads a configured key; zeros mean "none" and are therefore refused as a configured one.
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let bytes = decode(text)?;
-        if bytes.same(&Secret::zeroed()) { Err(KeyError::Zero) } else { Ok(Self(bytes)) }
+        if bytes.same(&Secret::zeroed()) { Err(KeyError::Zero) } else { Ok(Self(Some(bytes))) }
     }
 }
 

@@ -59,10 +59,10 @@ impl Suite {
     /// GCM: RFC 9001 B.1.1 for packets of at most 2 KiB, so that a distinguisher's advantage stays below
     /// 2^-57. ChaCha20-Poly1305 has no such bound below its 2^64 nonces; the numbers keep far away from it.
     #[must_use]
-    pub const fn limits(self) -> Limits {
+    pub const fn limits(self) -> &'static Limits {
         match self {
-            Self::Aes256Gcm => Limits { rekey_after: 1 << 27, reject_after: 1 << 28, failures: 1 << 51 },
-            Self::ChaCha20Poly1305 => Limits { rekey_after: 1 << 60, reject_after: 1 << 61, failures: 1 << 35 },
+            Self::Aes256Gcm => &Limits { rekey_after: 1 << 27, reject_after: 1 << 28, failures: 1 << 51 },
+            Self::ChaCha20Poly1305 => &Limits { rekey_after: 1 << 60, reject_after: 1 << 61, failures: 1 << 35 },
         }
     }
 }

@@ -111,7 +111,7 @@ pub(super) struct Attachment {
     /// Boxed: half of an idle session would be room for it.
     pub(super) pending: Option<Box<Pending>>,
     /// Where REBINDs of its session came from.
-    pub(super) roam: Roam,
+    pub(super) roam: Option<Box<Roam>>,
     /// What we say by ourselves and is not acknowledged yet.
     pub(super) outbox: Outbox,
     /// The version of policy its client has.
@@ -152,7 +152,7 @@ impl Attachment {
             word: ActiveWord::default(),
             validated: Vec::new(),
             pending: None,
-            roam: Roam::default(),
+            roam: None,
             outbox: Outbox::default(),
             told: PolicyVersion::default(),
             last_opened: now,
@@ -215,7 +215,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_locator_of_an_idle_session_takes_forty_bytes() {
+    fn a_locator_takes_forty_bytes_and_addresses_nobody_came_back_to_a_pointer() {
         assert!(size_of::<(TransportIndex, Issued)>() <= 40);
+        assert_eq!(size_of::<Option<Box<Roam>>>(), size_of::<usize>());
     }
 }

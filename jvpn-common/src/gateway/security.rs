@@ -183,7 +183,7 @@ impl Engine {
         let rebind = rows.iter().any(|&row| TABLE.get(row).is_some_and(|row| row.on == On::Rebind));
         let now = self.now;
         let Some(attachment) = self.table.attachments.get_mut(&slot).filter(|_| rebind && from != to) else { return };
-        if attachment.roam.rebound(from, to, now) {
+        if attachment.roam.get_or_insert_default().rebound(from, to, now) {
             self.security(id, Reason::SecHostileRoam);
         }
     }

@@ -18,6 +18,7 @@ use jvpn_common::session::Policy;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use toml::Spanned;
 
 /// The port a gateway listens on unless told otherwise.
@@ -173,8 +174,8 @@ pub struct PeerConfig {
     pub routes: Vec<IpNet>,
     /// Its class of policy.
     pub policy: String,
-    /// The file it was read from.
-    pub file: PathBuf,
+    /// The file it was read from, which most have in common.
+    pub file: Arc<Path>,
 }
 
 /// The secrets of a gateway, read when it starts.
@@ -270,7 +271,7 @@ impl GatewayConfig {
             addresses: addresses.into_iter().map(Spanned::into_inner).collect(),
             routes: routes.into_iter().map(Spanned::into_inner).collect(),
             policy,
-            file: reader.source.path().to_path_buf(),
+            file: reader.source.file(),
         });
     }
 }

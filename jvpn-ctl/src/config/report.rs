@@ -5,7 +5,7 @@
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -16,7 +16,7 @@ pub struct Source {
 }
 
 struct Text {
-    path: PathBuf,
+    path: Arc<Path>,
     /// Wiped when the last mark in it is gone: a client's file may hold its key.
     text: Zeroizing<String>,
     /// The same length with secrets blotted out; the only form that is printed.
@@ -49,7 +49,13 @@ impl Source {
     #[must_use]
     pub fn new(path: &Path, text: String) -> Self {
         let shown = blotted(&text);
-        Self { inner: Arc::new(Text { path: path.to_path_buf(), text: Zeroizing::new(text), shown }) }
+        Self { inner: Arc::new(Text { path: path.into(), text: Zeroizing::new(text), shown }) }
+    }
+
+    /// The same as [`Self::path`], to be kept by many.
+    #[must_use]
+    pub fn file(&self) -> Arc<Path> {
+        Arc::clone(&self.inner.path)
     }
 
     /// Where the text comes from.

@@ -38,7 +38,7 @@ impl DataKey {
         Self::with(epoch, Suite::Aes256Gcm.limits(), DataAead::null(), DataAead::null(), now)
     }
 
-    fn with(epoch: Epoch, limits: Limits, seal: DataAead, open: DataAead, born: Instant) -> Self {
+    fn with(epoch: Epoch, limits: &'static Limits, seal: DataAead, open: DataAead, born: Instant) -> Self {
         Self { epoch, born, seal: SealingKey::new(seal, limits), open: OpeningKey::new(open, limits) }
     }
 

@@ -34,7 +34,7 @@ pub enum OpenError {
 /// A key that opens. It owns its replay windows; many threads may use it at once.
 pub struct OpeningKey<A> {
     aead: A,
-    limits: Limits,
+    limits: &'static Limits,
     windows: Mutex<ReplayWindows>,
     opened: AtomicU64,
     failed: AtomicU64,
@@ -42,7 +42,7 @@ pub struct OpeningKey<A> {
 
 impl<A: Aead> OpeningKey<A> {
     /// A key that has opened nothing.
-    pub fn new(aead: A, limits: Limits) -> Self {
+    pub fn new(aead: A, limits: &'static Limits) -> Self {
         let (opened, failed) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { aead, limits, windows: Mutex::default(), opened, failed }
     }

@@ -33,7 +33,7 @@ pub enum SealError {
 /// A key that seals. It owns its counters; many threads may use it at once.
 pub struct SealingKey<A> {
     aead: A,
-    limits: Limits,
+    limits: &'static Limits,
     /// The next counter of each transport index.
     counters: RwLock<Transports<AtomicU64>>,
     sealed: AtomicU64,
@@ -42,7 +42,7 @@ pub struct SealingKey<A> {
 impl<A: Aead> SealingKey<A> {
     /// A key that has sealed nothing. `aead` must have been made from a key of [`crate::crypto::EpochKeys`], which
     /// gives each key out once.
-    pub fn new(aead: A, limits: Limits) -> Self {
+    pub fn new(aead: A, limits: &'static Limits) -> Self {
         Self { aead, limits, counters: RwLock::default(), sealed: AtomicU64::new(0) }
     }
 

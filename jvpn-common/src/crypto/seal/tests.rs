@@ -133,7 +133,7 @@ fn an_unused_reservation_is_lost_and_never_given_again() {
 
 #[test]
 fn a_spent_key_seals_nothing_more_on_any_transport() {
-    let sealer = SealingKey::new(ChaCha::new(key(1)), SMALL);
+    let sealer = SealingKey::new(ChaCha::new(key(1)), &SMALL);
     assert!(sealer.reserve(0, 3).is_ok());
     assert!(!sealer.rekey_due());
     assert!(sealer.reserve(1, 1).is_ok());
@@ -148,8 +148,8 @@ fn a_spent_key_seals_nothing_more_on_any_transport() {
 
 #[test]
 fn a_key_counts_as_spent_before_a_batch_finds_nothing_left() {
-    let limits = Limits { rekey_after: 10, reject_after: 2_000, failures: 3 };
-    let sealer = SealingKey::new(ChaCha::new(key(1)), limits);
+    const LIMITS: Limits = Limits { rekey_after: 10, reject_after: 2_000, failures: 3 };
+    let sealer = SealingKey::new(ChaCha::new(key(1)), &LIMITS);
     assert!(sealer.reserve(0, 976).is_ok() && !sealer.spent());
     assert!(sealer.reserve(0, 1).is_ok() && sealer.spent());
     assert_eq!(sealer.reserve(0, 1_024).err(), Some(SealError::Spent));
@@ -239,7 +239,7 @@ fn of_twins_opened_by_two_threads_exactly_one_is_accepted() {
 
 #[test]
 fn too_many_failed_opens_ask_for_a_rekey() {
-    let opener = OpeningKey::new(ChaCha::new(key(1)), SMALL);
+    let opener = OpeningKey::new(ChaCha::new(key(1)), &SMALL);
     assert!(!opener.rekey_due());
     for counter in 0..2 {
         assert_eq!(opener.open(0, &header(counter), &mut [0; 16]), Err(OpenError::Forged));

@@ -18,7 +18,7 @@ pub(in crate::cli) fn run(_: Args, context: &Context) -> Result<(), CliError> {
         let one = |peer: &PeerConfig| {
             serde_json::json!({
                 "name": peer.name, "public_key": peer.public_key.to_string(), "preshared": peer.preshared_key_file.is_some(),
-                "addresses": texts(&peer.addresses), "routes": texts(&peer.routes), "policy": peer.policy, "file": peer.file,
+                "addresses": texts(&peer.addresses), "routes": texts(&peer.routes), "policy": peer.policy, "file": &*peer.file,
             })
         };
         let peers: Vec<_> = config.peers.iter().map(one).collect();

@@ -27,7 +27,7 @@ pub(in crate::cli) fn run(args: Args, context: &Context) -> Result<(), CliError>
         });
     };
     let own = gateway::peers_dir(&path).join(format!("{}.toml", args.name));
-    if peer.file != own {
+    if *peer.file != *own {
         let error = CliError::usage(format!(
             "peer `{}` stands in {}, which `peer add` did not write",
             args.name,
