@@ -208,6 +208,7 @@ impl<'a> Field<'a> {
         workers: u32,
         work: impl FnOnce(&Underlay, IpAddr) -> Result<(T, Raw)>,
     ) -> Result<(T, Raw)> {
+        let _wakes = underlay.wakes()?;
         let setup = |xdp| Setup { xdp, workers, uplinks: vec![CLIENT_INTERFACE], ..Setup::default() };
         let xdp = if self.xdp == "off" { Xdp::Detached } else { Xdp::Native };
         let product = match start(underlay, "run", &setup(xdp)) {

@@ -89,7 +89,6 @@ pub fn trial(from: &Netns, at: &Netns, server: IpAddr, way: Way, rate: f64) -> R
         over.store(true, Relaxed);
         let arrived = counting.join().map_err(|_| anyhow::anyhow!("the receiver of a bench panicked"))?;
         let ((sent, took), (arrived, reordered)) = (sent?, arrived?);
-        ensure!(arrived > 0, "none of {sent} datagrams arrived");
         ensure!(arrived <= sent, "{arrived} of {sent} datagrams arrived: something repeats them");
         Ok(Trial { sent, arrived, reordered, took })
     })

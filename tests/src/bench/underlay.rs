@@ -8,6 +8,7 @@
 //! ```
 
 use std::net::IpAddr;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -33,6 +34,23 @@ const OFFLOADS: [&str; 8] = ["tso", "off", "gso", "off", "tx-udp-segmentation", 
 pub struct Underlay {
     pub ground: Ground,
     mtu: u16,
+}
+
+/// A small packet every 20 ms from the gateway's end to the client's, until it is dropped. What the kernel program answers
+/// with `XDP_TX` lies in the ring of a veth whose end has no program until something else arrives there; a program there
+/// would copy every frame that a client without one takes as it is.
+#[derive(Debug)]
+pub struct Wakes(Child);
+
+/// How old an answer of the program may become, in seconds. Below a hundredth ping spins instead of sleeping.
+const WAKE_EVERY: &str = "0.02";
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        // It may have ended with its namespace.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// What one interface carried.
@@ -99,6 +117,16 @@ impl Underlay {
 
     pub fn gateway(&self) -> Netns {
         self.ground.topology.gateway()
+    }
+
+    /// Keeps the client's end awake.
+    pub fn wakes(&self) -> Result<Wakes> {
+        let ping = || {
+            let mut command = Command::new("ping");
+            command.args(["-q", "-n", "-i", WAKE_EVERY, CLIENT_V4]).stdin(Stdio::null()).stdout(Stdio::null());
+            command.spawn().context("run ping")
+        };
+        Ok(Wakes(self.gateway().enter(ping)?))
     }
 
     /// Outer address of side 0 (client) or 1 (gateway).

@@ -56,6 +56,7 @@ type Round = BTreeMap<&'static str, (Option<Sample>, Option<Sample>)>;
 impl Variant {
     fn ours(&self, seconds: u32) -> Result<(Sample, Raw)> {
         let underlay = Underlay::with_mtu(self.mtu)?;
+        let _wakes = underlay.wakes()?;
         let setup = Setup {
             xdp: self.xdp,
             outside_v6: self.outside_v6,
