@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant as Clock};
 
 use jvpn_common::crypto::Suite;
-use jvpn_ctl::tunnel::{Counter, FromWorker, UdpOptions, UdpPort};
+use jvpn_ctl::tunnel::{Counter, FromWorker, Tun, TunOptions, UdpOptions, UdpPort};
 use jvpn_tests::bench::rig::{PORT, Rig, SESSION, SOCKET, Setup, inner4, inner6, open, within};
 use jvpn_tests::bench::underlay::{CLIENT_INTERFACE, Underlay};
 use jvpn_tests::lab::CountingAllocator;
@@ -341,6 +341,25 @@ fn an_uplink_removed_under_traffic_is_told_once_not_spun_on_and_can_come_back() 
         assert_eq!(rig.counter(side, Counter::GsoSendFallback), 0, "{}", rig.dump());
     }
     assert_eq!([0, 1].map(|side| rig.counter(side, Counter::SocketsLost)), [1, 0]);
+}
+
+#[test]
+fn a_tunnel_device_somebody_else_has_is_refused_and_not_shared() {
+    let underlay = Underlay::up().unwrap();
+    let open = |queues| {
+        let options = TunOptions { name: "jvpn0".into(), mtu: 1_412, addresses: Vec::new() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        underlay.gateway().enter(|| runtime.block_on(Tun::open_queues(&options, queues)))
+    };
+    for first in [1, 2] {
+        let queues = open(first).unwrap();
+        assert_eq!(queues.len(), first as usize);
+        for second in [1, 2] {
+            let refused = open(second).unwrap_err();
+            assert!(format!("{refused:#}").contains("an interface of that name"), "{refused:#}");
+        }
+        drop(queues);
+    }
 }
 
 #[test]

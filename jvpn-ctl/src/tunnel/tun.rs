@@ -5,10 +5,11 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+use rustix::net::netdevice::name_to_index;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::sys;
@@ -71,6 +72,10 @@ impl Tun {
     /// # Errors
     /// As [`Tun::open`].
     pub async fn open_queues(options: &TunOptions, queues: u32) -> Result<Vec<Self>> {
+        // The kernel would give us a queue more of a device with several that somebody else has, and both half of its packets.
+        let asking = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+        let taken = name_to_index(&asking, &options.name).is_ok();
+        ensure!(!taken, "cannot make the TUN device {}: there is an interface of that name", options.name);
         let first = DeviceBuilder::new()
             .name(options.name.as_str())
             .offload(true)
