@@ -20,6 +20,7 @@ use jvpn_ctl::runtime::clock::{boot, wall};
 use jvpn_ctl::store::Store;
 use jvpn_tests::lab::clock::now_ns;
 use jvpn_tests::lab::flow::{Direction, Flows};
+use jvpn_tests::lab::metric;
 use jvpn_tests::lab::mode::Xdp;
 use jvpn_tests::lab::netns::run;
 use jvpn_tests::lab::ping::ping;
@@ -342,14 +343,10 @@ impl Stage {
     fn both_workers_carry(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let (code, metrics, said) = self.host.verb(&["metrics"]).expect("runs");
-            assert_eq!(code, 0, "{said}");
-            let batches = |worker| {
-                let name = format!("jvpn_worker_batches_total{{worker=\"{worker}\"}} ");
-                metrics.lines().find_map(|line| line.strip_prefix(&name)).and_then(|count| count.parse::<u64>().ok())
-            };
-            let both = [batches(0), batches(1)];
-            if both.iter().all(|count| count.is_some_and(|count| count > 0)) {
+            let metrics = self.host.json(&["metrics"]).expect("metrics");
+            let both =
+                ["0", "1"].map(|worker| metric::samples(&metrics, "jvpn_worker_batches", &[("worker", worker)]).next());
+            if both.iter().all(|count| count.is_some_and(|count| count > 0.0)) {
                 return;
             }
             assert!(Instant::now() < deadline, "batches by worker: {both:?}");

@@ -11,6 +11,7 @@ use jvpn_ctl::dataplane::kernel::Kernel;
 use jvpn_ctl::dataplane::pins::Pins;
 use jvpn_tests::lab::Lab;
 use jvpn_tests::lab::http::{Download, Server};
+use jvpn_tests::lab::metric;
 use jvpn_tests::lab::mode::Xdp;
 use jvpn_tests::lab::ping::ping;
 use jvpn_tests::lab::process::{Product, Role};
@@ -104,11 +105,7 @@ impl Stage {
     /// The sum of a metric over the samples that have all of these labels; of a histogram, how many there are.
     fn metric(&self, role: Role, name: &str, labels: &[(&str, &str)]) -> f64 {
         let document = self.product.json(role, &["metrics"]).expect("metrics");
-        let families = document["families"].as_array().expect("families");
-        let family = families.iter().find(|family| family["name"] == name).unwrap_or_else(|| panic!("no {name}"));
-        let samples = family["samples"].as_array().expect("samples").iter();
-        let samples = samples.filter(|sample| labels.iter().all(|(label, value)| sample["labels"][*label] == *value));
-        samples.filter_map(|sample| sample.get("count").unwrap_or(&sample["value"]).as_f64()).sum()
+        metric::samples(&document, name, labels).sum()
     }
 
     /// What every role counts agrees with what is seen of it.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use jvpn_tests::lab::flow::{Direction, Flows};
 use jvpn_tests::lab::http::{Download, Server};
+use jvpn_tests::lab::metric;
 use jvpn_tests::lab::process::{Product, Role};
 use jvpn_tests::lab::setup::Setup;
 use jvpn_tests::lab::topology::{INNER_CLIENT_V4, INNER_GATEWAY_V4, LAN_V4, Path};
@@ -119,14 +120,13 @@ fn a_removed_uplink_of_the_client_is_left_and_used_again_when_it_is_made_anew() 
 
 /// Packets each of the gateway's workers opened.
 fn opened_by_worker(product: &Product) -> Vec<u64> {
-    let (code, out, said) = product.verb(Role::Gateway, &["metrics"]).expect("metrics");
-    assert_eq!(code, 0, "{said}");
-    (0..)
-        .map_while(|worker| {
-            let name = format!("jvpn_worker_packets_total{{worker=\"{worker}\",direction=\"in\"}} ");
-            out.lines().find_map(|line| line.strip_prefix(&name)).map(|count| count.parse().expect("a number"))
-        })
-        .collect()
+    let metrics = product.json(Role::Gateway, &["metrics"]).expect("metrics");
+    let of = |worker: u32| {
+        let labels = [("worker", worker.to_string()), ("direction", "in".to_owned())];
+        let labels = labels.each_ref().map(|(label, value)| (*label, value.as_str()));
+        metric::samples(&metrics, "jvpn_worker_packets", &labels).next().map(|count| count as u64)
+    };
+    (0..).map_while(of).collect()
 }
 
 #[test]

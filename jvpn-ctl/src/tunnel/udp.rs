@@ -78,7 +78,7 @@ impl UdpPort {
     /// # Errors
     /// As [`UdpPort::open`].
     pub fn open_group(options: &UdpOptions, workers: u32, again: bool) -> io::Result<Vec<Self>> {
-        if workers <= 1 && !again {
+        if workers <= 1 {
             return Ok(vec![Self::open(options)?]);
         }
         let first = Self::bind(options, again)?;

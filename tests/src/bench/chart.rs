@@ -29,6 +29,14 @@ const MARGIN: (f64, f64, f64, f64) = (64.0, 48.0, 24.0, 56.0);
 /// Told apart in print and by people who see few colours.
 const STYLES: [(&str, &str); 4] = [("#0b57a4", "none"), ("#c4511d", "6 4"), ("#2e7d32", "2 3"), ("#6a1b9a", "8 3 2 3")];
 
+/// Of bars and ranges: where they end on the right, and where they begin below title and legend.
+const RIGHT: f64 = WIDTH - 90.0;
+const TOP: f64 = 64.0;
+const OURS: &str = "#0b57a4";
+const THEIRS: &str = "#8a8a8a";
+const MUST: &str = "stroke=\"#c4511d\" stroke-width=\"3\"";
+const GOAL: &str = "stroke=\"#2e7d32\" stroke-width=\"2\" stroke-dasharray=\"3 2\"";
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -42,6 +50,18 @@ fn head(height: f64, title: &str) -> String {
         MARGIN.0,
         escaped(title)
     )
+}
+
+/// What the marks are.
+fn legend(out: &mut String, before: &str) {
+    let _ = writeln!(out, "<text x=\"64\" y=\"44\" fill=\"#555555\">{before}</text>");
+    for (x, style, name) in [(RIGHT - 110.0, MUST, "must"), (RIGHT - 40.0, GOAL, "goal")] {
+        let _ = writeln!(
+            out,
+            "<line x1=\"{x}\" x2=\"{x}\" y1=\"34\" y2=\"46\" {style}/><text x=\"{}\" y=\"44\">{name}</text>",
+            x + 8.0
+        );
+    }
 }
 
 /// A round number not below `most`: 1, 2 or 5 times a power of ten.

@@ -160,23 +160,8 @@ impl<'a> Field<'a> {
         if who.rival().is_some() && !self.programs.contains_key(&who) {
             return None;
         }
-        match self.with(who, work) {
-            Ok((sample, raw)) => {
-                for (file, text) in &raw {
-                    let name = format!("round-{round:02}-{}-{file}", who.name());
-                    if let Err(error) = self.options.keep(&name, text) {
-                        self.errors.push(format!("{error:#}"));
-                    }
-                }
-                Some(sample)
-            }
-            Err(error) => {
-                let line = format!("round {round}, {}: {error:#}", who.name());
-                eprintln!("{line}");
-                self.errors.push(line);
-                None
-            }
-        }
+        let outcome = self.with(who, work);
+        kept(self.options, &mut self.errors, (round, who.name()), outcome)
     }
 
     fn with<T>(&mut self, who: Who, work: impl FnOnce(&Underlay, IpAddr) -> Result<(T, Raw)>) -> Result<(T, Raw)> {
@@ -219,7 +204,7 @@ impl<'a> Field<'a> {
             product => product?,
         };
         self.xdp = mode(&product)?;
-        finish(product, |_| through(underlay, INNER_GATEWAY_V4, work))
+        finish(product, || through(underlay, INNER_GATEWAY_V4, work))
     }
 
     /// For the document: who ran, each in a line.
@@ -267,6 +252,30 @@ pub fn among<T: Copy>(all: &[T], name_of: impl Fn(&T) -> &'static str, names: &[
     Ok(all.iter().copied().filter(|one| names.is_empty() || names.iter().any(|name| name == name_of(one))).collect())
 }
 
+/// What one of a round brought, its raw output kept; none where it failed, which is written down.
+pub fn kept<T>(
+    options: &Options,
+    errors: &mut Vec<String>,
+    (round, who): (u32, &str),
+    outcome: Result<(T, Raw)>,
+) -> Option<T> {
+    match outcome {
+        Ok((sample, raw)) => {
+            for (file, text) in &raw {
+                let kept = options.keep(&format!("round-{round:02}-{who}-{file}"), text);
+                errors.extend(kept.err().map(|error| format!("{error:#}")));
+            }
+            Some(sample)
+        }
+        Err(error) => {
+            let line = format!("round {round}, {who}: {error:#}");
+            eprintln!("{line}");
+            errors.push(line);
+            None
+        }
+    }
+}
+
 /// The product over an underlay, attached.
 pub fn start(underlay: &Underlay, directory: &str, setup: &Setup) -> Result<Product> {
     let ground = &underlay.ground;
@@ -285,8 +294,8 @@ pub fn mode(product: &Product) -> Result<String> {
 }
 
 /// Measures and ends the product; what it said is kept with the rest.
-pub fn finish<T>(mut product: Product, work: impl FnOnce(&Product) -> Result<(T, Raw)>) -> Result<(T, Raw)> {
-    let sample = work(&product);
+pub fn finish<T>(mut product: Product, work: impl FnOnce() -> Result<(T, Raw)>) -> Result<(T, Raw)> {
+    let sample = work();
     let logs = format!("{}\n{}", product.log_tail(Role::Gateway), product.log_tail(Role::Client));
     let (sample, mut raw) = sample.with_context(|| logs.clone())?;
     raw.push(("logs.txt", logs));

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
 use super::rig::INNER_MTU;
 use super::underlay::Underlay;
 use super::wireguard::{self, INNER_CLIENT, INNER_GATEWAY};
+use crate::lab::child::KillOnDrop;
 use crate::lab::netns::{Netns, run};
 use crate::lab::topology::GATEWAY_V4;
 
@@ -27,18 +28,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub enum Joined {
     WireGuard(Box<wireguard::Joined>),
-    Other(Vec<End>),
-}
-
-#[derive(Debug)]
-pub struct End(Child);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    Other(Vec<KillOnDrop>),
 }
 
 impl Kind {
@@ -128,12 +118,12 @@ impl Joined {
     }
 }
 
-fn spawn(space: &Netns, program: &Path, words: &[String], log: &Path) -> Result<End> {
+fn spawn(space: &Netns, program: &Path, words: &[String], log: &Path) -> Result<KillOnDrop> {
     let mut command = Command::new(program);
     let log = fs::File::create(log)?;
     command.args(words).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let child = space.enter(move || command.spawn().with_context(|| format!("run {}", program.display())))?;
-    Ok(End(child))
+    Ok(KillOnDrop(child))
 }
 
 fn text(file: PathBuf) -> String {

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::stats::quantile;
 use super::ticks::Ticks;
 use super::underlay::Underlay;
+use crate::lab::child::KillOnDrop;
 use crate::lab::netns::Netns;
 
 /// Echo requests, one after the other's answer or this far apart; long enough for both ends to fall asleep.
@@ -110,14 +111,14 @@ pub fn loaded(underlay: &Underlay, server: IpAddr, seconds: u32) -> Result<(Trip
 /// One TCP flow; upwards without further arguments.
 fn flow(client: &Netns, gateway: &Netns, load: Load, more: &[&str]) -> Result<Flow> {
     let address = load.server.to_string();
-    let mut server = Server::start(gateway, &address)?;
+    let server = Server::start(gateway, &address)?;
     let (seconds, flows) = (load.seconds.to_string(), load.flows.to_string());
     let mut command = vec!["iperf3", "-c", &address, "-t", &seconds, "-P", &flows, "-J"];
     command.extend(more);
     let before = Ticks::read()?;
     let raw = client.run(&command, None)?;
     let cpu_s = Ticks::read()?.seconds_since(before);
-    server.stop();
+    drop(server);
     let report: Value = serde_json::from_str(&raw).context("what iperf3 reports")?;
     let end = &report["end"];
     let number = |value: &Value| value.as_f64().context("iperf3 reports no figures");
@@ -130,8 +131,8 @@ fn flow(client: &Netns, gateway: &Netns, load: Load, more: &[&str]) -> Result<Fl
     })
 }
 
-/// A server for one flow.
-struct Server(Child);
+/// A server for one flow, after which it ends by itself; the kill is for a flow that failed.
+struct Server(#[expect(dead_code, reason = "held for its drop")] KillOnDrop);
 
 impl Server {
     /// Returns once it listens.
@@ -147,7 +148,7 @@ impl Server {
                 .context("run iperf3: install it with apt-get install iperf3")
         })?;
         let out = child.stdout.take().context("output of iperf3")?;
-        let server = Server(child);
+        let server = Server(KillOnDrop(child));
         let mut lines = BufReader::new(out).lines();
         loop {
             match lines.next() {
@@ -159,18 +160,6 @@ impl Server {
         // A full pipe would stall the server at its end.
         std::thread::spawn(move || lines.for_each(drop));
         Ok(server)
-    }
-
-    fn stop(&mut self) {
-        // It ends by itself after its one flow; the kill is for a flow that failed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 

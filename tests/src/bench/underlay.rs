@@ -8,11 +8,12 @@
 //! ```
 
 use std::net::IpAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::lab::child::KillOnDrop;
 use crate::lab::ground::Ground;
 use crate::lab::netns::{Netns, run};
 use crate::lab::topology::{GATEWAY_INTERFACE, GATEWAY_V4, GATEWAY_V6, Path};
@@ -40,18 +41,10 @@ pub struct Underlay {
 /// with `XDP_TX` lies in the ring of a veth whose end has no program until something else arrives there; a program there
 /// would copy every frame that a client without one takes as it is.
 #[derive(Debug)]
-pub struct Wakes(Child);
+pub struct Wakes(#[expect(dead_code, reason = "held for its drop")] KillOnDrop);
 
 /// How old an answer of the program may become, in seconds. Below a hundredth ping spins instead of sleeping.
 const WAKE_EVERY: &str = "0.02";
-
-impl Drop for Wakes {
-    fn drop(&mut self) {
-        // It may have ended with its namespace.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// What one interface carried.
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,7 +119,7 @@ impl Underlay {
             command.args(["-q", "-n", "-i", WAKE_EVERY, CLIENT_V4]).stdin(Stdio::null()).stdout(Stdio::null());
             command.spawn().context("run ping")
         };
-        Ok(Wakes(self.gateway().enter(ping)?))
+        Ok(Wakes(KillOnDrop(self.gateway().enter(ping)?)))
     }
 
     /// Outer address of side 0 (client) or 1 (gateway).

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::Options;
-use super::contender::{self, Raw, finish, start, through};
+use super::contender::{Raw, among, finish, kept, start, through};
 use super::document::{Better, Contender, Document, Metric, Wanted};
 use super::machine::{self, Watched};
 use super::traffic::{Load, Sample, measure};
@@ -66,7 +66,7 @@ impl Variant {
         };
         let product = start(&underlay, "run", &setup)?;
         let server = if self.inside_v6 { INNER_GATEWAY_V6 } else { INNER_GATEWAY_V4 };
-        finish(product, |_| self.carry(&underlay, server, seconds))
+        finish(product, || self.carry(&underlay, server, seconds))
     }
 
     fn plain(&self, seconds: u32) -> Result<(Sample, Raw)> {
@@ -86,7 +86,7 @@ impl Variant {
 pub fn run(options: &Options) -> Result<Document> {
     let (rounds, seconds) = if options.quick { QUICK } else { FULL };
     let rounds = options.rounds(rounds)?;
-    let mut wanted = contender::among(&ALL, |variant| variant.name, &options.only)?;
+    let mut wanted = among(&ALL, |variant| variant.name, &options.only)?;
     if options.quick && options.only.is_empty() {
         wanted.retain(|variant| SHAPE.contains(&variant.name));
     }
@@ -95,26 +95,17 @@ pub fn run(options: &Options) -> Result<Document> {
         machine.round()?;
         let mut round = Round::new();
         for variant in &wanted {
-            let mut kept = |who: &str, result: Result<(Sample, Raw)>| -> Option<Sample> {
-                let what = format!("round {number}, {} {who}", variant.name);
-                match result {
-                    Ok((sample, raw)) => {
-                        eprintln!("{what}: up {:.2} down {:.2} Gbit/s", sample.up_gbps, sample.down_gbps);
-                        for (file, text) in raw {
-                            let name = format!("round-{number:02}-{}-{who}-{file}", variant.name);
-                            errors.extend(options.keep(&name, &text).err().map(|error| format!("{error:#}")));
-                        }
-                        Some(sample)
-                    }
-                    Err(error) => {
-                        eprintln!("{what}: {error:#}");
-                        errors.push(format!("{what}: {error:#}"));
-                        None
-                    }
+            let mut play = |who: &str, outcome| {
+                let label = format!("{}-{who}", variant.name);
+                let sample: Option<Sample> = kept(options, &mut errors, (number, &label), outcome);
+                if let Some(Sample { up_gbps, down_gbps, .. }) = &sample {
+                    eprintln!("round {number}, {label}: up {up_gbps:.2} down {down_gbps:.2} Gbit/s");
                 }
+                sample
             };
-            let ours = kept("ours", variant.ours(seconds));
-            round.insert(variant.name, (ours, kept("plain", variant.plain(seconds))));
+            let ours = play("ours", variant.ours(seconds));
+            let alone = play("plain", variant.plain(seconds));
+            round.insert(variant.name, (ours, alone));
         }
         all.push(round);
     }

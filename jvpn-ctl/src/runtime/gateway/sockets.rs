@@ -3,7 +3,7 @@
 //! Owns sending on them, noticing that one carries nothing any more, and opening another. Must never wait for one, nor
 //! try so often that trying is all the gateway does.
 
-use super::{Gateway, workers};
+use super::Gateway;
 use crate::api::model::Problem;
 use crate::runtime::clock;
 use crate::runtime::node::{ANY, sockets};
@@ -124,8 +124,7 @@ impl Gateway {
 
     /// Opens those of all workers: together they know which datagram is whose.
     fn reopen(&mut self, any: IpAddr) -> std::io::Result<()> {
-        let workers = workers::number(&self.config);
-        let group = sockets(any, self.config.listen, workers, workers > 1)?;
+        let group = sockets(any, self.config.listen, self.workers.len(), true)?;
         if !self.workers.take(any, &group) {
             return Err(std::io::Error::other("a worker's queue is full"));
         }

@@ -73,7 +73,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     orphans.iter().try_for_each(|orphan| plane.apply(&MapOp::Free { slot: orphan.slot }).map(drop))?;
     let (sender, inbox) = to_controller()?;
     let sessions = Sessions::default();
-    let maps = (plane.shared(), !interfaces.is_empty());
+    let maps = (plane.shared(), interfaces.is_empty());
     let workers = Workers::start(&config, queues, maps, &sessions, &sender, &sockets)?;
     let mut engine = Engine::new(engine_config, Box::new(System), clock::boot());
     engine.restore(restored);

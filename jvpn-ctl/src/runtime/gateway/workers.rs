@@ -49,7 +49,7 @@ impl Workers {
     pub(super) fn start(
         config: &GatewayConfig,
         queues: Vec<Tun>,
-        (shared, in_front): (&Arc<Shared>, bool),
+        (shared, counts_arrivals): (&Arc<Shared>, bool),
         sessions: &Sessions,
         sender: &ToController,
         sockets: &Sockets,
@@ -57,7 +57,7 @@ impl Workers {
         let (tell, ended) = channel(queues.len().max(1));
         let mut workers = Self { all: Vec::new(), ended };
         for (place, tun) in queues.into_iter().enumerate() {
-            let tables = WorkerTables::new(Arc::clone(shared), clock::boot, !in_front, place as u32);
+            let tables = WorkerTables::new(Arc::clone(shared), clock::boot, counts_arrivals, place as u32);
             let role = GatewayRole::new(tables, sessions.shared(), place);
             let (worker, handle) = Worker::new(role, tun, sender.clone(), options(config))?;
             workers.all.push((handle, worker.counters()));
@@ -67,6 +67,11 @@ impl Workers {
             anyhow::ensure!(workers.take(any, group), "a worker's queue is full at its start");
         }
         Ok(workers)
+    }
+
+    /// How many run.
+    pub(super) fn len(&self) -> u32 {
+        self.all.len() as u32
     }
 
     /// Gives each its socket of a family. False: the queue of one was full.

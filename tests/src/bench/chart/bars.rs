@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{WIDTH, ceiling, escaped, head};
+use super::{GOAL, MUST, OURS, RIGHT, THEIRS, TOP, ceiling, escaped, head, legend};
 use crate::bench::page::table::number;
 
 /// Quartiles and median.
@@ -36,20 +36,13 @@ pub struct Panel {
     pub rows: Vec<Row>,
 }
 
-/// Where bars begin and end.
+/// Where bars begin.
 const LEFT: f64 = 120.0;
-const RIGHT: f64 = WIDTH - 90.0;
 /// Height of a panel's title, of a row, of a bar in it, and of the space below a panel.
 const TITLE: f64 = 24.0;
 const ROW: f64 = 20.0;
 const THICK: f64 = 12.0;
 const GAP: f64 = 16.0;
-/// Below the chart's title and its legend.
-const TOP: f64 = 64.0;
-const OURS: &str = "#0b57a4";
-const THEIRS: &str = "#8a8a8a";
-pub(super) const MUST: &str = "stroke=\"#c4511d\" stroke-width=\"3\"";
-pub(super) const GOAL: &str = "stroke=\"#2e7d32\" stroke-width=\"2\" stroke-dasharray=\"3 2\"";
 
 /// The chart.
 pub fn svg(title: &str, panels: &[Panel]) -> String {
@@ -62,18 +55,6 @@ pub fn svg(title: &str, panels: &[Panel]) -> String {
     }
     out.push_str("</svg>\n");
     out
-}
-
-/// What the marks are.
-pub(super) fn legend(out: &mut String, before: &str) {
-    let _ = writeln!(out, "<text x=\"64\" y=\"44\" fill=\"#555555\">{before}</text>");
-    for (x, style, name) in [(RIGHT - 110.0, MUST, "must"), (RIGHT - 40.0, GOAL, "goal")] {
-        let _ = writeln!(
-            out,
-            "<line x1=\"{x}\" x2=\"{x}\" y1=\"34\" y2=\"46\" {style}/><text x=\"{}\" y=\"44\">{name}</text>",
-            x + 8.0
-        );
-    }
 }
 
 /// One panel from `y` on; where the next one begins.

@@ -3,8 +3,7 @@
 
 use std::fmt::Write;
 
-use super::bars::{GOAL, MUST, legend};
-use super::{WIDTH, escaped, head};
+use super::{GOAL, MUST, OURS, RIGHT, THEIRS, TOP, escaped, head, legend};
 use crate::bench::page::table::number;
 
 /// One metric.
@@ -21,15 +20,11 @@ pub struct Range {
 }
 
 const LEFT: f64 = 250.0;
-const RIGHT: f64 = WIDTH - 90.0;
-const TOP: f64 = 64.0;
 const ROW: f64 = 22.0;
 /// Room for the axis.
 const FOOT: f64 = 40.0;
 /// A logarithm needs an end: less than this is drawn there.
 const LEAST: f64 = 0.1;
-const OURS: &str = "#0b57a4";
-const THEIRS: &str = "#8a8a8a";
 
 /// The chart.
 pub fn svg(title: &str, unit: &str, ranges: &[Range]) -> String {
