@@ -8,11 +8,12 @@
 //!                    any failure: everything undone, the engine stays as it was
 //! ```
 
+use super::Engine;
+use super::calendar::{Due, What};
 use super::command::{Command, Commit, Datagram, StoreOp, Stored};
 use super::confirm::Settled;
 use super::table::Live;
 use super::view::Drop;
-use super::{Due, Engine};
 use crate::abi::ActiveWord;
 use crate::event::{Context, Record};
 use crate::ids::{Epoch, Generation, Locator, OpId, SessionId, Slot, TransportIndex, Version};
@@ -230,8 +231,7 @@ impl Engine {
     }
 
     pub(super) fn release_slot(&mut self, slot: Slot) {
-        let all = [Due::Pending, Due::Silent, Due::Wipe, Due::Unacknowledged, Due::Aged];
-        all.into_iter().for_each(|due| self.alarms.set(due(slot), None));
+        What::ALL.into_iter().for_each(|what| self.alarms.set(Due::Slot(what, slot), None));
         self.table.detach(slot);
     }
 

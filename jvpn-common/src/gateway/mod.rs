@@ -23,6 +23,7 @@
 mod admission;
 mod attachment;
 mod birth;
+mod calendar;
 pub mod command;
 mod commit;
 pub mod config;
@@ -47,10 +48,9 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use crate::alarm::Alarms;
 use crate::crypto::Entropy;
 use crate::crypto::challenge::ChallengeSecret;
-use crate::ids::{OpId, SessionId, Slot};
+use crate::ids::OpId;
 use crate::message::{Control, Message};
 use crate::sabotage::Sabotage;
 use crate::session::Path;
@@ -58,6 +58,7 @@ use crate::time::Instant;
 use crate::wire::Kind;
 use admission::Admission;
 use birth::Computing;
+use calendar::Calendar;
 use command::{Command, Datagram, Hop, Input, Order, Origin};
 pub use command::{Commit, DataKeys, StoreOp, Stored, WorkerOp};
 use commit::Change;
@@ -71,25 +72,6 @@ pub use view::{Drop, SessionView, View};
 
 /// Addresses a gateway and its relays may have; more are answered from but never bound to.
 const GATEWAYS_MAX: usize = 64;
-
-/// What an alarm is for. The order decides ties.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Due {
-    /// A timer of a session's core.
-    Session(SessionId),
-    /// An unconfirmed handshake.
-    Pending(Slot),
-    /// Previous keys of a slot.
-    Wipe(Slot),
-    /// Nothing opened from a slot for too long.
-    Silent(Slot),
-    /// A message of our own that waits for its acknowledgement.
-    Unacknowledged(Slot),
-    /// Keys that their client should have renewed by now.
-    Aged(Slot),
-    /// Security events that were counted and not recorded yet.
-    Suspicions(SessionId),
-}
 
 /// The engine.
 pub struct Engine {
@@ -105,7 +87,7 @@ pub struct Engine {
     committing: BTreeMap<OpId, Change>,
     commands: VecDeque<Command>,
     next_op: u64,
-    alarms: Alarms<Due>,
+    alarms: Calendar,
     storage: bool,
     drops: BTreeMap<Drop, u64>,
     /// Rows of the transition table taken, by index.
@@ -143,7 +125,7 @@ impl Engine {
             committing: BTreeMap::new(),
             commands: VecDeque::new(),
             next_op: 1,
-            alarms: Alarms::default(),
+            alarms: Calendar::default(),
             storage: true,
             drops: BTreeMap::new(),
             rows: BTreeMap::new(),

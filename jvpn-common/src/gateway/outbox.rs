@@ -8,9 +8,10 @@
 //! A client's requests repeat by themselves (`client/jump`, `rekey`, `confirm`, `upkeep`): each of them ends
 //! in something else (another path, a resume, a pause), so that only the doubling of the wait is the same.
 
+use super::Engine;
+use super::calendar::{Due, What};
 use super::command::{Command, Datagram};
 use super::view::Drop;
-use super::{Due, Engine};
 use crate::ids::{SessionId, Slot};
 use crate::message::{Control, Message};
 use crate::session::Policy;
@@ -118,7 +119,7 @@ impl Engine {
         let session = attachment.session;
         let (due, given_up) = attachment.outbox.due(now, first);
         let next = attachment.outbox.next();
-        self.alarms.set(Due::Unacknowledged(slot), next);
+        self.alarms.set(Due::Slot(What::Unacknowledged, slot), next);
         for _ in 0..given_up {
             self.drop(Drop::Unacknowledged);
         }
@@ -136,7 +137,7 @@ impl Engine {
             attachment.told = Policy::decode(&snapshot).map_or(attachment.told, |policy| policy.version);
         }
         let next = attachment.outbox.next();
-        self.alarms.set(Due::Unacknowledged(slot), next);
+        self.alarms.set(Due::Slot(What::Unacknowledged, slot), next);
     }
 
     /// How many messages of our own wait for their acknowledgement.

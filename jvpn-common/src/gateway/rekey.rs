@@ -5,13 +5,14 @@
 //! the gateway alone knows of (its own packets, failed opens, an age that its client missed) is a wish.
 //! Must never touch the binding.
 
+use super::Engine;
 use super::birth::Computing;
+use super::calendar::{Due, What};
 use super::command::{Commit, DataKeys, WorkerOp};
 use super::commit::{Change, Then};
 use super::control::Came;
 use super::handshake::{Job, JobResult, Read};
 use super::view::Drop;
-use super::{Due, Engine};
 use crate::crypto::EpochKeys;
 use crate::crypto::noise::Responder;
 use crate::crypto::suite::REJECT_AFTER;
@@ -202,7 +203,7 @@ impl Engine {
 
     pub(super) fn arm_aged(&mut self, slot: Slot) {
         let at = self.aged_at(slot);
-        self.alarms.set(Due::Aged(slot), at);
+        self.alarms.set(Due::Slot(What::Aged, slot), at);
     }
 
     fn rekey_record(&self, session: crate::ids::SessionId, peer: &PublicKey) -> Option<Record> {

@@ -5,9 +5,10 @@
 //! never change a session: an event is a record, whoever reads it decides.
 
 use super::Engine;
+use super::calendar::Due;
 use super::command::Command;
+use super::table::Live;
 use super::view::Drop;
-use super::{Due, table::Live};
 use crate::event::{Event, Record};
 use crate::ids::{SessionId, Slot};
 use crate::reason::Reason;

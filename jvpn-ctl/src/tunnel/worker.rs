@@ -173,10 +173,9 @@ impl<R: Role> Worker<R> {
         options: WorkerOptions,
     ) -> io::Result<(Self, WorkerHandle)> {
         let (sender, inbox) = to_worker()?;
-        let ports = Ports::new(&tun, &inbox)?;
         let io = Io {
             tun,
-            ports,
+            ports: Ports::default(),
             batch: Batch::default(),
             tally: Tally::default(),
             options,
@@ -359,7 +358,7 @@ impl<R: Role> Worker<R> {
     /// Sleeps until a descriptor is ready, or the lease wants refreshing.
     pub(super) fn sleep(&mut self) -> io::Result<()> {
         self.io.tally.publish(&self.counters);
-        self.called = self.io.ports.wait(SLEEP_MAX)?;
+        self.called = self.io.ports.wait(&self.io.tun, &self.inbox, SLEEP_MAX)?;
         Ok(())
     }
 }

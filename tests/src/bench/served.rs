@@ -12,6 +12,7 @@ use jvpn_ctl::runtime::clock::boot;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::machine;
+use crate::lab::netns::Netns;
 use crate::lab::topology::{GATEWAY_INTERFACE, GATEWAY_PORT, GATEWAY_V4};
 use crate::lab::{Lab, require_root};
 use crate::swarm::host::{Host, Options};
@@ -67,7 +68,7 @@ impl Wanted {
 pub struct Served {
     pub swarm: Swarm,
     pub host: Host,
-    _lab: Lab,
+    lab: Lab,
     members: usize,
     patience: Duration,
 }
@@ -103,7 +104,7 @@ impl Served {
             seed: SEED,
         };
         let swarm = Swarm::start(plan)?;
-        let served = Served { swarm, host, _lab: lab, members: wanted.members, patience: wanted.patience };
+        let served = Served { swarm, host, lab, members: wanted.members, patience: wanted.patience };
         served.attached_within(attach_within(wanted.members), "at first")?;
         Ok((served, boot().since(began)))
     }
@@ -202,6 +203,12 @@ impl Served {
         let (code, said, error) = self.host.verb(&["audit", "verify"])?;
         ensure!(code == 0, "{when}: the record does not hold: {said}{error}");
         Ok(())
+    }
+
+    /// Where the members are.
+    #[must_use]
+    pub fn clients(&self) -> Netns {
+        self.lab.topology.client()
     }
 
     /// Resident memory of the gateway's process, in bytes.

@@ -59,6 +59,10 @@ pub(super) struct Member {
     activity: Activity,
     dirty: bool,
     ping: Option<(Duration, Instant)>,
+    /// Nothing was heard since the last PING.
+    unheard: bool,
+    /// Since when it moves.
+    moving: Option<Instant>,
     /// Whether the path that is not in use stays up.
     pub(super) standby: bool,
     /// The wakeup the loop has noted.
@@ -100,6 +104,8 @@ impl Member {
             activity: Activity::default(),
             dirty: false,
             ping,
+            unheard: false,
+            moving: None,
             standby: true,
             listed: None,
         }
@@ -178,7 +184,7 @@ impl Member {
         if self.seats[other].socket.is_none() || self.seats[seat].socket.is_none() {
             return Ok(());
         }
-        book.lock().unwrap_or_else(PoisonError::into_inner).moves += 1;
+        self.begin_move(now, book);
         match how {
             0..7 => self.handle(now, Input::Jump { label: self.seats[other].label }, book),
             7 | 8 => self.path_down(seat, Some(now + AWAY), now, book),
@@ -189,10 +195,18 @@ impl Member {
 
     /// A move of who has one path at a time: the other one comes, and this one goes.
     fn change_over(&mut self, seat: usize, now: Instant, poll: &OwnedFd, book: &Mutex<Book>) -> Result<()> {
-        book.lock().unwrap_or_else(PoisonError::into_inner).moves += 1;
+        self.begin_move(now, book);
         self.path_up(1 - seat, now, poll, book)?;
         self.path_down(seat, None, now, book);
         Ok(())
+    }
+
+    /// Takes note of a move; one that is asked for while another is under way began with that.
+    fn begin_move(&mut self, now: Instant, book: &Mutex<Book>) {
+        let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.moves += 1;
+        book.under_way += usize::from(self.moving.is_none());
+        self.moving.get_or_insert(now);
     }
 
     pub(super) fn wake(&mut self, now: Instant, poll: &OwnedFd, book: &Mutex<Book>) -> Result<()> {
@@ -207,7 +221,12 @@ impl Member {
             self.ping = Some((every, now + every));
             let idle = self.activity.inner_sent.is_none_or(|at| now.since(at) >= jvpn_common::client::IDLE_AFTER);
             self.seal_ping(using);
-            book.lock().unwrap_or_else(PoisonError::into_inner).pinged += 1;
+            let mut told = book.lock().unwrap_or_else(PoisonError::into_inner);
+            told.pinged += 1;
+            if std::mem::replace(&mut self.unheard, true) {
+                told.missed.push((now, self.number));
+            }
+            drop(told);
             // As if an application had sent it: the engine probes while traffic flows.
             self.activity.inner_sent = Some(now);
             self.dirty = true;
@@ -230,6 +249,7 @@ impl Member {
             if bytes.first() == Some(&(Kind::Data as u8)) {
                 let now = boot();
                 let opened = self.open_data(now, bytes);
+                self.unheard &= opened.is_none();
                 let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
                 if opened.is_some() {
                     book.opened.0 += 1;
@@ -305,13 +325,19 @@ impl Member {
         }
     }
 
-    fn note(&self, event: &Event, book: &Mutex<Book>) {
+    fn note(&mut self, event: &Event, book: &Mutex<Book>) {
         let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
         book.going_away += usize::from(event.kind == EventKind::GoingAway);
         let bound = matches!(event.kind, EventKind::SessionCreated | EventKind::Resumed | EventKind::TransportSwitch);
         if let (true, true, Some(session)) = (bound, event.acknowledged, event.session) {
             let (at, kind, version, to) = (event.at, event.kind, event.version, event.to);
             book.acked.push(Acked { at, member: self.number, session, kind, version, to });
+            if kind == EventKind::TransportSwitch
+                && let Some(since) = self.moving.take()
+            {
+                book.took.push(at.since(since));
+                book.under_way -= 1;
+            }
         }
     }
 

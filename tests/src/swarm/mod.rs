@@ -123,10 +123,16 @@ pub struct Book {
     pub opened: (u64, u64),
     /// Data PINGs that were sent.
     pub pinged: u64,
+    /// Members that had heard nothing since their last PING when the next one was due, and when that was.
+    pub missed: Vec<(Instant, usize)>,
     /// When a data packet of the gateway opened last, by member.
     pub heard: BTreeMap<usize, Instant>,
     /// Moves that were begun.
     pub moves: u64,
+    /// How long moves took, from the event that began them to their acknowledgement.
+    pub took: Vec<Duration>,
+    /// Members that move and have no acknowledgement yet.
+    pub under_way: usize,
 }
 
 impl Book {
@@ -142,6 +148,8 @@ enum Order {
     Pace(u32),
     /// The same, but each of them is only asked for, from wherever the member is.
     Insist(u32),
+    /// Every so manieth member moves, all of them now.
+    MoveEach(usize),
     Look(Sender<Vec<View>>),
     /// Takes every path of every member away, or gives them back.
     Paths(bool),
@@ -183,6 +191,11 @@ impl Swarm {
     /// How many moves a second are asked for from now on, and nothing else happens to a member.
     pub fn insist(&self, per_second: u32) {
         self.order(Order::Insist(per_second));
+    }
+
+    /// Lets every `nth` member move, all at once.
+    pub fn move_each(&self, nth: usize) {
+        self.order(Order::MoveEach(nth));
     }
 
     /// Takes all paths away, or gives them back.
@@ -349,6 +362,11 @@ impl Loop {
             Order::Look(answer) => {
                 // Whoever asked may have given up.
                 let _ = answer.send(self.members.iter().map(Member::view).collect());
+            }
+            Order::MoveEach(nth) => {
+                for number in (0..self.members.len()).step_by(nth.max(1)) {
+                    self.with(number, |member, poll, book| member.step_aside(0, boot(), poll, book))?;
+                }
             }
             Order::Paths(there) => {
                 for number in 0..self.members.len() {
