@@ -243,6 +243,22 @@ fn a_slow_path_holds_every_packet_and_loses_none() {
 }
 
 #[test]
+fn a_pause_holds_everything_and_loses_nothing() {
+    let lab = up();
+    assert!(lab.pause(Path::A).is_err(), "only what a delay forwards can be held");
+    let slow = lab.delay(Path::A, Duration::from_millis(5)).expect("delay");
+    let pause = lab.pause(Path::A).expect("pause");
+    let held = lab.canary.probe(Path::A, false, 64).expect("probe");
+    assert!(!held.arrived && held.round_trip.is_none(), "{held:?}");
+    lab.canary.prove(Path::B).expect("the other path goes on");
+    pause.undo().expect("what waited is let go");
+    let arrived = lab.canary.burst(Path::A, 200, 200, PATIENCE).expect("burst");
+    assert_eq!(arrived.len(), 200);
+    slow.undo().expect("undo");
+    assert!(lab.pause(Path::A).is_err(), "the delay is gone");
+}
+
+#[test]
 fn the_delay_loses_and_reorders_nothing_and_is_as_long_as_it_says() {
     if let Err(error) = require_root() {
         panic!("{error:#}");

@@ -165,7 +165,36 @@ impl Ports {
 
 #[cfg(test)]
 mod tests {
+    use super::super::udp::UdpOptions;
     use super::*;
+    use std::os::fd::AsRawFd;
+
+    /// Whether a descriptor of this process stands in one of its epolls.
+    fn stands_in_an_epoll(fd: i32) -> bool {
+        let entries = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+        // One of another test's may be gone by now.
+        let texts = entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+        let of_this =
+            |line: &str| line.strip_prefix("tfd:").and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        texts.into_iter().any(|text| text.lines().any(|line| of_this(line) == Some(fd)))
+    }
+
+    #[test]
+    fn nobody_is_called_for_what_a_socket_does_while_the_worker_is_awake() {
+        let port = Arc::new(UdpPort::open(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap());
+        let [tun, inbox] = [0, 0].map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        let mut ports = Ports::default();
+        ports.add(SocketId(1), Arc::clone(&port));
+        assert!(!ports.wait(&tun, &inbox, Duration::ZERO).unwrap());
+        assert!(!stands_in_an_epoll(port.as_fd().as_raw_fd()));
+        // What is said of them is heard all the same, and the look above would have found one.
+        inbox.send_to(&[1], inbox.local_addr().unwrap()).unwrap();
+        assert!(ports.wait(&tun, &inbox, Duration::from_secs(60)).unwrap());
+        let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC).unwrap();
+        let data = rustix::event::epoll::EventData::new_u64(0);
+        rustix::event::epoll::add(&epoll, port.as_fd(), data, rustix::event::epoll::EventFlags::IN).unwrap();
+        assert!(stands_in_an_epoll(port.as_fd().as_raw_fd()));
+    }
 
     #[test]
     fn a_quiet_socket_waits_a_few_turns_of_work_and_none_before_sleep() {

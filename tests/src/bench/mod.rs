@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
+pub mod apart;
 pub mod chart;
 pub mod churn;
 pub mod contender;

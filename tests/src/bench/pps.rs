@@ -4,6 +4,7 @@
 use anyhow::{Result, ensure};
 
 use super::Options;
+use super::apart::Apart;
 use super::contender::{Field, Samples, Who};
 use super::document::{Better, Document, LIMIT, Metric, Wanted};
 use super::generator::{Trial, Way, trial};
@@ -51,6 +52,8 @@ pub fn run(options: &Options) -> Result<Document> {
     let rounds = options.rounds(if options.quick { QUICK } else { FULL })?;
     let mut field = Field::of(options, &ALL)?;
     let work = |underlay: &Underlay, server| {
+        // The plain link has no process of its own: its load has all processors.
+        let _apart = Apart::begin(&[underlay.client(), underlay.gateway()])?;
         let mut raw = String::new();
         let mut best = |way| {
             highest(|rate| {
@@ -75,7 +78,8 @@ pub fn run(options: &Options) -> Result<Document> {
          {:.1} % lost; upload",
         LOSS_MAX * 100.0
     );
-    field.document("pps", machine, results(&samples), vec![note])
+    let apart = "both ends of a tunnel share the first half of the processors, sender and receiver the other; the plain link's load has all";
+    field.document("pps", machine, results(&samples), vec![note, apart.into()])
 }
 
 fn results(samples: &Samples<Carried>) -> Vec<Metric> {

@@ -17,7 +17,7 @@ pub mod play;
 
 use evidence::Evidence;
 use plan::{Kind, Plan, SHIPPED, time};
-use play::Seen;
+use play::{Network, Seen};
 
 const SCHEMA: &str = "jvpn.scenario-run/1";
 /// Played in a quick run: a minute in all.
@@ -136,8 +136,14 @@ fn judged(plan: &Plan, seen: &Seen, evidence: &Evidence) -> Result<Vec<Check>> {
     };
     let others = Evidence::of(&seen.during(&seen.others));
     at_most("transitions", pass.transitions, evidence.transitions);
+    at_most("paths given up for lost", pass.given_up, evidence.given_up);
     at_most("inner packets twice", pass.duplicated, seen.duplicated);
     at_most("transitions of the others", pass.others_transitions, others.transitions);
+    if let Some(text) = &pass.delay_reaches {
+        let longest = seen.network.delay_ms.last().copied().unwrap_or_default();
+        let kept = longest >= time(text)?.as_secs_f64() * 1e3;
+        checks.push(check(format!("a packet takes {text} or longer"), kept, format!("{longest:.0} ms")));
+    }
     if let Some(percent) = pass.refused_percent {
         let kept = seen.copies > 0 && seen.refused * 100 >= seen.copies * percent;
         let said = format!("{} of {} copies", seen.refused, seen.copies);
@@ -162,6 +168,14 @@ fn remarks(run: &Run) -> Vec<String> {
         .iter()
         .map(|one| format!("{name}: {} {}: {}", if one.kept { "kept" } else { "BROKEN" }, one.promise, one.seen))
         .collect();
+    let Network { delay_ms, lost_in_a_row } = &run.seen.network;
+    if !delay_ms.is_empty() {
+        let told: Vec<String> = delay_ms.iter().map(|ms| format!("{ms:.1}")).collect();
+        lines.push(format!(
+            "{name}: a packet took {} ms (shortest, 50, 90, 99, 99.9 %, longest); lost in a row, how often: {lost_in_a_row:?}",
+            told.join(", ")
+        ));
+    }
     lines.push(format!(
         "{name}: {} switches, at most {} a minute; {} cooldown hits, {} refusals of too many; ended: {:?}",
         evidence.switches,

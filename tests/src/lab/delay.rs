@@ -9,10 +9,12 @@
 mod forward;
 pub mod trial;
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use forward::Forwarder;
+pub(super) use forward::Pauser;
 
 use super::Lab;
 use super::canary::PATIENCE;
@@ -49,6 +51,7 @@ impl Lab {
                 return Err(undo.take().map_or(Ok(()), |undo| undo(None)).err().unwrap_or(error));
             }
         };
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner).insert(path, forwarder.pauser());
         let undo = undo.take().context("the undo is used once")?;
         let fault = Fault::undone_by(move || undo(Some(forwarder)));
         reroute(&router, &core, path)?;
@@ -61,6 +64,19 @@ impl Lab {
             ensure!(after >= delay * 2, "a round trip took {after:?}, less than two delays");
         }
         Ok(fault)
+    }
+
+    /// A path that has a delay lets nothing pass until this ends, and then everything at once, as a radio does that changes
+    /// its cell. Its end is an error if nobody sent anything meanwhile.
+    pub fn pause(&self, path: Path) -> Result<Fault> {
+        let pauser = self.slow.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
+        let pauser = pauser.with_context(|| format!("{path:?} has no delay, which is what can be paused"))?;
+        pauser.pause(true).with_context(|| format!("the delay of {path:?} is gone"))?;
+        Ok(Fault::undone_by(move || {
+            let waited = pauser.pause(false).context("the delay was gone before its pause")?;
+            ensure!(waited > 0, "nothing waited: nobody used {path:?}");
+            Ok(())
+        }))
     }
 }
 

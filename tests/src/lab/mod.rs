@@ -5,6 +5,7 @@
 //! One lab is `Lab::up()`; `topology` draws it, `fault` breaks it, `canary` proves that it is broken, `flow` and
 //! `http` measure, `process` runs the product, `act` and `demo` tell the story.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::Path as FilePath;
@@ -15,6 +16,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 
 pub mod act;
+pub mod bulk;
 pub mod canary;
 pub mod chart;
 pub mod child;
@@ -63,6 +65,8 @@ pub struct Lab {
     faults: AtomicUsize,
     /// Whether path B's router translates IPv6 as well.
     nat66: AtomicBool,
+    /// What pauses the paths that have a delay.
+    slow: Mutex<BTreeMap<topology::Path, delay::Pauser>>,
     keep: bool,
 }
 
@@ -104,6 +108,7 @@ impl Lab {
                 nat_generation: Arc::default(),
                 faults: AtomicUsize::new(0),
                 nat66: AtomicBool::new(false),
+                slow: Mutex::default(),
                 keep: false,
             }),
             Err(error) => {

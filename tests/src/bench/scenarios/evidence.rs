@@ -17,6 +17,8 @@ pub struct Evidence {
     pub prove_ms: Vec<f64>,
     pub switch_ms: Vec<f64>,
     pub transitions: u64,
+    /// How often a path was given up for lost.
+    pub given_up: u64,
     /// Moves to another transport, and most of them in any minute.
     pub switches: u64,
     pub switches_per_min: u64,
@@ -62,6 +64,7 @@ impl Evidence {
             let Some(session) = record.session_id else { continue };
             match record.to {
                 Some(State::Recovering) => {
+                    evidence.given_up += 1;
                     lost.entry(session).or_insert(record.at.0);
                 }
                 Some(State::Terminated) => {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::lab::topology::Path;
 
 /// The files, by name.
-pub const SHIPPED: [(&str, &str); 7] = [
+pub const SHIPPED: [(&str, &str); 10] = [
     ("hard_death", include_str!("../../../scenarios/hard_death.toml")),
     ("loss_30", include_str!("../../../scenarios/loss_30.toml")),
     ("nat_rotation", include_str!("../../../scenarios/nat_rotation.toml")),
@@ -18,6 +18,9 @@ pub const SHIPPED: [(&str, &str); 7] = [
     ("replay_flood", include_str!("../../../scenarios/replay_flood.toml")),
     ("reattach_flood", include_str!("../../../scenarios/reattach_flood.toml")),
     ("loss_ttl", include_str!("../../../scenarios/loss_ttl.toml")),
+    ("healthy_loss", include_str!("../../../scenarios/healthy_loss.toml")),
+    ("healthy_pauses", include_str!("../../../scenarios/healthy_pauses.toml")),
+    ("healthy_buffer", include_str!("../../../scenarios/healthy_buffer.toml")),
 ];
 
 /// A scenario as its file says; texts as they stand there.
@@ -47,6 +50,16 @@ struct RawPath {
     /// One way, beyond the link's own.
     delay: Option<String>,
     loss: Option<String>,
+    /// Both ways, with a megabyte of buffer before it.
+    bits_per_s: Option<u64>,
+}
+
+/// What a path is like all the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Profile {
+    pub delay: Option<Duration>,
+    pub loss: Option<f64>,
+    pub bits_per_s: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,6 +83,10 @@ pub struct Pass {
     pub recovery_p99: Option<String>,
     /// Transitions of the session, at most.
     pub transitions: Option<u64>,
+    /// Paths that were given up for lost, at most.
+    pub given_up: Option<u64>,
+    /// What the longest way of a packet must come to: the network was as bad as it should be.
+    pub delay_reaches: Option<String>,
     /// Share of the copies that were counted as refused, at least.
     pub refused_percent: Option<u64>,
     /// Inner packets that came twice, at most.
@@ -98,6 +115,10 @@ pub enum Kind {
     Death,
     Loss(f64),
     Rebind,
+    /// Nothing passes, nothing is lost.
+    Pause,
+    /// A transfer of the client's own.
+    Bulk,
     /// Copies a second.
     Replay(u64),
     /// Requests a second.
@@ -129,6 +150,7 @@ impl Plan {
             ensure!(Path::of_transport(&path.name).is_some(), "scenario {name}: the lab has no path {:?}", path.name);
         }
         plan.begins_on()?;
+        plan.paths().into_iter().try_for_each(|path| plan.profile(path).map(drop))?;
         Ok(plan)
     }
 
@@ -141,10 +163,16 @@ impl Plan {
         self.begins_on.as_ref().map(named).transpose()
     }
 
-    /// Delay and loss of a path, where there is any.
-    pub fn profile(&self, of: Path) -> Result<(Option<Duration>, Option<f64>)> {
-        let Some(path) = self.path.iter().find(|path| path.name == of.transport()) else { return Ok((None, None)) };
-        Ok((path.delay.as_deref().map(time).transpose()?, path.loss.as_deref().map(share).transpose()?))
+    /// Delay, loss and rate of a path, where there is any.
+    pub fn profile(&self, of: Path) -> Result<Profile> {
+        let Some(path) = self.path.iter().find(|path| path.name == of.transport()) else {
+            return Ok(Profile::default());
+        };
+        let (delay, loss) =
+            (path.delay.as_deref().map(time).transpose()?, path.loss.as_deref().map(share).transpose()?);
+        // The rate is made at the router's own link, which a delay goes around.
+        ensure!(delay.is_none() || path.bits_per_s.is_none(), "{}: a delay or a rate, not both", path.name);
+        Ok(Profile { delay, loss, bits_per_s: path.bits_per_s })
     }
 
     pub fn paths(&self) -> Vec<Path> {
@@ -189,6 +217,8 @@ impl RawFault {
             "death" => Kind::Death,
             "loss" => Kind::Loss(share(value()?)?),
             "rebind" => Kind::Rebind,
+            "pause" => Kind::Pause,
+            "bulk" => Kind::Bulk,
             "replay" => Kind::Replay(count()?),
             "reattach" => Kind::Reattach(u32::try_from(count()?)?),
             other => bail!("no fault is called {other:?}"),
@@ -207,7 +237,8 @@ impl RawFault {
 
 impl Pass {
     fn check(&self) -> Result<()> {
-        for text in [&self.recovery_p99, &self.ends_after, &self.ends_within].into_iter().flatten() {
+        let times = [&self.recovery_p99, &self.ends_after, &self.ends_within, &self.delay_reaches];
+        for text in times.into_iter().flatten() {
             time(text)?;
         }
         let ends = [self.ends_with.is_some(), self.ends_after.is_some(), self.ends_within.is_some()];

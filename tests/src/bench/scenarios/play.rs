@@ -1,6 +1,7 @@
 //! Owns playing a scenario: the lab, the product, two flows, and what happens when. Never judges. A fault that was not in
 //! force is an error, not a result.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path as FilePath;
 use std::thread;
@@ -12,10 +13,12 @@ use jvpn_ctl::audit::{self, verify, why};
 use jvpn_ctl::runtime::clock;
 use serde::Serialize;
 
-use super::plan::{Kind, Plan, Step, Where};
+use super::plan::{Kind, Plan, Profile, Step, Where};
+use crate::bench::stats::quantile;
+use crate::lab::bulk;
 use crate::lab::clock::{now_ns, sleep_until};
 use crate::lab::fault::{Fault, Way};
-use crate::lab::flow::{Account, Direction, Flows};
+use crate::lab::flow::{Account, Direction, Flows, Trace};
 use crate::lab::process::{Product, Role};
 use crate::lab::setup::Setup;
 use crate::lab::topology::{INNER_CLIENT_V4, LAN_V4, Path};
@@ -48,6 +51,8 @@ pub struct Seen {
     /// Requests that a wild client began; inner packets that came and did not come to the others.
     pub requests: u64,
     pub others_lost: u64,
+    /// What the flows saw of the network.
+    pub network: Network,
     /// What each fault was, as it happened.
     pub events: Vec<String>,
     /// Raw records of the session, or of the one that was meddled with; from their beginning to their end.
@@ -60,6 +65,37 @@ impl Seen {
     /// Those of some records that are of the run itself.
     pub fn during(&self, records: &[Record]) -> Vec<Record> {
         records.iter().filter(|record| (self.span_ns.0..self.span_ns.1).contains(&record.at.0)).cloned().collect()
+    }
+}
+
+/// The network as packets of both flows met it: to hold the lab and the model of the simulation beside each other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Network {
+    /// Shortest, 50th, 90th, 99th, 99.9th percentile and longest time a packet took, ms.
+    pub delay_ms: Vec<f64>,
+    /// How often so many packets in a row were lost.
+    pub lost_in_a_row: BTreeMap<u64, u64>,
+}
+
+impl Network {
+    fn of(traces: &[Trace]) -> Network {
+        let arrivals = traces.iter().flat_map(|trace| &trace.arrived);
+        let mut delays: Vec<f64> = arrivals.map(|one| one.at_ns.saturating_sub(one.sent_ns) as f64 / 1e6).collect();
+        delays.sort_by(f64::total_cmp);
+        let shares = [0.0, 0.5, 0.9, 0.99, 0.999, 1.0];
+        let mut lost_in_a_row = BTreeMap::new();
+        for trace in traces {
+            let came: BTreeSet<u64> = trace.arrived.iter().map(|one| one.sequence).collect();
+            let mut row = 0;
+            for sent in &trace.sent {
+                if !came.contains(&sent.sequence) {
+                    row += 1;
+                } else if row > 0 {
+                    *lost_in_a_row.entry(std::mem::take(&mut row)).or_default() += 1;
+                }
+            }
+        }
+        Network { delay_ms: shares.into_iter().filter_map(|share| quantile(&delays, share)).collect(), lost_in_a_row }
     }
 }
 
@@ -76,9 +112,10 @@ pub(super) fn play(plan: &Plan) -> Result<Seen> {
     let lab = Lab::up()?;
     let mut conditions = Vec::new();
     for path in plan.paths() {
-        let (delay, loss) = plan.profile(path)?;
+        let Profile { delay, loss, bits_per_s } = plan.profile(path)?;
         conditions.extend(delay.map(|delay| lab.delay(path, delay)).transpose()?);
         conditions.extend(loss.map(|loss| lab.loss(path, loss)).transpose()?);
+        conditions.extend(bits_per_s.map(|rate| lab.rate(path, rate)).transpose()?);
     }
     let setup = Setup { policy: plan.policy_lines(), uplinks: plan.paths(), ..Setup::default() };
     let mut product = Product::start(&lab, &setup)?;
@@ -165,6 +202,7 @@ impl Play<'_> {
             let window = (WINDOW.as_nanos() as u64).min(end_ns.saturating_sub(at_ns));
             seen.outages_ms.push(account(at_ns, window).outage_ms);
         }
+        seen.network = Network::of(&traces);
         let whole = account(start_ns, end_ns - start_ns);
         (seen.longest_ms, seen.stall_ms) = (whole.outage_ms, whole.stall_ms);
         (seen.sent, seen.lost, seen.duplicated) = (whole.sent, whole.lost, whole.duplicated);
@@ -192,6 +230,11 @@ impl Play<'_> {
             Kind::Rebind => {
                 self.lab.nat_forget()?;
                 Ok((Vec::new(), format!("{names}: its NAT gives another port")))
+            }
+            Kind::Pause => Ok((each(&|path| self.lab.pause(path))?, format!("{names}: nothing passes for a while"))),
+            Kind::Bulk => {
+                let (client, lan) = (self.lab.topology.client(), self.lab.topology.lan());
+                Ok((vec![bulk::begin(&client, (&lan, LAN_V4.parse()?))?], "a transfer up begins".into()))
             }
             Kind::Replay(rate) => {
                 let sent = hostile::replay(&self.lab.topology, copies, rate, step.lasts)?;

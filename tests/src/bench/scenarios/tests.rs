@@ -47,6 +47,15 @@ fn a_copy_that_was_not_refused_and_a_packet_that_came_twice_are_broken_promises(
 }
 
 #[test]
+fn a_healthy_path_that_is_given_up_and_a_network_that_was_not_so_bad_are_broken_promises() {
+    let slow = |longest| Seen { network: Network { delay_ms: vec![10.0, longest], ..Network::default() }, ..seen() };
+    assert!(broken("healthy_pauses", &slow(310.0), &Evidence::default()).is_empty());
+    assert_eq!(broken("healthy_pauses", &slow(290.0), &Evidence::default()), ["a packet takes 300ms or longer"]);
+    let left = Evidence { given_up: 1, ..Evidence::default() };
+    assert_eq!(broken("healthy_pauses", &slow(310.0), &left), ["at most 0 paths given up for lost"]);
+}
+
+#[test]
 fn what_came_before_and_after_a_run_is_not_of_it() {
     let made = Records::new();
     let records: Vec<_> = (0..8).map(|number| made.record(number)).collect();

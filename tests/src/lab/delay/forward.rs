@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ const HELD_LIMIT: usize = 54_000;
 pub(super) const RECEIVE_BUFFER: usize = 16 << 20;
 /// Longest sleep, so that a stop is noticed.
 const STOP_NOTICE: Duration = Duration::from_millis(20);
+/// The same while nothing may leave, so that it ends in time.
+const PAUSE_NOTICE: Duration = Duration::from_millis(1);
 /// A full send queue is tried again after this.
 const FULL: Duration = Duration::from_micros(200);
 /// Batches received in a row, so that frames which fall due meanwhile leave in time.
@@ -33,6 +35,24 @@ const BATCHES: usize = 4;
 struct Shared {
     stop: AtomicBool,
     lost: AtomicU64,
+    /// Nothing leaves for now.
+    paused: AtomicBool,
+    /// Most frames that waited in a direction while nothing left.
+    waited: AtomicU64,
+}
+
+/// What pauses a forwarder, as long as there is one.
+#[derive(Clone, Debug)]
+pub(in crate::lab) struct Pauser(Weak<Shared>);
+
+impl Pauser {
+    /// Lets nothing leave any more, or all that waited at once; how many frames waited since the last word. None: the
+    /// forwarder is gone.
+    pub(in crate::lab) fn pause(&self, paused: bool) -> Option<u64> {
+        let shared = self.0.upgrade()?;
+        shared.paused.store(paused, Ordering::Relaxed);
+        Some(shared.waited.swap(0, Ordering::Relaxed))
+    }
 }
 
 /// A running forwarder; stops on drop.
@@ -50,6 +70,10 @@ impl Forwarder {
         let seen = Arc::clone(&shared);
         let thread = thread::Builder::new().name("delay".into()).spawn(move || forward(&ends, delay, &seen))?;
         Ok(Forwarder { shared, thread: Some(thread) })
+    }
+
+    pub(super) fn pauser(&self) -> Pauser {
+        Pauser(Arc::downgrade(&self.shared))
     }
 
     /// Frames lost so far.
@@ -151,11 +175,16 @@ fn forward(ends: &[Socket; 2], delay: Duration, shared: &Shared) {
     let mut lanes = [Lane::default(), Lane::default()];
     let mut batch = Box::new([[0u8; FRAME]; BATCH]);
     while !shared.stop.load(Ordering::Relaxed) {
-        for (lane, output) in lanes.iter_mut().zip(ends.iter().rev()) {
+        let paused = shared.paused.load(Ordering::Relaxed);
+        for lane in lanes.iter().filter(|_| paused) {
+            shared.waited.fetch_max(lane.order.len() as u64, Ordering::Relaxed);
+        }
+        for (lane, output) in lanes.iter_mut().zip(ends.iter().rev()).filter(|_| !paused) {
             shared.lost.fetch_add(lane.release(output, now_ns()), Ordering::Relaxed);
         }
-        let due = lanes.iter().filter_map(Lane::due_ns).min();
-        let wait = due.map_or(STOP_NOTICE, |due| Duration::from_nanos(due.saturating_sub(now_ns())).min(STOP_NOTICE));
+        let due = lanes.iter().filter_map(Lane::due_ns).min().filter(|_| !paused);
+        let longest = if paused { PAUSE_NOTICE } else { STOP_NOTICE };
+        let wait = due.map_or(longest, |due| Duration::from_nanos(due.saturating_sub(now_ns())).min(STOP_NOTICE));
         let mut fds = [PollFd::new(&ends[0], PollFlags::IN), PollFd::new(&ends[1], PollFlags::IN)];
         let timeout = wait.try_into().ok();
         if poll(&mut fds, timeout.as_ref()).is_err() {
