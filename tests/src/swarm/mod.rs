@@ -148,7 +148,7 @@ enum Order {
     Pace(u32),
     /// The same, but each of them is only asked for, from wherever the member is.
     Insist(u32),
-    /// Every so manieth member moves, all of them now.
+    /// Every so many members one moves, all of them now.
     MoveEach(usize),
     Look(Sender<Vec<View>>),
     /// Takes every path of every member away, or gives them back.
