@@ -11,9 +11,11 @@ use crate::mapop::MapOp;
 use crate::message::Label;
 use crate::reason::Reason;
 use crate::secret::{PublicKey, Secret};
+use crate::session::Policy;
 use crate::time::Instant;
 use core::net::SocketAddr;
 use ipnet::IpNet;
+use std::sync::Arc;
 
 /// How a datagram reached the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -216,6 +218,8 @@ pub struct Stored {
     pub peer: PublicKey,
     /// Inner addresses.
     pub addresses: Vec<IpNet>,
+    /// The policy that is configured for its peer; none once there is no such peer.
+    pub policy: Option<Arc<Policy>>,
     /// Versions below this may be used without writing.
     pub ceiling: Version,
     /// The session core in its canonical encoding.

@@ -26,6 +26,7 @@ use crate::session::policy::Audit;
 use crate::session::transition::TABLE;
 use crate::session::{Effect, Input, Policy, Session, State, Step, Transport, invariant, version};
 use crate::time::{Duration, Instant};
+use std::sync::Arc;
 
 /// How long after a failed commit what made it is tried again. Maps or disk that failed once may fail for a
 /// while, and each try writes.
@@ -303,8 +304,10 @@ impl Engine {
     }
 
     pub(super) fn stored(&self, core: &Session, peer: &PublicKey, ceiling: Version) -> Stored {
-        let addresses = self.config.peers.get(peer).map(|peer| peer.addresses.clone()).unwrap_or_default();
-        Stored { session: core.id(), peer: *peer, addresses, ceiling, core: core.encode(), at: self.now }
+        let known = self.config.peers.get(peer).map(|peer| (peer.addresses.clone(), Arc::clone(&peer.policy)));
+        let (addresses, policy) = known.unzip();
+        let addresses = addresses.unwrap_or_default();
+        Stored { session: core.id(), peer: *peer, addresses, policy, ceiling, core: core.encode(), at: self.now }
     }
 
     /// The records of a step, in the order in which it happened. Time of day and number are the writer's.

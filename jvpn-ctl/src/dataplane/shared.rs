@@ -14,6 +14,7 @@ use jvpn_common::abi::{
     binding_place,
 };
 use jvpn_common::ids::{Generation, Incarnation, Locator, OwnerEpoch, Slot, TransportIndex};
+use jvpn_common::limits::LOCATORS_MAX;
 use jvpn_common::time::Duration;
 use jvpn_common::verdict::VERDICTS_MAX;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -87,7 +88,7 @@ impl Mirror {
 
     pub(super) fn insert(&mut self, locator: Locator, entry: LocatorEntry) {
         self.locators.insert(locator.0, entry.to_word());
-        self.of_slot.entry(entry.slot).or_default().push(locator);
+        self.of_slot.entry(entry.slot).or_insert_with(|| Vec::with_capacity(LOCATORS_MAX)).push(locator);
     }
 
     pub(super) fn remove(&mut self, locator: Locator) -> Option<LocatorEntry> {

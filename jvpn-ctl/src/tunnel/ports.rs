@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use jvpn_common::time::{Duration, nanos};
+use jvpn_common::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use smallvec::SmallVec;
@@ -141,7 +141,8 @@ impl Ports {
 
     /// Sleeps until one of them, the TUN or the inbox is ready, at most this long; whether the inbox was.
     pub(super) fn wait(&mut self, tun: &impl AsFd, inbox: &impl AsFd, limit: Duration) -> io::Result<bool> {
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::try_from(nanos(limit)).unwrap_or(0) };
+        let seconds = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+        let timeout = Timespec { tv_sec: seconds, tv_nsec: limit.subsec_nanos().into() };
         let live = self.known.iter().filter(|known| !known.lost).map(|known| known.port.as_fd());
         let mut waited: SmallVec<[PollFd<'_>; WAITED_FOR]> = [inbox.as_fd(), tun.as_fd()]
             .into_iter()
@@ -167,16 +168,17 @@ impl Ports {
 mod tests {
     use super::super::udp::UdpOptions;
     use super::*;
-    use std::os::fd::AsRawFd;
 
-    /// Whether a descriptor of this process stands in one of its epolls.
-    fn stands_in_an_epoll(fd: i32) -> bool {
+    /// Whether a socket stands in one of this process's epolls: known by its inode, since numbers of descriptors are given
+    /// to others again.
+    fn stands_in_an_epoll(port: &UdpPort) -> bool {
+        let inode = format!("ino:{:x}", rustix::fs::fstat(port).unwrap().st_ino);
         let entries = std::fs::read_dir("/proc/self/fdinfo").unwrap();
         // One of another test's may be gone by now.
         let texts = entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
-        let of_this =
-            |line: &str| line.strip_prefix("tfd:").and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-        texts.into_iter().any(|text| text.lines().any(|line| of_this(line) == Some(fd)))
+        texts.into_iter().any(|text| {
+            text.lines().any(|line| line.starts_with("tfd:") && line.split_whitespace().any(|word| word == inode))
+        })
     }
 
     #[test]
@@ -186,14 +188,14 @@ mod tests {
         let mut ports = Ports::default();
         ports.add(SocketId(1), Arc::clone(&port));
         assert!(!ports.wait(&tun, &inbox, Duration::ZERO).unwrap());
-        assert!(!stands_in_an_epoll(port.as_fd().as_raw_fd()));
+        assert!(!stands_in_an_epoll(&port));
         // What is said of them is heard all the same, and the look above would have found one.
         inbox.send_to(&[1], inbox.local_addr().unwrap()).unwrap();
         assert!(ports.wait(&tun, &inbox, Duration::from_secs(60)).unwrap());
         let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC).unwrap();
         let data = rustix::event::epoll::EventData::new_u64(0);
         rustix::event::epoll::add(&epoll, port.as_fd(), data, rustix::event::epoll::EventFlags::IN).unwrap();
-        assert!(stands_in_an_epoll(port.as_fd().as_raw_fd()));
+        assert!(stands_in_an_epoll(&port));
     }
 
     #[test]

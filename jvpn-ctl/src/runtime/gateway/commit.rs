@@ -231,13 +231,13 @@ mod tests {
     use crate::store::Store;
     use jvpn_common::abi::SteeringKeys;
     use jvpn_common::ids::{Generation, SessionId, Slot};
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     const SLOTS: u32 = 4;
 
     fn executor(dir: &std::path::Path) -> (Arc<Store>, Executor) {
         let store = Arc::new(Store::open(dir).unwrap());
-        let keeper = Keeper::start(Arc::clone(&store), "this".into(), BTreeMap::new()).unwrap();
+        let keeper = Keeper::start(Arc::clone(&store), "this".into()).unwrap();
         let audit = Arc::new(Audit::open(dir).unwrap().0);
         let (plane, sessions, sockets) = (Box::new(Memory::new(SLOTS)), Sessions::default(), Sockets::default());
         (store, Executor { plane, keeper, audit, sessions, sockets, complained: None })

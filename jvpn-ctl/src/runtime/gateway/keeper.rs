@@ -8,8 +8,7 @@ use crate::store::{Change, Store, StoreError, StoredSession, has_room};
 use anyhow::{Context, Result};
 use jvpn_common::gateway::{StoreOp, Stored};
 use jvpn_common::ids::SessionId;
-use jvpn_common::secret::PublicKey;
-use jvpn_common::session::{Policy, Session};
+use jvpn_common::session::Session;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +21,6 @@ const LAZY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 struct Picture {
     stored: Box<Stored>,
-    policy: Option<Arc<Policy>>,
     wall_ms: u64,
 }
 
@@ -41,7 +39,6 @@ struct Waiting {
 pub(super) struct Keeper {
     store: Arc<Store>,
     waiting: Arc<Waiting>,
-    policies: BTreeMap<PublicKey, Arc<Policy>>,
 }
 
 impl Keeper {
@@ -49,11 +46,7 @@ impl Keeper {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub(super) fn start(
-        store: Arc<Store>,
-        boot_id: String,
-        policies: BTreeMap<PublicKey, Arc<Policy>>,
-    ) -> std::io::Result<Self> {
+    pub(super) fn start(store: Arc<Store>, boot_id: String) -> std::io::Result<Self> {
         let waiting = Arc::new(Waiting { boot_id, ..Waiting::default() });
         let weak = Arc::downgrade(&waiting);
         let writer = Arc::clone(&store);
@@ -64,12 +57,7 @@ impl Keeper {
                 std::thread::park_timeout(LAZY);
             }
         })?;
-        Ok(Self { store, waiting, policies })
-    }
-
-    /// Takes the policies of peers that changed.
-    pub(super) fn set_policies(&mut self, policies: BTreeMap<PublicKey, Arc<Policy>>) {
-        self.policies = policies;
+        Ok(Self { store, waiting })
     }
 
     /// Carries store steps out.
@@ -84,10 +72,10 @@ impl Keeper {
             match op {
                 StoreOp::Put { stored, durable: true } => {
                     self.forget(stored.session);
-                    durable.push(Change::Put(Box::new(self.picture(stored).row(&self.waiting.boot_id)?)));
+                    durable.push(Change::Put(Box::new(Picture::of(stored).row(&self.waiting.boot_id)?)));
                 }
                 StoreOp::Put { stored, durable: false } => {
-                    self.waiting.lock().insert(stored.session, self.picture(stored));
+                    self.waiting.lock().insert(stored.session, Picture::of(stored));
                 }
                 StoreOp::Remove(id) => {
                     self.forget(id);
@@ -118,17 +106,16 @@ impl Keeper {
     fn forget(&self, id: SessionId) {
         self.waiting.lock().remove(&id);
     }
-
-    fn picture(&self, stored: Box<Stored>) -> Picture {
-        let policy = self.policies.get(&stored.peer).cloned();
-        Picture { stored, policy, wall_ms: clock::wall() / 1_000_000 }
-    }
 }
 
 impl Picture {
+    fn of(stored: Box<Stored>) -> Self {
+        Self { stored, wall_ms: clock::wall() / 1_000_000 }
+    }
+
     fn row(&self, boot_id: &str) -> Result<StoredSession> {
-        let Self { stored, policy, wall_ms } = self;
-        let policy = policy.as_ref();
+        let Self { stored, wall_ms } = self;
+        let policy = stored.policy.as_ref();
         let core = Session::decode(&stored.core).context("a session that does not decode")?;
         let loss =
             core.lost_at().and_then(|lost| policy.map(|policy| (lost + policy.transport_loss_ttl).since(stored.at)));
@@ -210,7 +197,8 @@ impl Waiting {
 pub(super) mod tests {
     use super::*;
     use jvpn_common::ids::{OwnerEpoch, Version};
-    use jvpn_common::session::Birth;
+    use jvpn_common::secret::PublicKey;
+    use jvpn_common::session::{Birth, Policy};
     use jvpn_common::time::Instant;
 
     /// A session just born.
@@ -219,7 +207,7 @@ pub(super) mod tests {
         let core = Session::born(birth, &Policy::field(), Instant(7)).encode();
         let peer = PublicKey::from_bytes([9; 32]).unwrap();
         let (session, addresses, at, ceiling) = (birth.id, Vec::new(), Instant(7), Version(ceiling));
-        Box::new(Stored { session, peer, addresses, core, ceiling, at })
+        Box::new(Stored { session, peer, addresses, policy: None, core, ceiling, at })
     }
 
     #[test]
@@ -227,7 +215,7 @@ pub(super) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(dir.path()).unwrap());
         let waiting = Arc::new(Waiting { boot_id: "this".into(), ..Waiting::default() });
-        let keeper = Keeper { store: Arc::clone(&store), waiting, policies: BTreeMap::new() };
+        let keeper = Keeper { store: Arc::clone(&store), waiting };
         {
             let _busy = keeper.waiting.write();
             keeper.apply(vec![StoreOp::Put { stored: stored(7, 1), durable: false }]).unwrap();

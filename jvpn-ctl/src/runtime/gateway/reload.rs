@@ -63,7 +63,6 @@ impl Gateway {
         let engine = setup::engine(&config, &emergency, keys, (self.incarnation, self.owner_epoch));
         let reborn = self.reborn(&config);
         self.config = config;
-        self.executor.keeper.set_policies(policies);
         for session in reborn {
             self.input(Input::Order(Order::Terminate { session, reason: Reason::PolicyTermination }));
         }
@@ -140,7 +139,6 @@ impl Gateway {
             return Err(refused);
         }
         self.told.emergency = new.clone();
-        self.executor.keeper.set_policies(policies.clone());
         let by = format!("{}, emergency {}", wish.by, if wish.on { "on" } else { "off" });
         self.engine.set_policies(&policies, Mode::Strict, &by);
         self.carry_out();

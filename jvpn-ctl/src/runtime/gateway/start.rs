@@ -46,6 +46,8 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let (incarnation, owner_epoch) = (store.next_incarnation()?, store.owner_epoch()?);
     let (engine_config, policies, told) = told(&config, &paths, keys, (incarnation, owner_epoch))?;
     audit.append_all(setup::policy_records(&config.name, policies.values()))?;
+    // Each peer's is in the engine; of ten thousand peers a list would stay as long as the process.
+    drop(policies);
     let key = Arc::clone(&engine_config.private_key);
     let (name, mtu, addresses) = (config.tun.clone(), setup::inner_mtu(&config), config.addresses.clone());
     let queues = Tun::open_queues(&TunOptions { name, mtu, addresses }, workers::number(&config)).await?;
@@ -58,7 +60,7 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     let (mut plane, interfaces) = node.plane()?;
     plane.configure(&node.settings(incarnation, owner_epoch));
     let adopted = plane.adopt()?;
-    let (boot_id, keeper) = keeper(&store, policies)?;
+    let (boot_id, keeper) = keeper(&store)?;
     let known = Known {
         stored: store.load_all()?,
         remembered: audit::remembered(&audit::dir_of(&paths.state_dir))?,
@@ -136,8 +138,8 @@ fn node<'a>(config: &'a GatewayConfig, paths: &'a Paths) -> Node<'a> {
     Node { program: Program::Gateway, port, interfaces, xdp: *xdp, max_sessions, workers, paths }
 }
 
-fn keeper(store: &Arc<Store>, policies: Policies) -> Result<(String, Keeper)> {
+fn keeper(store: &Arc<Store>) -> Result<(String, Keeper)> {
     let boot_id = clock::boot_id().context("/proc is needed")?;
-    let keeper = Keeper::start(Arc::clone(store), boot_id.clone(), policies)?;
+    let keeper = Keeper::start(Arc::clone(store), boot_id.clone())?;
     Ok((boot_id, keeper))
 }

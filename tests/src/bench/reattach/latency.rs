@@ -27,6 +27,9 @@ const ASKED_MIN: f64 = 0.8;
 /// Of the moves that should be begun, at least this share is: the machine stood still otherwise.
 const BEGUN_MIN: f64 = 0.5;
 
+/// How much longer a flood can last than it should, should moves take long.
+const SPARE: Duration = Duration::from_secs(5);
+
 /// What one round showed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Seen {
@@ -41,7 +44,7 @@ pub struct Seen {
 /// One round on a gateway of its own.
 pub fn round(size: &Size, setting: &Setting) -> Result<Seen> {
     let (crowd, _) = Served::up(setting)?;
-    let shots = (size.each + setting.patience / 2).as_secs_f64() * f64::from(size.rate);
+    let shots = (2 * size.each + SPARE).as_secs_f64() * f64::from(size.rate);
     let shots = Arc::new(Shots::make(shots as usize, crowd.host.key)?);
     // The first moves find everything cold.
     moves(&crowd, size, setting.patience)?;
