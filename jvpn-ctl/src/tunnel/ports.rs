@@ -141,15 +141,14 @@ impl Ports {
 
     /// Sleeps until one of them, the TUN or the inbox is ready, at most this long; whether the inbox was.
     pub(super) fn wait(&mut self, tun: &impl AsFd, inbox: &impl AsFd, limit: Duration) -> io::Result<bool> {
-        let seconds = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
-        let timeout = Timespec { tv_sec: seconds, tv_nsec: limit.subsec_nanos().into() };
+        let timeout: Option<Timespec> = limit.try_into().ok();
         let live = self.known.iter().filter(|known| !known.lost).map(|known| known.port.as_fd());
         let mut waited: SmallVec<[PollFd<'_>; WAITED_FOR]> = [inbox.as_fd(), tun.as_fd()]
             .into_iter()
             .chain(live)
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
-        match poll(&mut waited, Some(&timeout)) {
+        match poll(&mut waited, timeout.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(false),
             Err(error) => return Err(error.into()),

@@ -1,6 +1,6 @@
 //! `bench churn`: many sessions in one gateway that move, and that all come back at once. Owns the story: attach, steady
-//! traffic, moves, a tenth that moves at once, a gateway that is killed and started, every path away. Never gives a figure of a run in which one member
-//! was stranded, one session was bound twice, or the record does not hold.
+//! traffic, moves, a tenth that moves at once, a gateway that is killed and started, every path away. Never gives a figure of
+//! a run in which one member was stranded, one session was bound twice, or the record does not hold.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -143,11 +143,10 @@ fn tenth(served: &Served, setting: &Setting) -> Result<(Vec<Duration>, usize)> {
     served.swarm.move_each(TENTH);
     std::thread::sleep(LOOKED_AT);
     served.all_attached("after a tenth moved")?;
-    let book = served.swarm.book();
-    let mut times: Vec<Duration> = book.took.iter().skip(before).copied().collect();
+    let times = served.moves_since(before)?;
     let wanted = setting.members.div_ceil(TENTH);
     ensure!(times.len() == wanted, "{} of {wanted} were acknowledged", times.len());
-    times.sort_unstable();
+    let book = served.swarm.book();
     let others = book.missed.iter().filter(|(at, member)| *at >= began && member % TENTH != 0);
     Ok((times, others.count()))
 }

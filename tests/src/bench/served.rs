@@ -162,6 +162,26 @@ impl Served {
         }
     }
 
+    /// Waits until nobody moves any more, and says how long the moves took that were acknowledged after the first `before` of
+    /// them, in order.
+    ///
+    /// # Errors
+    /// When one is never acknowledged: it is stranded.
+    pub fn moves_since(&self, before: usize) -> Result<Vec<Duration>> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let book = self.swarm.book();
+            if book.under_way == 0 {
+                let mut took: Vec<_> = book.took.iter().skip(before).copied().collect();
+                took.sort_unstable();
+                return Ok(took);
+            }
+            ensure!(Instant::now() < deadline, "{} moves were never acknowledged", book.under_way);
+            drop(book);
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
     /// Waits until a data packet opened for everybody after now.
     ///
     /// # Errors

@@ -47,13 +47,13 @@ pub fn round(size: &Size, setting: &Setting) -> Result<Seen> {
     let shots = (2 * size.each + SPARE).as_secs_f64() * f64::from(size.rate);
     let shots = Arc::new(Shots::make(shots as usize, crowd.host.key)?);
     // The first moves find everything cold.
-    moves(&crowd, size, setting.patience)?;
-    let idle_ms = moves(&crowd, size, setting.patience)?;
+    moves(&crowd, size)?;
+    let idle_ms = moves(&crowd, size)?;
     let beside = |proves| -> Result<f64> {
         let gateway = (GATEWAY_V4.parse::<std::net::Ipv4Addr>()?, GATEWAY_PORT).into();
         let began = Instant::now();
         let flood = Flood::begin(crowd.clients(), gateway, Arc::clone(&shots), size.rate, proves);
-        let p99 = moves(&crowd, size, setting.patience);
+        let p99 = moves(&crowd, size);
         let (told, wanted) = (flood.end()?, began.elapsed().as_secs_f64() * f64::from(size.rate));
         judge(told, wanted, proves)?;
         Ok(p99? / idle_ms)
@@ -71,20 +71,14 @@ fn judge(told: Told, wanted: f64, proves: bool) -> Result<()> {
 }
 
 /// The 99th percentile of moves begun for a while, in ms.
-fn moves(crowd: &Served, size: &Size, patience: Duration) -> Result<f64> {
+fn moves(crowd: &Served, size: &Size) -> Result<f64> {
     let before = crowd.swarm.book().took.len();
     crowd.swarm.pace(size.pace);
     std::thread::sleep(size.each);
     crowd.swarm.pace(0);
-    let deadline = Instant::now() + patience;
-    while crowd.swarm.book().under_way > 0 {
-        ensure!(Instant::now() < deadline, "{} moves were never acknowledged", crowd.swarm.book().under_way);
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let mut took: Vec<f64> = crowd.swarm.book().took.iter().skip(before).map(|took| took.as_secs_f64() * 1e3).collect();
+    let took: Vec<f64> = crowd.moves_since(before)?.iter().map(|took| took.as_secs_f64() * 1e3).collect();
     let wanted = f64::from(size.pace) * size.each.as_secs_f64();
     ensure!(took.len() as f64 >= BEGUN_MIN * wanted, "{} moves of {wanted:.0}", took.len());
-    took.sort_by(f64::total_cmp);
     quantile(&took, 0.99).context("no moves")
 }
 

@@ -176,15 +176,17 @@ fn forward(ends: &[Socket; 2], delay: Duration, shared: &Shared) {
     let mut batch = Box::new([[0u8; FRAME]; BATCH]);
     while !shared.stop.load(Ordering::Relaxed) {
         let paused = shared.paused.load(Ordering::Relaxed);
-        for lane in lanes.iter().filter(|_| paused) {
-            shared.waited.fetch_max(lane.order.len() as u64, Ordering::Relaxed);
-        }
-        for (lane, output) in lanes.iter_mut().zip(ends.iter().rev()).filter(|_| !paused) {
-            shared.lost.fetch_add(lane.release(output, now_ns()), Ordering::Relaxed);
-        }
-        let due = lanes.iter().filter_map(Lane::due_ns).min().filter(|_| !paused);
-        let longest = if paused { PAUSE_NOTICE } else { STOP_NOTICE };
-        let wait = due.map_or(longest, |due| Duration::from_nanos(due.saturating_sub(now_ns())).min(STOP_NOTICE));
+        let wait = if paused {
+            let waited = lanes.iter().map(|lane| lane.order.len()).max().unwrap_or(0);
+            shared.waited.fetch_max(waited as u64, Ordering::Relaxed);
+            PAUSE_NOTICE
+        } else {
+            for (lane, output) in lanes.iter_mut().zip(ends.iter().rev()) {
+                shared.lost.fetch_add(lane.release(output, now_ns()), Ordering::Relaxed);
+            }
+            let due = lanes.iter().filter_map(Lane::due_ns).min();
+            due.map_or(STOP_NOTICE, |due| Duration::from_nanos(due.saturating_sub(now_ns())).min(STOP_NOTICE))
+        };
         let mut fds = [PollFd::new(&ends[0], PollFlags::IN), PollFd::new(&ends[1], PollFlags::IN)];
         let timeout = wait.try_into().ok();
         if poll(&mut fds, timeout.as_ref()).is_err() {
