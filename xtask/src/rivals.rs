@@ -8,7 +8,7 @@ use crate::tool::{self, Pinned};
 use crate::{need, paths, run};
 
 /// Benches with rivals among the contenders.
-const BENCHES: [&str; 4] = ["tunnel", "pps", "latency", "outage"];
+const BENCHES: [&str; 5] = ["tunnel", "cpu", "pps", "latency", "outage"];
 /// Built from the registry: each with the file that its crate makes.
 const CRATES: [(Pinned, &str); 2] = [
     (Pinned { name: "gotatun-cli", version: "0.10.2", guess_s: 200 }, "gotatun"),
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn rivals_are_got_for_benches_that_have_some_and_not_for_their_shape() {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        for yes in ["", "tunnel", "pps --rounds 3", "--json"] {
+        for yes in ["", "tunnel", "cpu", "pps --rounds 3", "--json"] {
             assert!(wanted(&words(yes)), "{yes}");
         }
         for no in ["steer", "tunnel --quick", "--quick", "verify --json"] {

@@ -64,8 +64,9 @@ pub(super) const PATIENCE_MAX: Duration = Duration::from_millis(500);
 pub(super) const PATIENCE_FOR: Duration = Duration::from_secs(3_600);
 /// Without a live alternative a path is given this many times longer.
 pub(super) const ALONE_FACTOR: u32 = 4;
-/// While packets arrive the uplink still needs a witness: one probe in this many intervals.
-pub(super) const WITNESS_INTERVALS: u32 = 3;
+/// While packets arrive the uplink still needs a witness: one probe in this many intervals. What of them has passed when it
+/// dies is added to the time that its death takes to be noticed.
+pub(super) const WITNESS_INTERVALS: u32 = 2;
 
 /// Wait before an unproven size is tried again, and how often.
 pub(super) const MTU_RETRY: Duration = Duration::from_secs(1);

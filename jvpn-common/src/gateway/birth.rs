@@ -7,7 +7,7 @@
 use super::Engine;
 use super::admission::{Meeting, Verdict};
 use super::attachment::{Attachment, Pending, Place};
-use super::calendar::{Due, What};
+use super::calendar::{Due, SlotAlarm};
 use super::command::{Command, Commit, DataKeys, Datagram, Origin};
 use super::commit::{Change, Then};
 use super::handshake::{Job, JobResult, Read};
@@ -314,7 +314,7 @@ impl Engine {
             keys: Some(DataKeys { epoch: Epoch(0), suite: terms.suite, up: data.up, down: data.down }),
         }));
         self.table.attach(attachment);
-        self.alarms.set(Due::Slot(What::Pending, slot), Some(self.now + PENDING_TIMEOUT));
+        self.alarms.set(Due::Slot(SlotAlarm::Pending, slot), Some(self.now + PENDING_TIMEOUT));
         let send = answer.into_iter().collect();
         self.commit(Change::new(Then::Pending { slot, generation }), Commit { maps, send, ..Commit::default() });
     }
@@ -324,7 +324,7 @@ impl Engine {
         let pending = self.table.attachments.get(&slot).and_then(|held| held.pending.as_ref());
         if pending.is_some_and(|pending| !pending.is_confirming()) {
             let maps = self.free_maps(slot, None);
-            self.alarms.set(Due::Slot(What::Pending, slot), None);
+            self.alarms.set(Due::Slot(SlotAlarm::Pending, slot), None);
             self.table.detach(slot);
             self.commit(Change::new(Then::Nothing), Commit { maps, ..Commit::default() });
         }

@@ -14,14 +14,14 @@ pub(super) enum Due {
     /// A timer of a session's core.
     Session(SessionId),
     /// Something of a slot.
-    Slot(What, Slot),
+    Slot(SlotAlarm, Slot),
     /// Security events that were counted and not recorded yet.
     Suspicions(SessionId),
 }
 
 /// What is due of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum What {
+pub(super) enum SlotAlarm {
     /// An unconfirmed handshake.
     Pending,
     /// Previous keys.
@@ -34,7 +34,7 @@ pub(super) enum What {
     Aged,
 }
 
-impl What {
+impl SlotAlarm {
     pub(super) const ALL: [Self; 5] = [Self::Pending, Self::Wipe, Self::Silent, Self::Unacknowledged, Self::Aged];
 }
 
@@ -42,7 +42,7 @@ impl What {
 #[derive(Debug, Default)]
 pub(super) struct Calendar {
     sessions: Alarms<SessionId>,
-    slots: Alarms<(What, Slot)>,
+    slots: Alarms<(SlotAlarm, Slot)>,
     suspicions: Alarms<SessionId>,
 }
 
@@ -57,7 +57,7 @@ impl Calendar {
     }
 
     /// The alarm of a slot.
-    pub(super) fn of_slot(&self, what: What, slot: Slot) -> Option<Instant> {
+    pub(super) fn of_slot(&self, what: SlotAlarm, slot: Slot) -> Option<Instant> {
         self.slots.at((what, slot))
     }
 
@@ -84,16 +84,20 @@ mod tests {
         let [low, high] = [1, 2].map(|n| SessionId([n; 16]));
         let mut calendar = Calendar::default();
         let mut wanted: Vec<(u64, Due)> = [low, high].map(|id| (5, Due::Session(id))).to_vec();
-        wanted.extend(What::ALL.map(|what| (5, Due::Slot(what, Slot(7)))));
+        wanted.extend(SlotAlarm::ALL.map(|what| (5, Due::Slot(what, Slot(7)))));
         wanted.push((5, Due::Suspicions(low)));
         // Later than all of them, and then one of each kind is the earliest.
-        wanted.extend([(6, Due::Suspicions(high)), (7, Due::Slot(What::Pending, Slot(1))), (8, Due::Session(low))]);
+        wanted.extend([
+            (6, Due::Suspicions(high)),
+            (7, Due::Slot(SlotAlarm::Pending, Slot(1))),
+            (8, Due::Session(low)),
+        ]);
         // Set backwards: the order they fire in is not the order they were set in. The last one moves twice.
         for &(at, due) in wanted.iter().rev().filter(|(at, _)| *at != 8) {
             calendar.set(due, Some(Instant(at)));
         }
         assert_eq!((calendar.next(), calendar.due(Instant(4))), (Some(Instant(5)), None));
-        assert_eq!(calendar.of_slot(What::Pending, Slot(1)), Some(Instant(7)));
+        assert_eq!(calendar.of_slot(SlotAlarm::Pending, Slot(1)), Some(Instant(7)));
         for &(at, due) in &wanted {
             if at == 8 {
                 calendar.set(due, Some(Instant(at)));
@@ -105,6 +109,6 @@ mod tests {
 
     #[test]
     fn an_alarm_of_a_slot_is_half_of_one_of_a_session() {
-        assert_eq!((size_of::<(What, Slot)>(), size_of::<SessionId>(), size_of::<Due>()), (8, 16, 20));
+        assert_eq!((size_of::<(SlotAlarm, Slot)>(), size_of::<SessionId>(), size_of::<Due>()), (8, 16, 20));
     }
 }

@@ -9,7 +9,7 @@
 //! ```
 
 use super::Engine;
-use super::calendar::{Due, What};
+use super::calendar::{Due, SlotAlarm};
 use super::command::{Command, Commit, Datagram, StoreOp, Stored};
 use super::confirm::Settled;
 use super::table::Live;
@@ -232,7 +232,7 @@ impl Engine {
     }
 
     pub(super) fn release_slot(&mut self, slot: Slot) {
-        What::ALL.into_iter().for_each(|what| self.alarms.set(Due::Slot(what, slot), None));
+        SlotAlarm::ALL.into_iter().for_each(|what| self.alarms.set(Due::Slot(what, slot), None));
         self.table.detach(slot);
     }
 

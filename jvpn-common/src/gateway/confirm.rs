@@ -5,7 +5,7 @@
 //! went to.
 
 use super::Engine;
-use super::calendar::{Due, What};
+use super::calendar::{Due, SlotAlarm};
 use super::command::{Commit, DataKeys, Datagram, StoreOp, WorkerOp};
 use super::commit::{Change, Stepped, Then, is_strict};
 use super::control::Came;
@@ -145,7 +145,7 @@ impl Engine {
         let (prove, owned) = (self.now.since(pending.offered), pending.owned);
         let Some(keys) = pending.keys.take() else { return self.drop(Drop::Busy) };
         // Nothing ends this handshake now but the outcome of its commit.
-        self.alarms.set(Due::Slot(What::Pending, slot), None);
+        self.alarms.set(Due::Slot(SlotAlarm::Pending, slot), None);
         let policy = self.deciding(session, &peer);
         let mut commit = Commit { strict: is_strict(&policy), send: done.into_iter().collect(), ..Commit::default() };
         let live = self.table.sessions.get(&session);
@@ -260,7 +260,7 @@ impl Engine {
         }
         let id = stepped.id;
         self.table.unreserve(id);
-        self.alarms.set(Due::Slot(What::Pending, slot), None);
+        self.alarms.set(Due::Slot(SlotAlarm::Pending, slot), None);
         let now = self.now;
         let Some(attachment) = self.table.confirm(slot) else { return };
         attachment.last_opened = now;

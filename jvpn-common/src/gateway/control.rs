@@ -4,7 +4,7 @@
 //! never answer anything that did not open.
 
 use super::Engine;
-use super::calendar::{Due, What};
+use super::calendar::{Due, SlotAlarm};
 use super::command::Origin;
 use super::confirm::Says;
 use super::view::Drop;
@@ -125,7 +125,7 @@ impl Engine {
         attachment.wipe.push((at, attachment.epoch_used));
         attachment.epoch_used = epoch;
         let (session, reject_after) = (attachment.session, attachment.reject_after);
-        self.alarms.set(Due::Slot(What::Wipe, slot), attachment.wipe.first().map(|&(at, _)| at));
+        self.alarms.set(Due::Slot(SlotAlarm::Wipe, slot), attachment.wipe.first().map(|&(at, _)| at));
         // From now on the session lives by its new keys.
         if let Some(live) = self.table.sessions.get_mut(&session) {
             live.waiting.rekeyed = Some(reject_after);

@@ -9,7 +9,7 @@
 //! in something else (another path, a resume, a pause), so that only the doubling of the wait is the same.
 
 use super::Engine;
-use super::calendar::{Due, What};
+use super::calendar::{Due, SlotAlarm};
 use super::command::{Command, Datagram};
 use super::view::Drop;
 use crate::ids::{SessionId, Slot};
@@ -119,7 +119,7 @@ impl Engine {
         let session = attachment.session;
         let (due, given_up) = attachment.outbox.due(now, first);
         let next = attachment.outbox.next();
-        self.alarms.set(Due::Slot(What::Unacknowledged, slot), next);
+        self.alarms.set(Due::Slot(SlotAlarm::Unacknowledged, slot), next);
         for _ in 0..given_up {
             self.drop(Drop::Unacknowledged);
         }
@@ -137,7 +137,7 @@ impl Engine {
             attachment.told = Policy::decode(&snapshot).map_or(attachment.told, |policy| policy.version);
         }
         let next = attachment.outbox.next();
-        self.alarms.set(Due::Slot(What::Unacknowledged, slot), next);
+        self.alarms.set(Due::Slot(SlotAlarm::Unacknowledged, slot), next);
     }
 
     /// How many messages of our own wait for their acknowledgement.

@@ -7,7 +7,7 @@
 
 use super::Engine;
 use super::birth::Computing;
-use super::calendar::{Due, What};
+use super::calendar::{Due, SlotAlarm};
 use super::command::{Commit, DataKeys, WorkerOp};
 use super::commit::{Change, Then};
 use super::control::Came;
@@ -203,7 +203,7 @@ impl Engine {
 
     pub(super) fn arm_aged(&mut self, slot: Slot) {
         let at = self.aged_at(slot);
-        self.alarms.set(Due::Slot(What::Aged, slot), at);
+        self.alarms.set(Due::Slot(SlotAlarm::Aged, slot), at);
     }
 
     fn rekey_record(&self, session: crate::ids::SessionId, peer: &PublicKey) -> Option<Record> {

@@ -4,7 +4,7 @@
 //! anything but the boot time it is given.
 
 use super::attachment::Attachment;
-use super::calendar::{Due, What};
+use super::calendar::{Due, SlotAlarm};
 use super::command::WorkerOp;
 use super::commit::{Change, Locators, Then};
 use super::{Commit, Engine};
@@ -30,11 +30,11 @@ impl Engine {
             }
             match due {
                 Due::Session(id) => self.tick(id),
-                Due::Slot(What::Pending, slot) => self.on_unconfirmed(slot, &Input::Tick),
-                Due::Slot(What::Wipe, slot) => self.wipe(slot),
-                Due::Slot(What::Silent, slot) => self.on_silence(slot),
-                Due::Slot(What::Unacknowledged, slot) => self.repeat(slot),
-                Due::Slot(What::Aged, slot) => self.on_aged(slot),
+                Due::Slot(SlotAlarm::Pending, slot) => self.on_unconfirmed(slot, &Input::Tick),
+                Due::Slot(SlotAlarm::Wipe, slot) => self.wipe(slot),
+                Due::Slot(SlotAlarm::Silent, slot) => self.on_silence(slot),
+                Due::Slot(SlotAlarm::Unacknowledged, slot) => self.repeat(slot),
+                Due::Slot(SlotAlarm::Aged, slot) => self.on_aged(slot),
                 Due::Suspicions(id) => self.on_suspicions(id),
             }
         }
@@ -108,7 +108,7 @@ impl Engine {
             attachment.channel.wipe(epoch);
         }
         let next = attachment.wipe.first().map(|&(at, _)| at);
-        self.alarms.set(Due::Slot(What::Wipe, slot), next);
+        self.alarms.set(Due::Slot(SlotAlarm::Wipe, slot), next);
         let worker: Vec<WorkerOp> = due.into_iter().map(|epoch| WorkerOp::Wipe { slot, epoch }).collect();
         if !worker.is_empty() {
             self.commit(Change::new(Then::Nothing), Commit { worker, ..Commit::default() });
@@ -136,9 +136,9 @@ impl Engine {
     pub(super) fn arm_silence(&mut self, slot: Slot, earliest: Instant) {
         let at = self.silence_at(slot).map(|at| at.max(earliest));
         // Whatever opens puts the end off, and the alarm looks again when it fires: an earlier one is good enough.
-        let early = self.alarms.of_slot(What::Silent, slot).is_some_and(|set| at.is_some_and(|at| set <= at));
+        let early = self.alarms.of_slot(SlotAlarm::Silent, slot).is_some_and(|set| at.is_some_and(|at| set <= at));
         if !early {
-            self.alarms.set(Due::Slot(What::Silent, slot), at);
+            self.alarms.set(Due::Slot(SlotAlarm::Silent, slot), at);
         }
     }
 

@@ -18,7 +18,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use outcome::{Moment, Outage, Outcome, Verdict, What};
+pub use outcome::{Met, Moment, Outage, Outcome, Verdict, What};
 
 use crate::client::PathClass;
 use crate::message::Label;
@@ -114,6 +114,12 @@ impl Scenario {
     #[must_use]
     pub fn beginnings(&self) -> usize {
         self.faults.iter().map(|fault| fault.beginnings(self.duration).count()).sum()
+    }
+
+    /// A path's name, of what is said of it.
+    fn name_of(&self, label: &str) -> &str {
+        let known = self.paths.iter().find(|path| path.name.as_str() == label);
+        known.map_or("its path", |path| path.name.as_str())
     }
 
     /// Names of the paths a fault concerns.

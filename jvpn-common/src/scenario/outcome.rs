@@ -6,7 +6,7 @@ use crate::event::{Event, Record, replay};
 use crate::message::Label;
 use crate::reason::Reason;
 use crate::session::{Input, Policy, Session, State};
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, nanos};
 use std::collections::BTreeMap;
 
 /// Shortest gap between arrivals that a user feels and that is not the network's own jitter.
@@ -63,6 +63,15 @@ pub struct Outage {
     pub lasts: Duration,
 }
 
+/// The network as inner packets met it, both ways.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Met {
+    /// How many took so long, in tenths of a millisecond.
+    pub delays: BTreeMap<u64, u64>,
+    /// How often so many in a row were lost.
+    pub lost_in_a_row: BTreeMap<u64, u64>,
+}
+
 /// One word for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -89,6 +98,8 @@ pub struct Outcome {
     pub outages: Vec<Outage>,
     /// Inner packets that were sent and arrived: up, then down.
     pub packets: [(u64, u64); 2],
+    /// What became of them on their way.
+    pub met: Met,
     /// Datagrams that the tunnel sent by itself (handshakes, messages, probes and their echoes) and their bytes, with headers
     /// of IPv4 and UDP: up, then down.
     pub control: [(u64, u64); 2],
@@ -125,6 +136,8 @@ pub(super) struct Seen {
     /// The last transport.
     on: Option<String>,
     arrived: [Option<Instant>; 2],
+    /// Packets that were lost since the last one that was not: up, then down.
+    lost: [u64; 2],
     degraded: bool,
     ended: bool,
 }
@@ -136,6 +149,7 @@ impl Seen {
             left_out: 0,
             outages: Vec::new(),
             packets: [(0, 0); 2],
+            met: Met::default(),
             control: [(0, 0); 2],
             switches: 0,
             switches_per_min: 0,
@@ -148,7 +162,17 @@ impl Seen {
             stuck: false,
         };
         let interval = interval.unwrap_or_default();
-        Self { start, interval, out, moved: Vec::new(), on: None, arrived: [None; 2], degraded: false, ended: false }
+        Self {
+            start,
+            interval,
+            out,
+            moved: Vec::new(),
+            on: None,
+            arrived: [None; 2],
+            lost: [0; 2],
+            degraded: false,
+            ended: false,
+        }
     }
 
     fn push(&mut self, moment: Moment) {
@@ -220,6 +244,21 @@ impl Seen {
         let [way_up, way_down] = &mut self.out.packets;
         let way = if up { way_up } else { way_down };
         way.0 += 1;
+    }
+
+    /// The network takes so long for an inner packet, or loses it.
+    pub(super) fn met(&mut self, up: bool, takes: Option<Duration>) {
+        let [lost_up, lost_down] = &mut self.lost;
+        let lost = if up { lost_up } else { lost_down };
+        let Some(takes) = takes else {
+            *lost += 1;
+            return;
+        };
+        *self.out.met.delays.entry(nanos(takes) / 100_000).or_default() += 1;
+        match core::mem::take(lost) {
+            0 => {}
+            row => *self.out.met.lost_in_a_row.entry(row).or_default() += 1,
+        }
     }
 
     /// The tunnel says something by itself, in so many bytes.

@@ -49,6 +49,21 @@ fn a_quiet_network_is_one_transition_and_no_outage() {
 }
 
 #[test]
+fn what_packets_met_is_the_network_that_was_described() {
+    let mut lossy = scenario(600, Vec::new());
+    lossy.paths[0].loss = 30;
+    let stays = Policy { better_switching: BetterSwitching::Frozen, ..Policy::field() }.versioned();
+    let Outcome { met, packets: [(up, _), (down, _)], .. } = run(&lossy, &stays, 1);
+    let (came, sent) = (met.delays.values().sum::<u64>(), up + down);
+    let lost: u64 = met.lost_in_a_row.iter().map(|(row, times)| row * times).sum();
+    assert!(met.delays.keys().all(|tenths| (100..=110).contains(tenths)), "10 ms and 1 ms of jitter: {met:?}");
+    assert!(came + lost <= sent && came + lost + 10 > sent, "{lost} lost and {came} came of {sent}");
+    assert!(lost * 37 > sent && lost * 30 < sent, "a 33rd: {lost} of {sent}");
+    let (alone, pairs) = (met.lost_in_a_row[&1], met.lost_in_a_row[&2]);
+    assert!(alone > pairs * 20 && alone < pairs * 60, "each by itself: {met:?}");
+}
+
+#[test]
 fn an_idle_day_costs_what_the_documentation_says() {
     let page = include_str!("../../../docs/policy.md");
     let row = |class: &str| {

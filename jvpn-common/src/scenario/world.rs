@@ -8,7 +8,7 @@ use super::maps::Maps;
 use super::network::{GATEWAY, Line, told};
 use super::outcome::{Outcome, Seen, What};
 use super::rng::Rng;
-use super::{Fault, Kind, Scenario};
+use super::{Kind, Scenario};
 use crate::abi::mapped;
 use crate::client::{self, Activity, EventKind, IDLE_AFTER, SetId, Transport};
 use crate::gateway::command::{Command, Datagram, Hop, Input, Origin};
@@ -126,9 +126,8 @@ impl<'a> World<'a> {
             self.maps.alive_for(ALIVE_FOR);
             self.step();
         }
-        let stuck = spin > SPIN_MAX;
         let core = self.core().cloned();
-        self.seen.finish(end, core.as_ref(), stuck)
+        self.seen.finish(end, core.as_ref(), spin > SPIN_MAX)
     }
 
     fn begin(&mut self) {
@@ -136,12 +135,11 @@ impl<'a> World<'a> {
         for line in self.lines.clone() {
             self.tell_client(line.announced());
         }
-        let beginnings = |(number, fault): (usize, &Fault)| -> Vec<_> {
-            fault.beginnings(self.scenario.duration).map(|at| (at, number)).collect()
-        };
-        let begins: Vec<_> = self.scenario.faults.iter().enumerate().flat_map(beginnings).collect();
-        for (at, number) in begins {
-            self.put(START + at, Next::Begin(number));
+        let scenario = self.scenario;
+        for (number, fault) in scenario.faults.iter().enumerate() {
+            for at in fault.beginnings(scenario.duration) {
+                self.put(START + at, Next::Begin(number));
+            }
         }
         if self.scenario.traffic.is_some() {
             self.put(START + TRAFFIC_AFTER, Next::Traffic);
@@ -203,7 +201,7 @@ impl<'a> World<'a> {
                 client::Command::Hold | client::Command::Ended { .. } => self.using = None,
                 client::Command::Forget { set } => self.using = self.using.filter(|using| using.set != set),
                 client::Command::Event(event) if event.kind == EventKind::PathLost => {
-                    let path = event.from.map_or("its path", |label| self.name_of(label.as_str()));
+                    let path = event.from.map_or("its path", |label| self.scenario.name_of(label.as_str()));
                     let text = format!("the client gives {path} up");
                     self.seen.say(self.now, What::Client, event.detail.or(Some(event.reason)), text);
                 }
@@ -218,11 +216,6 @@ impl<'a> World<'a> {
                 | client::Command::Event(_) => {}
             }
         }
-    }
-
-    fn name_of(&self, label: &str) -> &'a str {
-        let known = self.scenario.paths.iter().find(|path| path.name.as_str() == label);
-        known.map_or("its path", |path| path.name.as_str())
     }
 
     fn tell_gateway(&mut self, input: Input<'_>) {
@@ -268,6 +261,14 @@ impl<'a> World<'a> {
     fn carry_control(&mut self, line: usize, up: bool, bytes: &[u8]) -> Option<(Instant, SocketAddr)> {
         self.seen.control(up, bytes.len());
         self.carry(line, up)
+    }
+
+    fn carry_inner(&mut self, line: usize, up: bool, ping: bool) -> Option<(Instant, SocketAddr)> {
+        let carried = self.carry(line, up);
+        if !ping {
+            self.seen.met(up, carried.map(|(at, _)| at.since(self.now)));
+        }
+        carried
     }
 
     fn line_of(&self, outer: SocketAddr) -> Option<usize> {
@@ -327,7 +328,7 @@ impl<'a> World<'a> {
 
     fn send_up(&mut self, transport: Transport, ping: bool) {
         let Some(line) = self.lines.iter().position(|line| line.id == transport.path) else { return };
-        if let Some((at, outer)) = self.carry(line, true) {
+        if let Some((at, outer)) = self.carry_inner(line, true, ping) {
             self.put(at, Next::Up { outer, transport, ping });
         }
     }
@@ -347,7 +348,7 @@ impl<'a> World<'a> {
 
     fn send_inner_down(&mut self, outer: SocketAddr, k: TransportIndex, ping: bool) {
         let Some(line) = self.line_of(outer) else { return };
-        if let Some((at, _)) = self.carry(line, false) {
+        if let Some((at, _)) = self.carry_inner(line, false, ping) {
             self.put(at, Next::Down { line, k, ping });
         }
     }

@@ -6,16 +6,35 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use jvpn_common::message::Purpose;
 use jvpn_ctl::runtime::clock::boot;
 
+use super::control::crowd::Crowd;
 use super::document::{Better, Contender, Document, LIMIT, Metric, Wanted};
 use super::served::{Served, Wanted as Setting};
 use super::stats::quantile;
 use super::{Options, machine};
 
-/// Rounds, members, and how long they move.
-const FULL: (u32, usize, Duration) = (3, 10_000, Duration::from_secs(60));
-const QUICK: (u32, usize, Duration) = (1, 200, Duration::from_secs(3));
+/// What a run plays.
+struct Size {
+    rounds: u32,
+    members: usize,
+    /// How long they move.
+    moving: Duration,
+    /// Of the curve: fewer members, who move for as long, and sessions of the engine alone.
+    fewer: (usize, Duration),
+    alone: u32,
+}
+
+const FULL: Size = Size {
+    rounds: 3,
+    members: 10_000,
+    moving: Duration::from_secs(60),
+    fewer: (1_000, Duration::from_secs(5)),
+    alone: 100_000,
+};
+const QUICK: Size =
+    Size { rounds: 1, members: 200, moving: Duration::from_secs(3), fewer: (50, Duration::from_secs(1)), alone: 100 };
 /// Traffic of each member.
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// Traffic that nothing disturbs, to count what is lost of it.
@@ -39,7 +58,7 @@ const MUST_OF_OTHERS: f64 = 1.0;
 type Figures = BTreeMap<&'static str, f64>;
 
 /// Every metric with its unit, and what it must be.
-const METRICS: [(&str, &str, Option<f64>); 16] = [
+const METRICS: [(&str, &str, Option<f64>); 21] = [
     ("restart_p99_s", "s from the gateway's start being done", Some(MUST)),
     ("outage_p99_s", "s from the paths' return", Some(MUST)),
     ("tenth_p99_s", "s from the loss of its path to the acknowledgement of a tenth of all", Some(MUST_OF_TENTH)),
@@ -56,7 +75,15 @@ const METRICS: [(&str, &str, Option<f64>); 16] = [
     ("moving_lost_permille", "data PINGs lost of a thousand while members move", None),
     ("gateway_cpu_while_moving", "processors", None),
     ("resident_growth", "times as much resident memory in the end as before the moves", None),
+    ("attach_1k_s", "s, a tenth as many members", None),
+    ("restart_1k_p99_s", "s, a tenth as many members", None),
+    ("outage_1k_p99_s", "s, a tenth as many members", None),
+    ("restart_100k_engine_s", "s of one core until ten times as many have resumed, engine alone", None),
+    ("outage_100k_engine_s", "s of one core until ten times as many have moved, engine alone", None),
 ];
+/// What of a round with fewer members is on the curve, and its name there.
+const FEWER: [(&str, &str); 3] =
+    [("attach_s", "attach_1k_s"), ("restart_p99_s", "restart_1k_p99_s"), ("outage_p99_s", "outage_1k_p99_s")];
 
 /// Median, 99th percentile and worst, in seconds.
 fn figures(times: &[Duration]) -> [f64; 3] {
@@ -151,9 +178,26 @@ fn tenth(served: &Served, setting: &Setting) -> Result<(Vec<Duration>, usize)> {
     Ok((times, others.count()))
 }
 
+/// Two more points of the curve: fewer members through sockets, and more sessions than sockets can be had for, in the engine
+/// alone, who all resume after a restart's loss of their keys and all move.
+fn curve(size: &Size, setting: &Setting) -> Result<Figures> {
+    let (members, moving) = size.fewer;
+    let fewer = round(&Setting { members, ..setting.clone() }, moving)?;
+    let mut figures: Figures = FEWER.into_iter().filter_map(|(of, name)| Some((name, *fewer.get(of)?))).collect();
+    let mut crowd = Crowd::new(size.alone, 0);
+    crowd.attach(true)?;
+    crowd.gateway.spent();
+    crowd.resume(true)?;
+    figures.insert("restart_100k_engine_s", crowd.gateway.spent().as_secs_f64());
+    crowd.reattach(Purpose::Lost)?;
+    figures.insert("outage_100k_engine_s", crowd.gateway.spent().as_secs_f64());
+    Ok(figures)
+}
+
 pub fn run(options: &Options) -> Result<Document> {
-    let (rounds, members, moving) = if options.quick { QUICK } else { FULL };
-    let rounds = options.rounds(rounds)?;
+    let size = if options.quick { QUICK } else { FULL };
+    let (members, moving) = (size.members, size.moving);
+    let rounds = options.rounds(size.rounds)?;
     let setting = Setting {
         members,
         ping_every: Some(PING_EVERY),
@@ -161,7 +205,12 @@ pub fn run(options: &Options) -> Result<Document> {
         xdp: "native",
         patience: Duration::from_secs(60),
     };
-    let all = (0..rounds).map(|_| round(&setting, moving)).collect::<Result<Vec<_>>>()?;
+    let whole = || -> Result<Figures> {
+        let mut figures = round(&setting, moving)?;
+        figures.extend(curve(&size, &setting)?);
+        Ok(figures)
+    };
+    let all = (0..rounds).map(|_| whole()).collect::<Result<Vec<_>>>()?;
     Ok(Document {
         results: results(&all),
         contenders: vec![
@@ -178,6 +227,10 @@ pub fn run(options: &Options) -> Result<Document> {
             ),
             "nobody was stranded, nobody bound twice, the record verified after each step: a run without that has no figures".into(),
             "clients run on the same processors as the gateway".into(),
+            format!(
+                "the curve: {} members through sockets, and {} sessions of the engine alone, where time is the gateway's processor time",
+                size.fewer.0, size.alone
+            ),
         ],
         policy: setting.policy_line(),
         ..machine::program_alone("churn")?

@@ -4,11 +4,11 @@
 //! `tunnel`, `pps` and `latency` run over one link, `underlay`, with everybody in turn, `contender`: ours, `rig` (two bare
 //! workers), `rival` (of which `wireguard` is a kind); `variants` over the same link without rivals, `workers` the gateway's half
 //! alone. `traffic` and `generator` are the load, `stats`, `document` and `chart` what becomes of figures.
-//! `outage` breaks the lab under the product and under a rival, `scenarios` plays described troubles. `steer` and `jump`
-//! run the kernel program alone: `program` loads it. `relay` forwards over three namespaces. `verify` and
-//! `telemetry` are about the record, made of `records`. `reattach` and `handshake` give the engine real messages by hand
-//! (`control`); `churn` and `memory` run a gateway under a swarm (`served`). `page` makes the page of figures from the
-//! documents of runs that `publish` put there.
+//! `outage` breaks the lab under the product and under a rival, `scenarios` plays described troubles, `healthy` networks
+//! without any. `steer` and `jump` run the kernel program alone: `program` loads it. `relay` forwards over three namespaces.
+//! `verify` and `telemetry` are about the record, made of `records`. `reattach` and `handshake` give the engine real messages
+//! by hand (`control`); `churn` and `memory` run a gateway under a swarm (`served`). `page` makes the page of figures from
+//! the documents of runs that `publish` put there.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ pub mod control;
 pub mod document;
 pub mod generator;
 pub mod handshake;
+pub mod healthy;
 pub mod jump;
 pub mod latency;
 pub mod machine;
@@ -67,7 +68,7 @@ const fn bench(name: &'static str, run: fn(&Options) -> Result<Document>, unmeas
 }
 
 /// Benches there are.
-pub const BENCHES: [Bench; 16] = [
+pub const BENCHES: [Bench; 17] = [
     bench("tunnel", tunnel::run, tunnel::unmeasured),
     bench("pps", pps::run, pps::unmeasured),
     bench("latency", latency::run, latency::unmeasured),
@@ -75,6 +76,7 @@ pub const BENCHES: [Bench; 16] = [
     bench("workers", workers::run, workers::unmeasured),
     bench("outage", outage::run, outage::unmeasured),
     bench("scenarios", scenarios::run, scenarios::unmeasured),
+    bench("healthy", healthy::run, healthy::unmeasured),
     bench("steer", steer::run, steer::unmeasured),
     bench("jump", jump::run, jump::unmeasured),
     bench("relay", relay::run, relay::unmeasured),
@@ -95,6 +97,9 @@ pub const NAMES: [&str; BENCHES.len()] = {
     }
     names
 };
+
+/// Names of what is measured together with something else, and by which bench.
+const PARTS: [(&str, &str); 1] = [("cpu", "tunnel")];
 
 /// What the command line asked for.
 #[derive(Clone, Debug, Default)]
@@ -140,6 +145,7 @@ pub fn run(name: &str, options: &Options) -> Result<Document> {
     if let Some(directory) = &options.report {
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     }
+    let name = PARTS.iter().find(|(part, _)| *part == name).map_or(name, |(_, whole)| *whole);
     let bench = BENCHES.iter().find(|bench| bench.name == name);
     let bench = bench.with_context(|| format!("no bench {name:?}; there are: {}", NAMES.join(", ")))?;
     let document = (bench.run)(options)?;
@@ -150,4 +156,18 @@ pub fn run(name: &str, options: &Options) -> Result<Document> {
         options.keep("chart.svg", &chart)?;
     }
     Ok(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_bench_is_no_bench_and_is_found_in_one() {
+        for (part, whole) in PARTS {
+            assert!(!NAMES.contains(&part) && NAMES.contains(&whole), "{part}");
+        }
+        let missing = run("cpus", &Options::default()).unwrap_err().to_string();
+        assert!(missing.contains("\"cpus\"") && missing.contains("tunnel"), "{missing}");
+    }
 }

@@ -151,6 +151,11 @@ impl Bench<'_> {
             }
             Ok(outcome)
         })?;
+        if cell.what.marks_for_minutes()
+            && let Some((_, marked)) = stage.take()
+        {
+            marked.close()?;
+        }
         if let Some(directory) = &self.options.report {
             finished.write(directory)?;
         }

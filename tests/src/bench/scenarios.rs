@@ -25,18 +25,18 @@ const QUICK: [&str; 1] = ["replay_flood"];
 
 /// One scenario, played and judged.
 #[derive(Debug, Serialize)]
-struct Run {
+pub(super) struct Run {
     schema: &'static str,
     version: String,
     plan: Plan,
     evidence: Evidence,
-    checks: Vec<Check>,
-    seen: Seen,
+    pub(super) checks: Vec<Check>,
+    pub(super) seen: Seen,
 }
 
 /// One promise of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Check {
+pub(super) struct Check {
     promise: String,
     kept: bool,
     seen: String,
@@ -49,9 +49,8 @@ pub fn run(options: &Options) -> Result<Document> {
     for plan in plans {
         eprintln!("{}: {}", plan.name, plan.about);
         let name = plan.name.clone();
-        match played(plan, &version) {
+        match played(plan, &version, options) {
             Ok(run) => {
-                options.keep(&format!("scenario-{name}.json"), &serde_json::to_string_pretty(&run)?)?;
                 notes.extend(remarks(&run));
                 results.extend(metrics(&run, options.quick));
             }
@@ -90,14 +89,17 @@ fn chosen(options: &Options) -> Result<Vec<Plan>> {
     names.into_iter().map(Plan::shipped).collect()
 }
 
-fn played(plan: Plan, version: &str) -> Result<Run> {
+/// Plays one, judges it and keeps what was seen.
+pub(super) fn played(plan: Plan, version: &str, options: &Options) -> Result<Run> {
     let flood = plan.steps()?.iter().any(|step| matches!(step.what, Kind::Reattach(_)));
     let seen = if flood { flood::play(&plan)? } else { play::play(&plan)? };
     let mut evidence = Evidence::of(&seen.during(&seen.records));
     // A run is void for what its sessions did at any time.
     evidence.voids = [&seen.records, &seen.others].map(|all| Evidence::of(all).voids).concat();
     let checks = judged(&plan, &seen, &evidence)?;
-    Ok(Run { schema: SCHEMA, version: version.to_owned(), plan, evidence, checks, seen })
+    let run = Run { schema: SCHEMA, version: version.to_owned(), plan, evidence, checks, seen };
+    options.keep(&format!("scenario-{}.json", run.plan.name), &serde_json::to_string_pretty(&run)?)?;
+    Ok(run)
 }
 
 fn check(promise: impl Into<String>, kept: bool, seen: impl Into<String>) -> Check {
@@ -136,7 +138,8 @@ fn judged(plan: &Plan, seen: &Seen, evidence: &Evidence) -> Result<Vec<Check>> {
     };
     let others = Evidence::of(&seen.during(&seen.others));
     at_most("transitions", pass.transitions, evidence.transitions);
-    at_most("paths given up for lost", pass.given_up, evidence.given_up);
+    let from = pass.given_up_from.as_deref().map(time).transpose()?.unwrap_or_default();
+    at_most("paths given up for lost", pass.given_up, Evidence::of(&seen.from(from)).given_up);
     at_most("inner packets twice", pass.duplicated, seen.duplicated);
     at_most("transitions of the others", pass.others_transitions, others.transitions);
     if let Some(text) = &pass.delay_reaches {
@@ -161,7 +164,7 @@ fn judged(plan: &Plan, seen: &Seen, evidence: &Evidence) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-fn remarks(run: &Run) -> Vec<String> {
+pub(super) fn remarks(run: &Run) -> Vec<String> {
     let (name, evidence) = (&run.plan.name, &run.evidence);
     let mut lines: Vec<String> = run
         .checks
@@ -212,7 +215,7 @@ fn metrics(run: &Run, quick: bool) -> Vec<Metric> {
 }
 
 /// How many promises of a file were broken; not measured if it could not be played, and a quick run decides nothing.
-fn verdict(name: &str, checks: Option<&[Check]>, quick: bool) -> Metric {
+pub(super) fn verdict(name: &str, checks: Option<&[Check]>, quick: bool) -> Metric {
     let wanted = Wanted { metric: "", unit: "promises", better: Better::Lower, bounds: &[(LIMIT, 1.0, 1.0)] };
     let broken = checks.map(|checks| checks.iter().filter(|one| !one.kept).count() as f64);
     let mut metric = Metric::limited(&wanted, vec![broken], BTreeMap::new(), Some(0.0));

@@ -86,8 +86,7 @@ enum Verb {
     },
     /// Measure ours and rivals in interleaved rounds
     Bench {
-        /// Which bench: tunnel, pps, latency, outage, scenarios, steer, jump, relay, verify, telemetry, reattach,
-        /// handshake, churn or memory
+        /// Which bench; a name that is not there is answered with those that are
         ///
         /// Without a name: all of them, one after the other.
         name: Option<String>,

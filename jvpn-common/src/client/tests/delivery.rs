@@ -17,18 +17,22 @@ struct Flow {
     probes: u32,
     lost_in: u64,
     other: Duration,
+    /// Echoes on their way.
+    due: VecDeque<(Instant, PathId, Vec<u8>)>,
+    /// Nothing that the client sends on path A arrives any more.
+    mute: bool,
 }
 
 impl Flow {
     fn new(lost_in: u64) -> Self {
-        Self { pair: Pair::connected(), active: A, next: 0, data: 0, probes: 0, lost_in, other: 3 * MS }
+        let (pair, due) = (Pair::connected(), VecDeque::new());
+        Self { pair, active: A, next: 0, data: 0, probes: 0, lost_in, other: 3 * MS, due, mute: false }
     }
 
     /// Plays so long; gives PATH_REPORTs and what was asked of the gateway.
     fn play(&mut self, lasts: Duration) -> (Vec<u16>, Vec<Asked>) {
         let (mut reports, mut asked) = (Vec::new(), Vec::new());
         let end = self.pair.now + lasts;
-        let mut due: VecDeque<(Instant, PathId, Vec<u8>)> = VecDeque::new();
         while self.pair.now < end {
             let pair = &mut self.pair;
             self.next += 1;
@@ -40,6 +44,9 @@ impl Flow {
             for (path, bytes) in rest {
                 if bytes[0] != 6 {
                     pair.sent.push((path, bytes));
+                    continue;
+                }
+                if self.mute && path == A {
                     continue;
                 }
                 let (header, rest) = Header::parse(&bytes).unwrap();
@@ -56,10 +63,10 @@ impl Flow {
                     ..asked
                 };
                 let after = if path == B { self.other } else { 3 * MS };
-                due.push_back((pair.now + after, path, pair.hint(Kind::Echo, header, &body, bytes.len())));
+                self.due.push_back((pair.now + after, path, pair.hint(Kind::Echo, header, &body, bytes.len())));
             }
-            while let Some(place) = due.iter().position(|(at, ..)| *at <= pair.now) {
-                let Some((_, path, mut echo)) = due.remove(place) else { continue };
+            while let Some(place) = self.due.iter().position(|(at, ..)| *at <= pair.now) {
+                let Some((_, path, mut echo)) = self.due.remove(place) else { continue };
                 pair.give(Input::Datagram { path, from: endpoint(), bytes: &mut echo });
             }
             for (path, k, message) in pair.controls() {
@@ -96,6 +103,27 @@ fn lost_data_is_in_the_report_beside_probes_that_all_came_back() {
     let said = reports.iter().filter(|&&loss| (80..=120).contains(&loss)).count();
     assert!(reports.len() >= 9 && said >= 4, "{reports:?}");
     assert!(matches!(flow.shown(), (0, Some(80..=120))), "{:?}", flow.shown());
+}
+
+#[test]
+fn a_way_up_that_dies_while_packets_arrive_is_left_within_two_intervals_and_what_certainty_takes() {
+    let lost_after = |phase: u32| {
+        let mut flow = Flow::new(0);
+        flow.play(1_000 * MS + 2 * MS * phase);
+        (flow.mute, flow.pair.others) = (true, Vec::new());
+        let died = flow.pair.now;
+        while flow.pair.now.since(died) < 200 * MS {
+            let (_, asked) = flow.play(2 * MS);
+            if let Some(first) = asked.first() {
+                assert_eq!(*first, (B, Purpose::Lost, Some(Reason::NoDelivery)));
+                return flow.pair.now.since(died);
+            }
+        }
+        panic!("it was not left");
+    };
+    // Two probe intervals of 20 ms until the next one is asked, 30 until its answer is owed for too long, 11 for the burst.
+    let longest = (0..30).map(lost_after).max().unwrap();
+    assert!((75 * MS..=85 * MS).contains(&longest), "{longest:?}");
 }
 
 #[test]

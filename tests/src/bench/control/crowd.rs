@@ -1,6 +1,7 @@
 //! Many clients by hand and their gateway, step by step together. Owns which answer is whose. Must never go on when one
 //! answer is missing or one more came than was asked for.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -13,6 +14,10 @@ use super::{Client, Gateway};
 
 /// Between two steps of everybody. A session that moves five times a second stays below every limit of the bench policy.
 const STEP: Duration = Duration::from_millis(100);
+/// Who resume together: each has a second slot until its CONFIRM, and a gateway here has a few to spare.
+const TOGETHER: usize = 16;
+/// Between two steps of theirs: nobody times out while a hundred thousand have their turn.
+const STEP_OF_FEW: Duration = Duration::from_millis(1);
 
 /// A gateway and its clients.
 #[derive(Debug)]
@@ -32,11 +37,16 @@ impl Crowd {
         Crowd { gateway, clients }
     }
 
-    /// Everybody says something and each gets one answer, in the same order.
-    fn ask(&mut self, say: impl Fn(&mut Client) -> Result<(Origin, Vec<u8>)>) -> Result<Vec<Datagram>> {
-        let questions = self.clients.iter_mut().map(say).collect::<Result<Vec<_>>>()?;
+    /// Some say something, after a while, and each gets one answer, in the same order.
+    fn ask(
+        &mut self,
+        who: Range<usize>,
+        after: Duration,
+        say: impl Fn(&mut Client) -> Result<(Origin, Vec<u8>)>,
+    ) -> Result<Vec<Datagram>> {
+        let questions = self.clients[who].iter_mut().map(say).collect::<Result<Vec<_>>>()?;
         let from: Vec<Origin> = questions.iter().map(|(origin, _)| *origin).collect();
-        self.gateway.pass(STEP);
+        self.gateway.pass(after);
         let answers = self.gateway.take(questions);
         ensure!(answers.len() == from.len(), "{} answers to {} questions", answers.len(), from.len());
         let astray = answers.iter().zip(&from).find(|(answer, origin)| answer.origin != **origin);
@@ -44,8 +54,13 @@ impl Crowd {
         Ok(answers)
     }
 
-    fn tell(&mut self, answers: &[Datagram], take: impl Fn(&mut Client, &Datagram) -> Result<()>) -> Result<()> {
-        for (number, (client, answer)) in self.clients.iter_mut().zip(answers).enumerate() {
+    fn tell(
+        &mut self,
+        who: Range<usize>,
+        answers: &[Datagram],
+        take: impl Fn(&mut Client, &Datagram) -> Result<()>,
+    ) -> Result<()> {
+        for (number, (client, answer)) in who.clone().zip(self.clients[who].iter_mut().zip(answers)) {
             take(client, answer).with_context(|| format!("client {number}"))?;
         }
         Ok(())
@@ -56,27 +71,40 @@ impl Crowd {
     /// # Errors
     /// When one answer of one client is another one than it has to be, here and below.
     pub fn attach(&mut self, with_cookie: bool) -> Result<()> {
-        if with_cookie {
-            let replies = self.ask(Client::message1)?;
-            self.tell(&replies, Client::take_cookie)?;
+        self.attach_some(0..self.clients.len(), STEP, with_cookie)?;
+        self.all_have_one()
+    }
+
+    /// The same of sessions there are, a few at a time.
+    pub fn resume(&mut self, with_cookie: bool) -> Result<()> {
+        for first in (0..self.clients.len()).step_by(TOGETHER) {
+            self.attach_some(first..self.clients.len().min(first + TOGETHER), STEP_OF_FEW, with_cookie)?;
         }
-        let answers = self.ask(Client::message1)?;
-        self.tell(&answers, Client::take_message2)?;
-        let answers = self.ask(Client::confirm)?;
-        self.tell(&answers, Client::take_done)?;
-        ensure!(
-            self.gateway.sessions() == self.clients.len(),
-            "{} sessions of {} clients",
-            self.gateway.sessions(),
-            self.clients.len()
-        );
+        self.all_have_one()
+    }
+
+    fn attach_some(&mut self, who: Range<usize>, after: Duration, with_cookie: bool) -> Result<()> {
+        if with_cookie {
+            let replies = self.ask(who.clone(), after, Client::message1)?;
+            self.tell(who.clone(), &replies, Client::take_cookie)?;
+        }
+        let answers = self.ask(who.clone(), after, Client::message1)?;
+        self.tell(who.clone(), &answers, Client::take_message2)?;
+        let answers = self.ask(who.clone(), after, Client::confirm)?;
+        self.tell(who, &answers, Client::take_done)
+    }
+
+    fn all_have_one(&self) -> Result<()> {
+        let (sessions, clients) = (self.gateway.sessions(), self.clients.len());
+        ensure!(sessions == clients, "{sessions} sessions of {clients} clients");
         Ok(())
     }
 
     /// Everybody ends its session.
     pub fn close(&mut self) -> Result<()> {
-        let answers = self.ask(Client::close)?;
-        self.tell(&answers, Client::take_done)?;
+        let all = 0..self.clients.len();
+        let answers = self.ask(all.clone(), STEP, Client::close)?;
+        self.tell(all, &answers, Client::take_done)?;
         ensure!(self.gateway.sessions() == 0, "{} sessions of nobody", self.gateway.sessions());
         Ok(())
     }
@@ -84,7 +112,8 @@ impl Crowd {
     /// Everybody moves to its other address, challenged and acknowledged.
     pub fn reattach(&mut self, purpose: Purpose) -> Result<()> {
         let (commits, records) = (self.gateway.commits, self.gateway.records);
-        let challenges = self.ask(|client| client.reattach(purpose))?;
+        let all = 0..self.clients.len();
+        let challenges = self.ask(all.clone(), STEP, |client| client.reattach(purpose))?;
         ensure!(self.gateway.commits == commits, "a request that was not proven was committed");
         let mut challenges = challenges.into_iter();
         let mut proofs = Vec::with_capacity(self.clients.len());
@@ -96,7 +125,7 @@ impl Crowd {
         self.gateway.pass(STEP);
         let acks = self.gateway.take(proofs);
         ensure!(acks.len() == expected, "{} acknowledgements of {expected}", acks.len());
-        self.tell(&acks, Client::take_ack)?;
+        self.tell(all, &acks, Client::take_ack)?;
         let moves = self.clients.len() as u64;
         ensure!(self.gateway.commits >= commits + moves, "acknowledged without a commit");
         ensure!(self.gateway.records >= records + moves, "acknowledged without a record");
@@ -118,8 +147,9 @@ mod tests {
             for purpose in [Purpose::Lost, Purpose::BetterQuality, Purpose::Lost] {
                 crowd.reattach(purpose).unwrap();
             }
-            // The same sessions under new keys, then new ones.
+            // The same sessions under new keys, all at once and some after the other, then new ones.
             crowd.attach(with_cookie).unwrap();
+            crowd.resume(with_cookie).unwrap();
             crowd.reattach(Purpose::BetterQuality).unwrap();
             crowd.close().unwrap();
             crowd.attach(with_cookie).unwrap();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::lab::topology::Path;
 
 /// The files, by name.
-pub const SHIPPED: [(&str, &str); 10] = [
+pub const SHIPPED: [(&str, &str); 7] = [
     ("hard_death", include_str!("../../../scenarios/hard_death.toml")),
     ("loss_30", include_str!("../../../scenarios/loss_30.toml")),
     ("nat_rotation", include_str!("../../../scenarios/nat_rotation.toml")),
@@ -18,6 +18,9 @@ pub const SHIPPED: [(&str, &str); 10] = [
     ("replay_flood", include_str!("../../../scenarios/replay_flood.toml")),
     ("reattach_flood", include_str!("../../../scenarios/reattach_flood.toml")),
     ("loss_ttl", include_str!("../../../scenarios/loss_ttl.toml")),
+];
+/// Those in which nothing is wrong: `bench healthy` plays them.
+pub const HEALTHY: [(&str, &str); 3] = [
     ("healthy_loss", include_str!("../../../scenarios/healthy_loss.toml")),
     ("healthy_pauses", include_str!("../../../scenarios/healthy_pauses.toml")),
     ("healthy_buffer", include_str!("../../../scenarios/healthy_buffer.toml")),
@@ -85,6 +88,8 @@ pub struct Pass {
     pub transitions: Option<u64>,
     /// Paths that were given up for lost, at most.
     pub given_up: Option<u64>,
+    /// From when on those count: what comes before teaches detection that this path pauses.
+    pub given_up_from: Option<String>,
     /// What the longest way of a packet must come to: the network was as bad as it should be.
     pub delay_reaches: Option<String>,
     /// Share of the copies that were counted as refused, at least.
@@ -136,8 +141,16 @@ pub struct Step {
 
 impl Plan {
     pub fn shipped(name: &str) -> Result<Plan> {
-        let names = || SHIPPED.map(|(name, _)| name).join(", ");
-        let found = SHIPPED.iter().find(|(known, _)| *known == name);
+        Self::of(&SHIPPED, name)
+    }
+
+    pub fn healthy(name: &str) -> Result<Plan> {
+        Self::of(&HEALTHY, name)
+    }
+
+    fn of(files: &[(&str, &str)], name: &str) -> Result<Plan> {
+        let names = || files.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let found = files.iter().find(|(known, _)| *known == name);
         let (_, text) = found.with_context(|| format!("no scenario is called {name:?}; there are: {}", names()))?;
         Self::read(name, text)
     }
@@ -231,13 +244,15 @@ impl RawFault {
         let lasts = self.lasts.as_deref().map(time).transpose()?.unwrap_or_default();
         ensure!(lasts.is_zero() == (what == Kind::Rebind), "only a rebind has no length, and it has none");
         ensure!(what != Kind::Rebind || path == Where::At(Path::B), "the NAT is on path-b");
+        let through = what != Kind::Bulk || path == Where::Active;
+        ensure!(through, "a transfer goes through the tunnel, which is where the session is: path = \"active\"");
         Ok(Step { at: time(&self.at)?, what, path, lasts })
     }
 }
 
 impl Pass {
     fn check(&self) -> Result<()> {
-        let times = [&self.recovery_p99, &self.ends_after, &self.ends_within, &self.delay_reaches];
+        let times = [&self.recovery_p99, &self.ends_after, &self.ends_within, &self.delay_reaches, &self.given_up_from];
         for text in times.into_iter().flatten() {
             time(text)?;
         }
@@ -269,8 +284,8 @@ mod tests {
 
     #[test]
     fn every_shipped_scenario_is_read_and_something_must_hold_in_it() {
-        for (name, _) in SHIPPED {
-            let plan = Plan::shipped(name).unwrap();
+        let read = |(name, text)| (name, Plan::read(name, text).unwrap());
+        for (name, plan) in SHIPPED.into_iter().chain(HEALTHY).map(read) {
             assert!(!plan.steps().unwrap().is_empty() && !plan.paths().is_empty(), "{name}");
             let pass = serde_json::to_value(&plan.pass).unwrap();
             assert!(pass.as_object().unwrap().values().any(|bound| !bound.is_null()), "{name} promises nothing");
@@ -296,6 +311,7 @@ mod tests {
             "kind = \"death\"\nat = \"1s\"",
             "kind = \"loss\"\nat = \"1s\"\nfor = \"1s\"",
             "kind = \"rebind\"\nat = \"1s\"",
+            "kind = \"bulk\"\nat = \"1s\"\nfor = \"1s\"",
             "kind = \"death\"\nat = \"9s\"\nfor = \"2s\"",
             "kind = \"death\"\nat = \"1s\"\nfor = \"2s\"\nevery = \"1s\"",
             "kind = \"death\"\nat = \"1s\"\nfor = \"2s\"\nweather = \"bad\"",

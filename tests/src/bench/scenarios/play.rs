@@ -66,23 +66,31 @@ impl Seen {
     pub fn during(&self, records: &[Record]) -> Vec<Record> {
         records.iter().filter(|record| (self.span_ns.0..self.span_ns.1).contains(&record.at.0)).cloned().collect()
     }
+
+    /// The session's own records from so long after the beginning on.
+    pub fn from(&self, after: Duration) -> Vec<Record> {
+        let from = self.span_ns.0 + after.as_nanos() as u64;
+        self.during(&self.records).into_iter().filter(|record| record.at.0 >= from).collect()
+    }
 }
 
 /// The network as packets of both flows met it: to hold the lab and the model of the simulation beside each other.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Network {
-    /// Shortest, 50th, 90th, 99th, 99.9th percentile and longest time a packet took, ms.
+    /// What so many ([`SHARES`]) packets took at most, ms.
     pub delay_ms: Vec<f64>,
     /// How often so many packets in a row were lost.
     pub lost_in_a_row: BTreeMap<u64, u64>,
 }
+
+/// The shortest time, some percentiles, the longest.
+pub const SHARES: [f64; 6] = [0.0, 0.5, 0.9, 0.99, 0.999, 1.0];
 
 impl Network {
     fn of(traces: &[Trace]) -> Network {
         let arrivals = traces.iter().flat_map(|trace| &trace.arrived);
         let mut delays: Vec<f64> = arrivals.map(|one| one.at_ns.saturating_sub(one.sent_ns) as f64 / 1e6).collect();
         delays.sort_by(f64::total_cmp);
-        let shares = [0.0, 0.5, 0.9, 0.99, 0.999, 1.0];
         let mut lost_in_a_row = BTreeMap::new();
         for trace in traces {
             let came: BTreeSet<u64> = trace.arrived.iter().map(|one| one.sequence).collect();
@@ -95,7 +103,7 @@ impl Network {
                 }
             }
         }
-        Network { delay_ms: shares.into_iter().filter_map(|share| quantile(&delays, share)).collect(), lost_in_a_row }
+        Network { delay_ms: SHARES.into_iter().filter_map(|share| quantile(&delays, share)).collect(), lost_in_a_row }
     }
 }
 
