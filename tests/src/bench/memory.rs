@@ -13,6 +13,7 @@ use super::control::{Client, Gateway};
 use super::document::{Better, Contender, Document, LIMIT, Metric, Wanted};
 use super::served::{self, Wanted as Setting};
 use super::{Options, machine};
+use crate::lab::sys::give_memory_back;
 use crate::swarm::host::slots;
 use crate::swarm::identities;
 use jvpn_common::secret::PrivateKey;
@@ -32,7 +33,7 @@ struct Size {
 }
 
 const FULL: Size =
-    Size { rounds: 1, alone: [1_000, 100_000], served: [1_000, 10_000], jumps: 1_000_000, lives: [1_000, 100] };
+    Size { rounds: 9, alone: [1_000, 100_000], served: [1_000, 10_000], jumps: 1_000_000, lives: [1_000, 100] };
 const QUICK: Size = Size { rounds: 1, alone: [500, 3_000], served: [50, 300], jumps: 3_000, lives: [50, 10] };
 /// Moves of a session under one set of keys: at ten steps a second it is a minute and a half, and keys die after three.
 const MOVES_OF_KEYS: u32 = 400;
@@ -62,6 +63,7 @@ fn own() -> Result<u64> {
 fn alone([from, to]: [usize; 2]) -> Result<f64> {
     let key = PrivateKey::generate(&mut System);
     let peers = identities(to);
+    give_memory_back();
     let mut gateway = Gateway::new(&key, &peers, u32::MAX);
     let mut first = None;
     for (number, peer) in peers.iter().enumerate() {
@@ -96,6 +98,7 @@ fn served(count: [usize; 2]) -> Result<[f64; 2]> {
 
 /// Bytes that each jump of one session leaves behind, after the first tenth of them.
 fn jumps(count: u32) -> Result<f64> {
+    give_memory_back();
     let mut crowd = Crowd::new(1, u32::MAX);
     let mut first = None;
     for number in 0..count {
@@ -112,6 +115,7 @@ fn jumps(count: u32) -> Result<f64> {
 
 /// Bytes that each life of a session leaves behind, after the first tenth of them.
 fn lives([sessions, times]: [u32; 2]) -> Result<f64> {
+    give_memory_back();
     let mut crowd = Crowd::new(sessions, u32::MAX);
     let mut first = None;
     for number in 0..times {
@@ -131,7 +135,9 @@ pub fn run(options: &Options) -> Result<Document> {
     let mut samples: BTreeMap<&str, Vec<Option<f64>>> = BTreeMap::new();
     let mut note = |metric, figure| samples.entry(metric).or_default().push(Some(figure));
     for _ in 0..rounds {
-        note("engine_bytes_per_session", alone(size.alone)?);
+        let engine = alone(size.alone)?;
+        ensure!(engine > 0.0, "sessions took no memory: they lie where an earlier round's did");
+        note("engine_bytes_per_session", engine);
         let [user, kernel] = served(size.served)?;
         note("user_bytes_per_session", user);
         note("kernel_bytes_per_slot", kernel);

@@ -104,6 +104,12 @@ pub(super) fn packet_socket(interface: &str) -> io::Result<Socket> {
     if code == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives the system back what the allocator keeps of memory that was freed, so that what is taken next shows.
+pub(crate) fn give_memory_back() {
+    // SAFETY: no argument is a pointer, and what is in use stays where it is.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// The system's allocator, which counts how often each thread asks it for memory. A suite that wants to know makes it
 /// its global allocator.
 #[derive(Debug)]
