@@ -2,9 +2,8 @@
 //! ten minutes of it in the lab, and how alike the networks of both were. Never plays a scenario itself.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Result, ensure};
@@ -57,8 +56,8 @@ struct Side {
 
 pub fn run(options: &Options) -> Result<Document> {
     ensure!(options.rounds.is_none(), "this bench plays hours, not rounds");
+    let names = NETWORKS.map(|(name, ..)| name);
     for wanted in &options.only {
-        let names = NETWORKS.map(|(name, ..)| name);
         ensure!(names.contains(&wanted.as_str()), "no network is called {wanted:?}; there are: {}", names.join(", "));
     }
     let version = machine::product_version()?;
@@ -68,18 +67,11 @@ pub fn run(options: &Options) -> Result<Document> {
         let seen =
             if options.quick { simulated(&scenario(), QUICK, 1)? } else { simulated(&scenario(), HOURS, AT_ONCE)? };
         notes.push(format!("{name}: given up {} times in {} simulated hours", seen.given_up, seen.hours));
-        let lab = (!options.quick).then(|| in_the_lab(file, &version, options));
-        let lab = match lab {
-            None => None,
-            Some(Ok(run)) => {
-                notes.extend(scenarios::remarks(&run));
-                Some(run)
-            }
-            Some(Err(error)) => {
-                errors.push(format!("{file}: {error:#}"));
-                None
-            }
-        };
+        let lab = (!options.quick).then(|| in_the_lab(file, &version, options)).transpose().unwrap_or_else(|error| {
+            errors.push(format!("{file}: {error:#}"));
+            None
+        });
+        notes.extend(lab.iter().flat_map(scenarios::remarks));
         results.push(rate(name, Some(&seen)));
         results
             .extend((!options.quick).then(|| scenarios::verdict(file, lab.as_ref().map(|run| &run.checks[..]), false)));

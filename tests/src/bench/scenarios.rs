@@ -138,8 +138,7 @@ fn judged(plan: &Plan, seen: &Seen, evidence: &Evidence) -> Result<Vec<Check>> {
     };
     let others = Evidence::of(&seen.during(&seen.others));
     at_most("transitions", pass.transitions, evidence.transitions);
-    let from = pass.given_up_from.as_deref().map(time).transpose()?.unwrap_or_default();
-    at_most("paths given up for lost", pass.given_up, Evidence::of(&seen.from(from)).given_up);
+    at_most("paths given up for lost", pass.given_up, evidence.given_up);
     at_most("inner packets twice", pass.duplicated, seen.duplicated);
     at_most("transitions of the others", pass.others_transitions, others.transitions);
     if let Some(text) = &pass.delay_reaches {

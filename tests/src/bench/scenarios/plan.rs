@@ -88,8 +88,6 @@ pub struct Pass {
     pub transitions: Option<u64>,
     /// Paths that were given up for lost, at most.
     pub given_up: Option<u64>,
-    /// From when on those count: what comes before teaches detection that this path pauses.
-    pub given_up_from: Option<String>,
     /// What the longest way of a packet must come to: the network was as bad as it should be.
     pub delay_reaches: Option<String>,
     /// Share of the copies that were counted as refused, at least.
@@ -252,7 +250,7 @@ impl RawFault {
 
 impl Pass {
     fn check(&self) -> Result<()> {
-        let times = [&self.recovery_p99, &self.ends_after, &self.ends_within, &self.delay_reaches, &self.given_up_from];
+        let times = [&self.recovery_p99, &self.ends_after, &self.ends_within, &self.delay_reaches];
         for text in times.into_iter().flatten() {
             time(text)?;
         }

@@ -66,12 +66,6 @@ impl Seen {
     pub fn during(&self, records: &[Record]) -> Vec<Record> {
         records.iter().filter(|record| (self.span_ns.0..self.span_ns.1).contains(&record.at.0)).cloned().collect()
     }
-
-    /// The session's own records from so long after the beginning on.
-    pub fn from(&self, after: Duration) -> Vec<Record> {
-        let from = self.span_ns.0 + after.as_nanos() as u64;
-        self.during(&self.records).into_iter().filter(|record| record.at.0 >= from).collect()
-    }
 }
 
 /// The network as packets of both flows met it: to hold the lab and the model of the simulation beside each other.
