@@ -3,8 +3,11 @@
 //! Owns the suspicion: an answer owed for too long, three probes on the suspect and on the best rival, and
 //! the verdict. One late packet moves nothing. Must never jump to a path that did not answer.
 //!
+//! Where the client's own transfer fills a buffer on the way, answers come ever later and in their order: what was owed comes
+//! ahead of the burst, and says as much as an answer to that.
+//!
 //! ```text
-//! owed > threshold ─► burst on suspect and rival ─┬─ suspect answers ─────────────► cleared
+//! owed > threshold ─► burst on suspect and rival ─┬─ suspect answers, now or late ► cleared
 //!                                                 ├─ only the rival answers ──────► lost, LOST from the rival
 //!                                                 └─ nobody, for 4 × threshold ───► outage: stay, probe all
 //! ```
@@ -63,7 +66,8 @@ impl Engine {
         let Some(session) = &mut self.session else { return };
         let lossy = self.paths.get(&session.active).is_some_and(|path| path.loss.permille() >= LOSSY);
         let (tried, burst) = (rival.into_iter().collect(), if lossy { BURST_LOSSY } else { BURST });
-        session.suspicion = Some(Suspicion { first, rival, tried, burst, sent: 0, last: now, answered: false });
+        session.suspicion =
+            Some(Suspicion { first, rival, tried, burst, sent: 0, last: now, answered: false, came: false });
         self.burst();
     }
 
@@ -138,6 +142,8 @@ impl Engine {
         let (first, answered, rival) = (suspicion.first, suspicion.answered, suspicion.rival);
         if suspicion.sent < suspicion.burst {
             self.burst();
+        } else if suspicion.came {
+            self.clear();
         } else if answered {
             let (now, active) = (self.now, self.session.as_ref().map(|session| session.active));
             if let Some(path) = active.and_then(|active| self.paths.get_mut(&active)) {
@@ -167,19 +173,25 @@ impl Engine {
         }
     }
 
-    /// A probe of the burst came back.
-    pub(super) fn on_burst_answered(&mut self, id: PathId) {
-        let now = self.now;
+    /// A probe came back that was sent at `asked`, perhaps as one of the burst.
+    pub(super) fn on_answered(&mut self, id: PathId, asked: Instant, burst: bool) {
         let Some(session) = &mut self.session else { return };
         let active = session.active;
         let Some(suspicion) = &mut session.suspicion else { return };
-        if id == active {
-            session.suspicion = None;
-            session.cleared_at = now;
-        } else {
-            suspicion.answered = true;
-            suspicion.rival = Some(id);
+        match (id == active, burst) {
+            (true, true) => self.clear(),
+            (true, false) => suspicion.came |= asked >= suspicion.first,
+            (false, true) => (suspicion.answered, suspicion.rival) = (true, Some(id)),
+            (false, false) => {}
         }
+    }
+
+    /// The suspect answered.
+    fn clear(&mut self) {
+        let now = self.now;
+        let Some(session) = &mut self.session else { return };
+        session.suspicion = None;
+        session.cleared_at = now;
     }
 
     /// Nobody answers: stay where we are, and probe everything.

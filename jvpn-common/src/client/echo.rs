@@ -59,9 +59,7 @@ impl Engine {
             self.use_active();
         }
         self.doubt_mtu(id, missing);
-        if sent.burst {
-            self.on_burst_answered(id);
-        }
+        self.on_answered(id, sent.at, sent.burst);
         self.read_status(id, &body, sent.at);
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Suspicion {
     pub(super) last: Instant,
     /// Whether the rival answered.
     pub(super) answered: bool,
+    /// Whether the suspect answered what was owed, late.
+    pub(super) came: bool,
 }
 
 /// Data goes out and nothing that opens under the data keys comes back.

@@ -268,7 +268,12 @@ impl Record {
     /// A record about a session, without a transition.
     #[must_use]
     pub fn about(context: &Context<'_>, session: &Session, event: Event, reason: Option<Reason>) -> Self {
-        let transport = session.transport().map(TransportText::from);
+        let record = Self::bound_to(context, session, event, reason);
+        Self { transport: Move { from: record.transport.to.clone(), ..record.transport }, ..record }
+    }
+
+    /// The same with the transport that the session has, and none that it had.
+    fn bound_to(context: &Context<'_>, session: &Session, event: Event, reason: Option<Reason>) -> Self {
         Self {
             session_id: Some(session.id()),
             from: Some(session.state()),
@@ -276,7 +281,7 @@ impl Record {
             reason,
             state_version: session.version(),
             policy_version: session.policy_version(),
-            transport: Move { from: transport.clone(), to: transport },
+            transport: Move { from: None, to: session.transport().map(TransportText::from) },
             ..Self::plain(context, event)
         }
     }
@@ -309,7 +314,7 @@ impl Record {
     #[must_use]
     pub fn transition(context: &Context<'_>, transition: &Transition) -> Self {
         let event = if transition.is_switch() { Event::TransportSwitch } else { Event::StateChange };
-        let mut record = Self::about(context, &transition.after, event, Some(transition.reason));
+        let mut record = Self::bound_to(context, &transition.after, event, Some(transition.reason));
         record.from = Some(transition.from);
         record.transport.from = transition.before.transport().map(TransportText::from);
         record.input = Some(Written::from(&transition.input));

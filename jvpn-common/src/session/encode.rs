@@ -190,7 +190,9 @@ impl Session {
     /// The one encoding of this session, at most [`ENCODED_MAX`] bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![LAYOUT];
+        // Fields are a few bytes each: growing for them would copy the session seven times over.
+        let mut out = Vec::with_capacity(ENCODED_MAX);
+        out.push(LAYOUT);
         self.put(&mut out);
         out
     }

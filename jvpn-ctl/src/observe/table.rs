@@ -137,6 +137,8 @@ metrics! {
         "Inner packets each worker opened (in) and sealed (out).";
     WorkerBatches "jvpn_worker_batches" Counter "" ["worker"] "g"
         "Receives of each worker that brought something, whatever was in it.";
+    SocketDrops "jvpn_socket_drops" Counter "" ["family"] "g"
+        "Datagrams the kernel dropped since a socket's queue was full: more came at once than the workers took.";
     ControllerDrops "jvpn_controller_drops" Counter "" ["reason"] "g"
         "Handshake and control messages that were dropped or refused without a change, by reason.";
     XdpVerdicts "jvpn_xdp_verdicts" Counter "" ["verdict"] "gr"

@@ -48,5 +48,5 @@ pub use role::{Inbound, Origin, Role, Route, SocketId};
 pub use session::{SessionData, Traffic};
 pub use tun::{Tun, TunOptions};
 pub(crate) use udp::Received;
-pub use udp::{BUFFER, SEGMENTS_MAX, SEND_MAX, UdpOptions, UdpPort};
+pub use udp::{RECEIVE_BUFFER, SEGMENTS_MAX, SEND_BUFFER, SEND_MAX, UdpOptions, UdpPort};
 pub use worker::{Worker, WorkerOptions};

@@ -10,8 +10,10 @@ use super::document::{Better, Document, LIMIT, Metric, Wanted};
 use super::generator::{Trial, Way, trial};
 use super::underlay::Underlay;
 
-const FULL: u32 = 9;
-const QUICK: u32 = 1;
+/// Rounds, and halvings of the interval between a rate that was carried and one that was not: after four the last step is 4 %,
+/// without any a rate is within a half.
+const FULL: (u32, u32) = (9, 4);
+const QUICK: (u32, u32) = (1, 0);
 /// In the order of a round.
 const ALL: [Who; 6] = [Who::Plain, Who::Ours, Who::TwoWorkers, Who::Gotatun, Who::Boringtun, Who::WireguardGo];
 const RIVALS: [Who; 6] = [Who::Plain, Who::TwoWorkers, Who::Gotatun, Who::Boringtun, Who::WireguardGo, Who::Named];
@@ -21,8 +23,6 @@ const LOSS_MAX: f64 = 0.005;
 const START: f64 = 20_000.0;
 /// Beyond this the generator is what is measured.
 const CEILING: f64 = 4_000_000.0;
-/// Halvings of the interval between a rate that was carried and one that was not: the last step is 4 %.
-const STEPS: u32 = 4;
 
 /// Single datagrams, in thousands a second. Four times gotatun's 86 is the goal of 350 written as a ratio.
 const SINGLE: Wanted = Wanted {
@@ -49,14 +49,15 @@ struct Carried {
 }
 
 pub fn run(options: &Options) -> Result<Document> {
-    let rounds = options.rounds(if options.quick { QUICK } else { FULL })?;
+    let (rounds, halvings) = if options.quick { QUICK } else { FULL };
+    let rounds = options.rounds(rounds)?;
     let mut field = Field::of(options, &ALL)?;
     let work = |underlay: &Underlay, server| {
         // The plain link has no process of its own: its load has all processors.
         let _apart = Apart::begin(&[underlay.client(), underlay.gateway()])?;
         let mut raw = String::new();
         let mut best = |way| {
-            highest(|rate| {
+            highest(halvings, |rate| {
                 let trial = trial(&underlay.client(), &underlay.gateway(), server, way, rate)?;
                 raw.push_str(&format!("{way:?} asked {rate:.0}/s: {trial:?}\n"));
                 Ok(trial)
@@ -100,8 +101,9 @@ pub fn unmeasured() -> Vec<Metric> {
     results(&Samples::default())
 }
 
-/// The trial with the highest rate that was carried: doubled until too much is lost, then the interval halved.
-fn highest(mut run: impl FnMut(f64) -> Result<Trial>) -> Result<Trial> {
+/// The trial with the highest rate that was carried: doubled until too much is lost, then the interval halved so
+/// many times.
+fn highest(halvings: u32, mut run: impl FnMut(f64) -> Result<Trial>) -> Result<Trial> {
     let carried = |trial: &Trial| trial.loss() <= LOSS_MAX;
     let (mut rate, mut best): (f64, Option<(f64, Trial)>) = (START, None);
     while rate <= CEILING {
@@ -124,7 +126,7 @@ fn highest(mut run: impl FnMut(f64) -> Result<Trial>) -> Result<Trial> {
         return Ok(trial);
     };
     let mut high = rate;
-    for _ in 0..STEPS {
+    for _ in 0..halvings {
         let middle = f64::midpoint(low, high);
         let trial = run(middle)?;
         if carried(&trial) {
@@ -156,20 +158,20 @@ mod tests {
     #[test]
     fn the_search_comes_close_to_what_a_path_carries_and_never_beyond() {
         for capacity in [30_000.0, 86_000.0, 333_333.0, 1_234_567.0] {
-            let found = highest(path(capacity, 1e9)).unwrap().kpps() * 1_000.0;
+            let found = highest(FULL.1, path(capacity, 1e9)).unwrap().kpps() * 1_000.0;
             assert!(found <= capacity && found > capacity * 0.9, "{found} of {capacity}");
         }
     }
 
     #[test]
     fn a_generator_at_its_end_is_not_asked_for_ever() {
-        let found = highest(path(1e9, 300_000.0)).unwrap();
+        let found = highest(FULL.1, path(1e9, 300_000.0)).unwrap();
         assert!((found.kpps() - 300.0).abs() < 1.0);
     }
 
     #[test]
     fn a_path_that_carries_next_to_nothing_is_an_error() {
-        assert!(highest(path(100.0, 1e9)).is_err());
-        assert!(highest(path(5_000.0, 1e9)).is_ok());
+        assert!(highest(FULL.1, path(100.0, 1e9)).is_err());
+        assert!(highest(FULL.1, path(5_000.0, 1e9)).is_ok());
     }
 }

@@ -1,4 +1,5 @@
-//! Owns a TCP transfer that takes all it is given, until it is told to end. Never judges how fast it was.
+//! Owns a TCP transfer that takes all it is given and fills every buffer on its way, until it is told to end. Never judges how
+//! fast it was.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
@@ -8,12 +9,15 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use socket2::SockRef;
 
 use super::fault::Fault;
 use super::netns::Netns;
 
 /// Longest a call may stand still, so that the end is noticed.
 const NOTICE: Duration = Duration::from_millis(100);
+/// Doubles what is on its way until something is lost.
+const RENO: &[u8] = b"reno";
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Begins one, as a fault: it ends when that does, which is an error if nothing arrived.
@@ -25,6 +29,8 @@ pub fn begin(from: &Netns, to: (&Netns, IpAddr)) -> Result<Fault> {
     let address = listener.local_addr()?;
     let (stop, arrived) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
     let sender = from.enter(|| TcpStream::connect_timeout(&address, CONNECT_LIMIT).context("begin a transfer"))?;
+    // The kernel's usual one leaves slow start when packets begin to wait, and fills a buffer of a second in no ten.
+    SockRef::from(&sender).set_tcp_congestion(RENO).context("no reno in this kernel")?;
     let (receiver, _) = listener.accept()?;
     let threads = [
         named("bulk-send", &stop, move |stop| send(sender, &stop))?,

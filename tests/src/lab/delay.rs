@@ -69,7 +69,7 @@ impl Lab {
     /// A path that has a delay lets nothing pass until this ends, and then everything at once, as a radio does that changes
     /// its cell. Its end is an error if nobody sent anything meanwhile.
     pub fn pause(&self, path: Path) -> Result<Fault> {
-        let pauser = self.slow.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
+        let pauser = self.pauser(path);
         let pauser = pauser.with_context(|| format!("{path:?} has no delay, which is what can be paused"))?;
         pauser.pause(true).with_context(|| format!("the delay of {path:?} is gone"))?;
         Ok(Fault::undone_by(move || {
@@ -77,6 +77,15 @@ impl Lab {
             ensure!(waited > 0, "nothing waited: nobody used {path:?}");
             Ok(())
         }))
+    }
+
+    fn pauser(&self, path: Path) -> Option<Pauser> {
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned()
+    }
+
+    /// Whether a path has a delay now.
+    pub(super) fn is_slow(&self, path: Path) -> bool {
+        self.pauser(path).is_some_and(|pauser| pauser.is_of_one())
     }
 }
 

@@ -43,7 +43,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 enum Undo {
     Table { space: Netns, name: String },
     LinkUp { space: Netns, route: Box<dyn Fn() -> Result<()> + Send> },
-    Rate { space: Netns },
+    Rate { space: Netns, interfaces: [&'static str; 2] },
     Continue(Pid),
     Other(Box<dyn FnOnce() -> Result<()> + Send>),
 }
@@ -89,8 +89,8 @@ fn run_undo(undo: Undo) -> Result<()> {
     match undo {
         Undo::Table { space, name } => space.nft(&format!("delete table inet {name}\n")),
         Undo::LinkUp { space, route } => space.ip("link set core up\n").and_then(|()| route()),
-        Undo::Rate { space } => {
-            for interface in ["client", "core"] {
+        Undo::Rate { space, interfaces } => {
+            for interface in interfaces {
                 space.run(&["tc", "qdisc", "del", "dev", interface, "root"], None)?;
             }
             Ok(())
@@ -185,12 +185,14 @@ impl Lab {
         Ok(fault)
     }
 
-    /// Limits both ways to `bits_per_s`.
+    /// Limits both ways to `bits_per_s`; a path that is slow was made so before.
     pub fn rate(&self, path: Path, bits_per_s: u64) -> Result<Fault> {
         let space = self.topology.router(path);
         let (rate, burst) = (format!("{bits_per_s}bit"), format!("{RATE_BURST}"));
-        let fault = Fault::new(Undo::Rate { space: space.clone() });
-        for interface in ["client", "core"] {
+        // What is slow leaves by another interface.
+        let interfaces = ["client", if self.is_slow(path) { "slow" } else { "core" }];
+        let fault = Fault::new(Undo::Rate { space: space.clone(), interfaces });
+        for interface in interfaces {
             space.run(
                 &[
                     "tc", "qdisc", "replace", "dev", interface, "root", "tbf", "rate", &rate, "burst", &burst, "limit",

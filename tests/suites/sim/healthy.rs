@@ -31,7 +31,7 @@ fn a_path_that_dies_is_left_in_these_networks_too() {
         lasts: Duration::from_secs(60),
         every: None,
     };
-    let pauses = again(Kind::Pause, Duration::from_secs(15), MS * 300, 20);
+    let pauses = again(0, Kind::Pause, Duration::from_secs(15), MS * 300, 20);
     for mut scenario in [network("2 % lost", 20, vec![death.clone()]), network("pauses", 0, vec![pauses, death])] {
         scenario.duration = Duration::from_secs(1_050);
         let outcome = play(&scenario, 1).expect("played");

@@ -21,12 +21,15 @@ struct Flow {
     due: VecDeque<(Instant, PathId, Vec<u8>)>,
     /// Nothing that the client sends on path A arrives any more.
     mute: bool,
+    /// Since when a buffer fills on the way up of path A: what is sent waits half as long as it has been filling, up to 300 ms.
+    filling: Option<Instant>,
 }
 
 impl Flow {
     fn new(lost_in: u64) -> Self {
         let (pair, due) = (Pair::connected(), VecDeque::new());
-        Self { pair, active: A, next: 0, data: 0, probes: 0, lost_in, other: 3 * MS, due, mute: false }
+        let (other, mute, filling) = (3 * MS, false, None);
+        Self { pair, active: A, next: 0, data: 0, probes: 0, lost_in, other, due, mute, filling }
     }
 
     /// Plays so long; gives PATH_REPORTs and what was asked of the gateway.
@@ -62,7 +65,8 @@ impl Flow {
                     data: counts.1,
                     ..asked
                 };
-                let after = if path == B { self.other } else { 3 * MS };
+                let waits = self.filling.map_or(Duration::ZERO, |since| (pair.now.since(since) / 2).min(300 * MS));
+                let after = if path == B { self.other } else { 3 * MS + waits };
                 self.due.push_back((pair.now + after, path, pair.hint(Kind::Echo, header, &body, bytes.len())));
             }
             while let Some(place) = self.due.iter().position(|(at, ..)| *at <= pair.now) {
@@ -124,6 +128,21 @@ fn a_way_up_that_dies_while_packets_arrive_is_left_within_two_intervals_and_what
     // Two probe intervals of 20 ms until the next one is asked, 30 until its answer is owed for too long, 11 for the burst.
     let longest = (0..30).map(lost_after).max().unwrap();
     assert!((75 * MS..=85 * MS).contains(&longest), "{longest:?}");
+}
+
+#[test]
+fn a_way_up_whose_buffer_fills_while_packets_arrive_is_not_left_and_one_that_dies_in_it_is() {
+    for phase in 0..30 {
+        let mut flow = Flow::new(0);
+        flow.play(1_000 * MS + 2 * MS * phase);
+        flow.filling = Some(flow.pair.now);
+        let (_, asked) = flow.play(2_000 * MS);
+        let lost = |asked: &[Asked]| asked.iter().filter(|(_, purpose, _)| *purpose == Purpose::Lost).count();
+        assert_eq!(lost(&asked), 0, "phase {phase}: {asked:?}");
+        (flow.mute, flow.pair.others) = (true, Vec::new());
+        let (_, asked) = flow.play(2_000 * MS);
+        assert!(lost(&asked) > 0, "phase {phase}: {asked:?}");
+    }
 }
 
 #[test]

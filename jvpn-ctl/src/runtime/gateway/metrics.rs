@@ -3,6 +3,7 @@
 //! Owns the translation of what engine, maps and worker counted. Must never count anything itself.
 
 use super::Gateway;
+use super::sockets::family;
 use crate::config::Role;
 use crate::observe::metrics::Exposition;
 use crate::observe::table::Metric;
@@ -28,6 +29,10 @@ impl Gateway {
             for (direction, counter) in [("in", Counter::RxPackets), ("out", Counter::TxPackets)] {
                 to.count(Metric::WorkerPackets, &[&worker, direction], counters.value(counter));
             }
+        }
+        for (any, group) in self.executor.sockets.groups() {
+            let lost = group.iter().map(|port| port.overflowed()).sum();
+            to.count(Metric::SocketDrops, &[family(&any)], lost);
         }
         for (drop, &count) in &view.drops {
             // Their names are those of `status`, made by serde.

@@ -138,7 +138,8 @@ fn any_of(address: &SocketAddr) -> IpAddr {
     if address.is_ipv4() { v4 } else { v6 }
 }
 
-fn family(any: &IpAddr) -> &'static str {
+/// What an address family is called.
+pub(super) fn family(any: &IpAddr) -> &'static str {
     match any {
         IpAddr::V4(_) => "IPv4",
         IpAddr::V6(_) => "IPv6",

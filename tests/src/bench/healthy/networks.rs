@@ -34,9 +34,9 @@ pub fn network(name: &str, loss: u16, faults: Vec<Fault>) -> Scenario {
     }
 }
 
-/// Something of the first path, every so many seconds.
-pub fn again(kind: Kind, at: Duration, lasts: Duration, every: u64) -> Fault {
-    Fault { paths: vec![0], kind, at, lasts, every: Some(Duration::from_secs(every)) }
+/// Something of a path, every so many seconds.
+pub fn again(path: usize, kind: Kind, at: Duration, lasts: Duration, every: u64) -> Fault {
+    Fault { paths: vec![path], kind, at, lasts, every: Some(Duration::from_secs(every)) }
 }
 
 /// A fiftieth of everything is lost, each way, on both paths.
@@ -44,19 +44,24 @@ pub fn loss() -> Scenario {
     network("2 % lost", 20, Vec::new())
 }
 
-/// Three times a minute a radio lets nothing pass for 300 ms.
+/// Three times a minute the radio of a path lets nothing pass for 300 ms, in turns: a session meets them wherever it is.
 pub fn pauses() -> Scenario {
-    network("pauses of 300 ms", 0, vec![again(Kind::Pause, Duration::from_secs(15), MS * 300, 20)])
+    let of = |path: usize, at: u64| again(path, Kind::Pause, Duration::from_secs(at), MS * 300, 20);
+    network("pauses of 300 ms", 0, vec![of(0, 15), of(1, 25)])
 }
 
 /// A transfer of the client's own that fills a buffer of a second in eight, and is over: each half second the wait grows. It
-/// ends at once, and between two steps a packet may slip through: both are harder than a real buffer.
+/// ends at once, and between two steps a packet may slip through: both are harder than a real buffer. The paths fill in turns:
+/// a session meets it wherever it is, with the other path empty beside it.
 pub fn buffer() -> Scenario {
-    let waits = (1..=16).map(|step| MS * (10 + 62 * step));
-    let step = |(number, wait): (u32, Duration)| {
-        again(Kind::Delay(wait), Duration::from_secs(20) + MS * 500 * number, MS * 499, 30)
-    };
-    network("a buffer of a second", 0, (0..).zip(waits).map(step).collect())
+    let steps = (0..16).flat_map(|step: u32| {
+        let wait = Kind::Delay(MS * (10 + 62 * (step + 1)));
+        [20, 35]
+            .into_iter()
+            .enumerate()
+            .map(move |(path, begins)| again(path, wait, Duration::from_secs(begins) + MS * 500 * step, MS * 499, 30))
+    });
+    network("a buffer of a second", 0, steps.collect())
 }
 
 /// 95 % of the time no more than so many are to be expected where `seen` were (Poisson; Wilson and Hilferty's

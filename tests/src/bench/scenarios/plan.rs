@@ -181,8 +181,6 @@ impl Plan {
         };
         let (delay, loss) =
             (path.delay.as_deref().map(time).transpose()?, path.loss.as_deref().map(share).transpose()?);
-        // The rate is made at the router's own link, which a delay goes around.
-        ensure!(delay.is_none() || path.bits_per_s.is_none(), "{}: a delay or a rate, not both", path.name);
         Ok(Profile { delay, loss, bits_per_s: path.bits_per_s })
     }
 

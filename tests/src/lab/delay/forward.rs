@@ -46,6 +46,11 @@ struct Shared {
 pub(in crate::lab) struct Pauser(Weak<Shared>);
 
 impl Pauser {
+    /// Whether there is one still.
+    pub(in crate::lab) fn is_of_one(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
     /// Lets nothing leave any more, or all that waited at once; how many frames waited since the last word. None: the
     /// forwarder is gone.
     pub(in crate::lab) fn pause(&self, paused: bool) -> Option<u64> {
