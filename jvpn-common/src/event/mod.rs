@@ -268,12 +268,7 @@ impl Record {
     /// A record about a session, without a transition.
     #[must_use]
     pub fn about(context: &Context<'_>, session: &Session, event: Event, reason: Option<Reason>) -> Self {
-        let record = Self::bound_to(context, session, event, reason);
-        Self { transport: Move { from: record.transport.to.clone(), ..record.transport }, ..record }
-    }
-
-    /// The same with the transport that the session has, and none that it had.
-    fn bound_to(context: &Context<'_>, session: &Session, event: Event, reason: Option<Reason>) -> Self {
+        let transport = session.transport().map(TransportText::from);
         Self {
             session_id: Some(session.id()),
             from: Some(session.state()),
@@ -281,7 +276,7 @@ impl Record {
             reason,
             state_version: session.version(),
             policy_version: session.policy_version(),
-            transport: Move { from: None, to: session.transport().map(TransportText::from) },
+            transport: Move { from: transport.clone(), to: transport },
             ..Self::plain(context, event)
         }
     }
@@ -314,7 +309,7 @@ impl Record {
     #[must_use]
     pub fn transition(context: &Context<'_>, transition: &Transition) -> Self {
         let event = if transition.is_switch() { Event::TransportSwitch } else { Event::StateChange };
-        let mut record = Self::bound_to(context, &transition.after, event, Some(transition.reason));
+        let mut record = Self::about(context, &transition.after, event, Some(transition.reason));
         record.from = Some(transition.from);
         record.transport.from = transition.before.transport().map(TransportText::from);
         record.input = Some(Written::from(&transition.input));
