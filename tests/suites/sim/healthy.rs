@@ -7,8 +7,8 @@ use jvpn_common::time::Duration;
 use jvpn_tests::bench::healthy::networks::{self, AT_ONCE, MS, again, network, play, upper_bound};
 use jvpn_tests::size;
 
-/// Hours of each network. Eight without a mistake bound their rate by 0.4 an hour, with two by 0.8.
-const HOURS: u64 = 8;
+/// Hours of each network. Sixteen without a mistake bound their rate by 0.2 an hour, with eight, two in each session, by 0.9.
+const HOURS: u64 = 16;
 const HOURS_LONG: u64 = 1_000;
 
 #[test]
