@@ -138,7 +138,7 @@ metrics! {
     WorkerBatches "jvpn_worker_batches" Counter "" ["worker"] "g"
         "Receives of each worker that brought something, whatever was in it.";
     SocketDrops "jvpn_socket_drops" Counter "" ["family"] "g"
-        "Datagrams the kernel dropped since a socket's queue was full: more came at once than the workers took.";
+        "Datagrams the kernel dropped at the sockets: more came at once than the workers took and the queue was full, or a checksum was wrong.";
     ControllerDrops "jvpn_controller_drops" Counter "" ["reason"] "g"
         "Handshake and control messages that were dropped or refused without a change, by reason.";
     XdpVerdicts "jvpn_xdp_verdicts" Counter "" ["verdict"] "gr"

@@ -49,8 +49,8 @@ pub(super) fn choose_by(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -
     set(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
-/// Datagrams that the kernel dropped since the queue of a socket was full; it counts them in 32 bits.
-pub(super) fn overflowed(socket: BorrowedFd<'_>) -> io::Result<u32> {
+/// Datagrams that the kernel dropped at a socket: its queue was full, or their checksum was wrong. It counts them in 32 bits.
+pub(super) fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut numbers = [0_u32; SK_MEMINFO_DROPS + 1];
     let mut length = size_of_val(&numbers) as libc::socklen_t;
     // SAFETY: the pointer and length describe `numbers`, which lives across the call and is written to by nobody else; any

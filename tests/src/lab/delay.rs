@@ -85,7 +85,7 @@ impl Lab {
 
     /// Whether a path has a delay now.
     pub(super) fn is_slow(&self, path: Path) -> bool {
-        self.pauser(path).is_some_and(|pauser| pauser.is_of_one())
+        self.pauser(path).is_some_and(|pauser| pauser.is_live())
     }
 }
 

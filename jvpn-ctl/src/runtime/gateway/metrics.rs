@@ -31,7 +31,7 @@ impl Gateway {
             }
         }
         for (any, group) in self.executor.sockets.groups() {
-            let lost = group.iter().map(|port| port.overflowed()).sum();
+            let lost = group.iter().map(|port| port.dropped()).sum();
             to.count(Metric::SocketDrops, &[family(&any)], lost);
         }
         for (drop, &count) in &view.drops {

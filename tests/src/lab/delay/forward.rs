@@ -46,8 +46,8 @@ struct Shared {
 pub(in crate::lab) struct Pauser(Weak<Shared>);
 
 impl Pauser {
-    /// Whether there is one still.
-    pub(in crate::lab) fn is_of_one(&self) -> bool {
+    /// Whether there is a forwarder to pause.
+    pub(in crate::lab) fn is_live(&self) -> bool {
         self.0.strong_count() > 0
     }
 
