@@ -409,7 +409,7 @@ fn a_worker_reads_the_same_word_as_the_kernel() {
     let (seen, jumps) = jumping(&mut plane, || {
         let mut seen = [0_u64; 3];
         for _ in 0..2_000_000 {
-            let turn = tables.turn();
+            let turn = tables.turn(Duration::ZERO);
             let batch = tables.batch(&turn);
             let session = batch.session(SLOT.0).expect("a slot");
             match bind::read(&session).and_then(|bound| bound.active().copied()) {

@@ -18,6 +18,7 @@ use jvpn_common::verdict::Verdict;
 use jvpn_common::wire::probe::{Body, words};
 use jvpn_ctl::dataplane::kernel::Kernel;
 use jvpn_ctl::dataplane::memory::Memory;
+use jvpn_ctl::dataplane::ticks::Ticks;
 use jvpn_ctl::dataplane::{DataPlane, DataPlaneError, Settings, WorkerTables};
 use jvpn_tests::packet::{self, CLIENT_V4, KEYS};
 use jvpn_tests::packet_cases;
@@ -67,13 +68,18 @@ fn bind(plane: &mut dyn DataPlane) {
 }
 
 /// What a worker says to a datagram.
-fn judged(plane: &dyn DataPlane, mut datagram: Vec<u8>) -> Verdict {
+fn judged(plane: &dyn DataPlane, datagram: Vec<u8>) -> Verdict {
+    judged_after(Duration::ZERO, plane, datagram)
+}
+
+/// What it says to one that stood in its queue for so long.
+fn judged_after(waited: Duration, plane: &dyn DataPlane, mut datagram: Vec<u8>) -> Verdict {
     fn clock() -> Instant {
         Instant(5)
     }
     let tables = WorkerTables::new(plane.shared().clone(), clock, true, 0);
     let source = Source { address: mapped(CLIENT_V4.ip()), port: CLIENT_V4.port() };
-    steer::datagram(&mut Bytes::new(&mut datagram), &source, &tables.batch(&tables.turn())).verdict
+    steer::datagram(&mut Bytes::new(&mut datagram), &source, &tables.batch(&tables.turn(waited))).verdict
 }
 
 fn data(locator: Locator, k: u16) -> Vec<u8> {
@@ -270,7 +276,7 @@ fn an_echo_tells_how_much_data_was_counted_once_and_by_whom_it_was_judged_first(
     let other = Source { port: 9, ..source };
     let echo = |counts_arrivals: bool, sequence: u64, arrivals: &[(Source, usize)]| {
         let tables = WorkerTables::new(shared.clone(), clock, counts_arrivals, 0);
-        let turn = tables.turn();
+        let turn = tables.turn(Duration::ZERO);
         let batch = tables.batch(&turn);
         for (number, (source, len)) in (0..).zip(arrivals) {
             let mut bytes = packet::data(LOCATOR.0, 0, sequence * 100 + number, *len);
@@ -284,6 +290,30 @@ fn an_echo_tells_how_much_data_was_counted_once_and_by_whom_it_was_judged_first(
     assert_eq!(echo(true, 1, &[(source, 1_000), (source, TAG_LEN), (other, 1_000)]), (1, 2), "the worker alone");
     assert_eq!(echo(false, 2, &[(source, 1_000), (source, 100)]), (2, 2), "behind the program, which counts them");
     assert_eq!(echo(true, 3, &[(source, 100)]), (3, 3));
+}
+
+/// The kernel program judges at arrival, a worker later: what stood in the worker's queue meanwhile was in time.
+#[test]
+fn what_came_while_a_drain_lasted_is_taken_a_second_later_but_no_more() {
+    let mut plane = Memory::with_ticks(SLOTS, Ticks::manual(10_000));
+    plane.configure(&settings());
+    bind(&mut plane);
+    plane
+        .apply_all(&[
+            MapOp::Binding { slot: SLOT, entry: 2, binding: Binding { port: 9, k: 1, ..client() } },
+            MapOp::Drain { slot: SLOT, entry: 1, within: Duration::from_millis(200) },
+            MapOp::Activate { slot: SLOT, word: ActiveWord::new(2, 1, 2) },
+        ])
+        .unwrap();
+    let after = |ms: u64, waited: u64| {
+        // 250 ticks a second.
+        plane.shared().ticks().set(10_000 + ms / 4);
+        plane.shared().set_alive(0, Duration::from_secs(60));
+        judged_after(Duration::from_millis(waited), &plane, data(LOCATOR, 0))
+    };
+    assert_eq!([after(200, 0), after(204, 0)], [Verdict::Data, Verdict::DrainExpired], "without a queue");
+    assert_eq!([after(500, 300), after(500, 296)], [Verdict::Data, Verdict::DrainExpired]);
+    assert_eq!([after(1_200, 60_000), after(1_204, 60_000)], [Verdict::Data, Verdict::DrainExpired], "a second at most");
 }
 
 /// Runs one claim against both.

@@ -85,6 +85,12 @@ impl Ticks {
         self.now().saturating_add(nanos(within).div_ceil(self.period_ns))
     }
 
+    /// The last tick not after `past` before now.
+    #[must_use]
+    pub fn before(&self, past: Duration) -> u64 {
+        self.now().saturating_sub(nanos(past).div_ceil(self.period_ns))
+    }
+
     /// The time to a tick, rounded down; zero for one that has passed.
     #[must_use]
     pub fn until(&self, tick: u64) -> Duration {
@@ -107,6 +113,8 @@ mod tests {
         let ticks = Ticks::manual(100);
         assert_eq!(ticks.after(Duration::from_millis(500)), 225);
         assert_eq!(ticks.after(Duration::from_millis(1)), 101);
+        assert_eq!((ticks.before(Duration::ZERO), ticks.before(Duration::from_millis(5))), (100, 98));
+        assert_eq!(ticks.before(Duration::from_secs(1)), 0);
         assert_eq!(ticks.until(225), Duration::from_millis(500));
         assert_eq!(ticks.until(99), Duration::ZERO);
         ticks.set(200);

@@ -12,11 +12,14 @@ use jvpn_common::abi::{
 };
 use jvpn_common::ids;
 use jvpn_common::steer::{Session, Tables, bind};
-use jvpn_common::time::Instant;
+use jvpn_common::time::{Duration, Instant};
 use jvpn_common::verdict::Verdict;
 use std::fmt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, PoisonError, RwLockReadGuard};
+
+/// A drain ends, even where a queue is never empty: nobody is owed more patience than that.
+const WAITED_MAX: Duration = Duration::from_secs(1);
 
 /// One worker thread's handle.
 pub struct WorkerTables {
@@ -44,9 +47,11 @@ impl WorkerTables {
 
     /// What one turn of the worker's loop sees unchanged: 256 bytes of atomic loads and a clock read, which would
     /// cost more per packet than the look-ups themselves.
+    /// `waited`: how long the packets to come may have stood in a queue.
     #[must_use]
-    pub fn turn(&self) -> Turn {
-        Turn { config: self.shared.config(), tick: self.shared.ticks().now() }
+    pub fn turn(&self, waited: Duration) -> Turn {
+        let ticks = self.shared.ticks();
+        Turn { config: self.shared.config(), tick: ticks.now(), arrival: ticks.before(waited.min(WAITED_MAX)) }
     }
 
     /// The view for some packets of a turn.
@@ -77,6 +82,7 @@ impl WorkerTables {
 pub struct Turn {
     config: Config,
     tick: u64,
+    arrival: u64,
 }
 
 /// The maps for some packets of one turn.
@@ -202,6 +208,10 @@ impl<'a> Tables for Batch<'a> {
 
     fn ticks(&self) -> u64 {
         self.turn.tick
+    }
+
+    fn arrival(&self) -> u64 {
+        self.turn.arrival
     }
 
     fn now(&self) -> u64 {

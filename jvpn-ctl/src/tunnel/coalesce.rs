@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice};
 
-use super::inner::{Inner, TCP, UDP};
+use super::inner::{INNER_MAX, Inner, TCP, UDP};
 use super::split::seal_v4_header;
 use super::vnet::{DATA_VALID, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_LEN, Vnet};
 
@@ -80,7 +80,12 @@ impl Default for Coalescer {
 }
 
 impl Coalescer {
-    /// Adds the packet at `at`, or writes the group and starts one with it.
+    /// Whether no packet waits in the buffer to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Adds the packet at `at`, or writes the group and starts one with it. A group that nothing can join is written at once.
     pub(super) fn push(&mut self, buffer: &mut [u8], at: usize, inner: Inner, partial: bool, sink: &mut impl Sink) {
         let Some(packet) = buffer.get(at..at + inner.len) else { return };
         let candidate = Candidate::of(packet, inner, partial);
@@ -90,7 +95,7 @@ impl Coalescer {
             self.parts.push(Part { at, len: inner.len });
             self.total += candidate.payload;
             self.closed = candidate.last || candidate.payload < self.size;
-            return;
+            return self.flush_full(buffer, sink);
         }
         self.flush(buffer, sink);
         self.parts.push(Part { at, len: inner.len });
@@ -102,14 +107,19 @@ impl Coalescer {
             self.vouched = candidate.vouched;
             (self.headers, self.size) = (candidate.headers, candidate.payload);
         }
+        self.flush_full(buffer, sink);
+    }
+
+    fn flush_full(&mut self, buffer: &mut [u8], sink: &mut impl Sink) {
+        if self.closed || self.parts.len() >= PARTS_MAX || self.total + self.size > INNER_MAX {
+            self.flush(buffer, sink);
+        }
     }
 
     /// Whether `packet` continues the group.
     fn follows(&self, buffer: &[u8], packet: &[u8], inner: &Inner, next: &Candidate) -> bool {
         let (Some(first), Some(&part)) = (&self.first, self.parts.first()) else { return false };
-        if self.closed
-            || self.parts.len() >= PARTS_MAX
-            || self.total + next.payload > super::inner::INNER_MAX
+        if self.total + next.payload > INNER_MAX
             || (self.headers, self.vouched) != (next.headers, next.vouched)
             || next.payload > self.size
             || first.protocol != inner.protocol

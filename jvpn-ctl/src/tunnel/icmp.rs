@@ -1,9 +1,11 @@
 //! "Too big": what a sender inside is told when the path carries less than it sent.
 //!
-//! Owns the two messages. Must never answer an ICMP error, a fragment that is not the first, or a group
+//! Owns the two messages, and how many there may be. Must never answer an ICMP error, a fragment that is not the first, or a group
 //! address, and must never make a message longer than the standards allow.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use jvpn_common::time::Instant;
 
 use super::checksum::Sum;
 use super::inner::Inner;
@@ -14,6 +16,10 @@ const ICMP_V6: u8 = 58;
 /// RFC 1812: an ICMP error is at most 576 bytes; RFC 4443: at most 1,280.
 const MAX_V4: usize = 576;
 const MAX_V6: usize = 1_280;
+
+/// ICMP errors per second and at once; RFC 1812 and 4443 ask for a limit.
+const ICMP_PER_SECOND: u64 = 100;
+const ICMP_BURST: u64 = 20;
 
 /// Longest message written.
 pub(super) const TOO_BIG_MAX: usize = MAX_V6;
@@ -26,6 +32,25 @@ pub struct TunnelAddresses {
     pub v4: Option<Ipv4Addr>,
     /// IPv6, if any.
     pub v6: Option<Ipv6Addr>,
+}
+
+/// A token bucket of messages, in boot time.
+#[derive(Debug, Default)]
+pub(super) struct Bucket {
+    /// Boot time from which on the bucket would be empty, in nanoseconds.
+    at: u64,
+}
+
+impl Bucket {
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        let cost = 1_000_000_000 / ICMP_PER_SECOND;
+        let at = self.at.max(now.0.saturating_sub(cost * ICMP_BURST));
+        if at + cost > now.0 {
+            return false;
+        }
+        self.at = at + cost;
+        true
+    }
 }
 
 /// Writes Fragmentation Needed or Packet Too Big about `packet` to `out`; its length, or none if no such

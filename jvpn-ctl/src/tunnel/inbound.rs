@@ -1,7 +1,7 @@
 //! From the network to the TUN: walk the batch, ask the role, open in place, check, merge.
 //!
-//! Owns the way of one received batch, which may mix sessions, epochs, data and control. Must never let one
-//! datagram of it decide about the others.
+//! Owns the way of one received batch, which may mix sessions, epochs, data and control. What is left open in the group at its
+//! end is the caller's to write. Must never let one datagram of it decide about the others.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -42,21 +42,22 @@ enum Opened {
     Nothing,
 }
 
-/// Handles one received batch that stands in `buffer`.
+/// Handles one received batch that stands in `buffer` from `start` on.
 pub(super) fn batch<R: Role>(
     role: &mut R,
     io: &mut Io,
     merge: &mut Coalescer,
     socket: SocketId,
     received: &Received,
-    buffer: &mut [u8],
+    (buffer, start): (&mut [u8], usize),
     now: Instant,
 ) {
     io.tally.one(Counter::RxBatches);
     let origin = Origin { socket, remote: received.remote, local: received.local };
     let mut run: Option<Run> = None;
-    for at in (0..received.len).step_by(received.stride) {
-        let end = received.len.min(at + received.stride);
+    let whole = start + received.len;
+    for at in (start..whole).step_by(received.stride) {
+        let end = whole.min(at + received.stride);
         let Some(datagram) = buffer.get_mut(at..end) else { break };
         let mut ping = None;
         match role.inbound(&origin, datagram) {
@@ -91,7 +92,6 @@ pub(super) fn batch<R: Role>(
         }
     }
     finish(run.take(), io, now);
-    merge.flush(buffer, &mut TunSink { tun: &io.tun, tally: &mut io.tally });
 }
 
 /// Opens one datagram in place and judges what was in it.

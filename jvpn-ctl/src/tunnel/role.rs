@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use jvpn_common::ids::{Locator, SessionId};
-use jvpn_common::time::Instant;
+use jvpn_common::time::{Duration, Instant};
 
 use super::inner::Inner;
 use super::session::SessionData;
@@ -70,8 +70,9 @@ pub trait Role: Send {
     /// `FLAG_DOWN` on a gateway, 0 on a client: what we set in headers we send.
     const DIRECTION: u16;
 
-    /// A turn of the loop begins: read snapshots, refresh the lease, note the time.
-    fn begin(&mut self, now: Instant);
+    /// A turn of the loop begins: read snapshots, refresh the lease, note the time. What the turn receives may have `waited` for
+    /// so long: since the sockets were last seen empty.
+    fn begin(&mut self, now: Instant, waited: Duration);
 
     /// Judges one datagram. A reply is written over it.
     fn inbound(&mut self, origin: &Origin, datagram: &mut [u8]) -> Inbound<'_>;

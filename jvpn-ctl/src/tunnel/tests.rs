@@ -3,6 +3,7 @@
 mod dead;
 mod ends;
 mod fallback;
+mod gather;
 mod hold;
 mod mixed;
 

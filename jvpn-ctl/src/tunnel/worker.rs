@@ -13,7 +13,7 @@ use jvpn_common::time::{Duration, Instant};
 use super::batch::Batch;
 use super::coalesce::{Coalescer, Sink};
 use super::counters::{Counter, Counters, Tally};
-use super::icmp::TunnelAddresses;
+use super::icmp::{Bucket, TunnelAddresses};
 use super::inbound;
 use super::inner::INNER_MAX;
 use super::outbound;
@@ -26,20 +26,20 @@ use super::tun::Tun;
 use super::vnet::VNET_LEN;
 use crate::runtime::clock::boot;
 
-/// Batches received from one socket, or as many bytes read from the TUN, before the other has its turn.
-/// Four are 256 KiB: below a millisecond of work.
-const TURN: usize = 4;
-/// Reads of the TUN before the other direction has its turn: small packets that make up one send.
-const TUN_READS: usize = 64;
+/// Bytes received from one socket, or read from the TUN, before the other has its turn: below a millisecond of work.
+const TURN_BYTES: usize = 256 << 10;
+/// The same in reads: small packets that make up one send, or one write.
+const TURN_READS: usize = 64;
+/// Datagrams of as many bytes that the kernel handed over together wait for no others.
+const GATHERED: usize = INNER_MAX / 2;
+/// Room for a group that waits to be written and for what may join it.
+const ROOM: usize = 2 * (INNER_MAX + VNET_LEN);
 /// Longest sleep: a third of what a worker's lease may lapse after.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
 /// Halves the idle latency where nobody else needs the processor; more would cost others' time.
 const SPIN: Duration = Duration::from_micros(50);
 /// One for the worker, one for interrupts and the kernel's receive path, two for everybody else.
 const SPIN_PROCESSORS: usize = 4;
-/// ICMP errors per second and at once; RFC 1812 and 4443 ask for a limit.
-const ICMP_PER_SECOND: u64 = 100;
-const ICMP_BURST: u64 = 20;
 
 /// What a worker is told once.
 #[derive(Clone, Debug)]
@@ -115,25 +115,6 @@ impl Sink for TunSink<'_> {
     }
 }
 
-/// A token bucket in boot time.
-#[derive(Debug, Default)]
-pub(super) struct Bucket {
-    /// Boot time from which on the bucket would be empty, in nanoseconds.
-    at: u64,
-}
-
-impl Bucket {
-    pub(super) fn take(&mut self, now: Instant) -> bool {
-        let cost = 1_000_000_000 / ICMP_PER_SECOND;
-        let at = self.at.max(now.0.saturating_sub(cost * ICMP_BURST));
-        if at + cost > now.0 {
-            return false;
-        }
-        self.at = at + cost;
-        true
-    }
-}
-
 /// One worker.
 #[derive(Debug)]
 pub struct Worker<R> {
@@ -148,6 +129,8 @@ pub struct Worker<R> {
     turn: u32,
     /// The turn before found work.
     busy: bool,
+    /// When the last turn began that took in all that had come.
+    emptied: Instant,
     pace: Pace,
     /// The inbox's descriptor was ready: it is read even if nobody says that it was rung.
     called: bool,
@@ -188,11 +171,12 @@ impl<R: Role> Worker<R> {
             inbox,
             counters: Arc::default(),
             merge: Coalescer::default(),
-            buffer: vec![0; INNER_MAX + VNET_LEN],
+            buffer: vec![0; ROOM],
             vnet: [0; VNET_LEN],
             held: HoldQueue::default(),
             turn: 0,
             busy: false,
+            emptied: boot(),
             pace: Pace::default(),
             called: false,
         };
@@ -237,7 +221,7 @@ impl<R: Role> Worker<R> {
     pub(super) fn turn(&mut self, now: Instant) -> io::Result<Turn> {
         self.turn = self.turn.wrapping_add(1);
         self.io.tally.one(Counter::Turns);
-        self.role.begin(now);
+        self.role.begin(now, now.since(self.emptied));
         if std::mem::take(&mut self.called) || self.inbox.rung() {
             let more = self.commands(now);
             self.io.tally.publish(&self.counters);
@@ -275,28 +259,55 @@ impl<R: Role> Worker<R> {
     /// Receives from every socket that is due; says whether anything was there.
     fn receive(&mut self, now: Instant) -> bool {
         let (turn, busy) = (self.turn, self.busy);
-        let mut worked = false;
+        let (mut worked, mut emptied) = (false, true);
         for place in 0..self.io.ports.len() {
-            if !self.io.ports.is_due(place, turn, busy) {
-                continue;
-            }
-            for round in 0..TURN {
-                match self.io.ports.receive(place, round == 0, &mut self.buffer) {
-                    Ok(Some((id, received))) => {
-                        worked = true;
-                        let Self { role, io, merge, buffer, .. } = self;
-                        inbound::batch(role, io, merge, id, &received, buffer, now);
-                    }
-                    Ok(None) => break,
-                    Err(_) => {
-                        // Errors of earlier datagrams (ICMP); each is reported once.
-                        self.io.tally.one(Counter::SocketErrors);
-                        break;
-                    }
-                }
+            if self.io.ports.is_due(place, turn, busy) {
+                let (received, all) = self.receive_from(place, now);
+                worked |= received > 0;
+                emptied &= all;
             }
         }
+        if emptied {
+            self.emptied = now;
+        }
         worked
+    }
+
+    /// Receives from one socket; how many batches, and whether that was all. Packets of one flow become one write for as long
+    /// as more of them wait.
+    fn receive_from(&mut self, place: usize, now: Instant) -> (usize, bool) {
+        let Self { role, io, merge, buffer, busy, .. } = self;
+        let (mut round, mut at, mut bytes) = (0, 0, 0);
+        let all = loop {
+            let free = buffer.get_mut(at..).unwrap_or_default();
+            match io.ports.receive(place, round == 0, free) {
+                Ok(Some((id, received))) => {
+                    inbound::batch(role, io, merge, id, &received, (buffer, at), now);
+                    round += 1;
+                    at += received.len;
+                    bytes += received.len;
+                    // Nothing may stand behind what woke the worker, and what the kernel gathered is large enough.
+                    let alone = (round == 1 && !*busy) || received.len > GATHERED;
+                    if alone || buffer.len() - at < INNER_MAX {
+                        merge.flush(buffer, &mut TunSink { tun: &io.tun, tally: &mut io.tally });
+                    }
+                }
+                Ok(None) => break true,
+                Err(_) => {
+                    // Errors of earlier datagrams (ICMP); each is reported once.
+                    io.tally.one(Counter::SocketErrors);
+                    break false;
+                }
+            }
+            if merge.is_empty() {
+                at = 0;
+            }
+            if round == TURN_READS || bytes > TURN_BYTES {
+                break false;
+            }
+        };
+        merge.flush(buffer, &mut TunSink { tun: &io.tun, tally: &mut io.tally });
+        (round, all)
     }
 
     /// Reads the TUN and sends what it held; says whether anything was there.
@@ -306,13 +317,13 @@ impl<R: Role> Worker<R> {
         }
         let mut worked = self.release(now);
         let mut bytes = 0;
-        for _ in 0..TUN_READS {
+        for _ in 0..TURN_READS {
             let Some(len) = self.io.tun.read(&mut self.vnet, &mut self.buffer)? else { break };
             worked = true;
             let Some(packet) = self.buffer.get_mut(..len) else { break };
             outbound::super_packet(&mut self.role, &mut self.io, &self.vnet, packet, now);
             bytes += len;
-            if bytes > TURN * INNER_MAX {
+            if bytes > TURN_BYTES {
                 break;
             }
         }
@@ -324,7 +335,7 @@ impl<R: Role> Worker<R> {
     fn hold(&mut self, now: Instant) -> io::Result<bool> {
         let dropped = self.held.dropped();
         let mut worked = false;
-        for _ in 0..TUN_READS {
+        for _ in 0..TURN_READS {
             let Some(len) = self.io.tun.read(&mut self.vnet, &mut self.buffer)? else { break };
             worked = true;
             self.held.push(now, &[&self.vnet, self.buffer.get(..len).unwrap_or(&[])]);

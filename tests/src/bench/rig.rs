@@ -14,7 +14,7 @@ use jvpn_common::crypto::Suite;
 use jvpn_common::ids::{Epoch, Locator, SessionId};
 use jvpn_common::secret::Secret;
 use jvpn_common::tag::steering_tag;
-use jvpn_common::time::Instant;
+use jvpn_common::time::{Duration, Instant};
 use jvpn_common::wire::header::FLAG_DOWN;
 use jvpn_common::wire::{Header, Kind};
 use jvpn_ctl::tunnel::{
@@ -91,7 +91,7 @@ impl<const DIRECTION: u16> OneSession<DIRECTION> {
 impl<const DIRECTION: u16> Role for OneSession<DIRECTION> {
     const DIRECTION: u16 = DIRECTION;
 
-    fn begin(&mut self, _now: Instant) {
+    fn begin(&mut self, _now: Instant, _waited: Duration) {
         self.allocated.store(crate::lab::allocations(), Relaxed);
     }
 

@@ -59,7 +59,7 @@ impl Role for Sessions {
     const DIRECTION: u16 = FLAG_DOWN;
 
     /// The turn after the last packet: that one was written by then.
-    fn begin(&mut self, _now: Instant) {
+    fn begin(&mut self, _now: Instant, _waited: Duration) {
         if self.left == 0 {
             self.left = u32::MAX;
             // Whoever measures has given up when nobody hears it.

@@ -9,7 +9,7 @@ use jvpn_common::abi::SteeringKeys;
 use jvpn_common::client::command::{DataKeys, SetId, Transport};
 use jvpn_common::ids::{Epoch, Locator, SessionId, TransportIndex};
 use jvpn_common::tag::steering_tag;
-use jvpn_common::time::Instant;
+use jvpn_common::time::{Duration, Instant};
 use jvpn_common::wire::header::{FLAG_DOWN, FLAGS_RESERVED, Header, Kind};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -224,7 +224,7 @@ impl ClientRole {
 impl Role for ClientRole {
     const DIRECTION: u16 = 0;
 
-    fn begin(&mut self, _now: Instant) {
+    fn begin(&mut self, _now: Instant, _waited: Duration) {
         self.snapshot = self.shared.load();
     }
 
@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn routes(role: &mut ClientRole) -> (bool, bool) {
-        role.begin(Instant(0));
+        role.begin(Instant(0), Duration::ZERO);
         let ping = role.route_of(name(SET)).is_some();
         (role.route().is_some(), ping)
     }

@@ -10,7 +10,7 @@ use jvpn_common::abi::mapped;
 use jvpn_common::ids::{SessionId, Slot, TransportIndex};
 use jvpn_common::limits::ALIVE_FOR;
 use jvpn_common::steer::{self, Bytes, Source};
-use jvpn_common::time::Instant;
+use jvpn_common::time::{Duration, Instant};
 use jvpn_common::verdict::Class;
 use jvpn_common::wire::header::FLAG_DOWN;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl GatewayRole {
     /// The side of worker number `worker`.
     #[must_use]
     pub(super) fn new(tables: WorkerTables, sessions: Arc<SessionsShared>, worker: usize) -> Self {
-        let (shared, snapshot, turn) = (Arc::clone(tables.shared()), sessions.load(), tables.turn());
+        let (shared, snapshot, turn) = (Arc::clone(tables.shared()), sessions.load(), tables.turn(Duration::ZERO));
         Self { tables, shared, sessions, snapshot, turn, worker }
     }
 
@@ -79,11 +79,11 @@ struct Destination {
 impl Role for GatewayRole {
     const DIRECTION: u16 = FLAG_DOWN;
 
-    fn begin(&mut self, _now: Instant) {
+    fn begin(&mut self, _now: Instant, waited: Duration) {
         self.snapshot = self.sessions.load();
         self.shared.set_alive(self.worker, ALIVE_FOR);
         // After the lease, which is part of it.
-        self.turn = self.tables.turn();
+        self.turn = self.tables.turn(waited);
     }
 
     fn inbound(&mut self, origin: &Origin, datagram: &mut [u8]) -> Inbound<'_> {

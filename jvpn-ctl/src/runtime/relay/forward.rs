@@ -104,7 +104,7 @@ impl Relay {
     fn datagram(&mut self, remote: SocketAddr, local: SocketAddr, datagram: &mut [u8]) {
         let source = Source { address: mapped(remote.ip()), port: remote.port() };
         let judged = {
-            let turn = self.tables.turn();
+            let turn = self.tables.turn(std::time::Duration::ZERO);
             let mut payload = Bytes::new(datagram);
             let judged = steer::relay_datagram(&mut payload, &source, &self.tables.batch(&turn));
             (judged, payload.packet().len())

@@ -11,7 +11,7 @@ use jvpn_common::crypto::Suite;
 use jvpn_common::ids::{Epoch, Locator, SessionId};
 use jvpn_common::secret::Secret;
 use jvpn_common::tag::steering_tag;
-use jvpn_common::time::Instant;
+use jvpn_common::time::{Duration, Instant};
 use jvpn_common::wire::Kind;
 use jvpn_common::wire::header::{FLAG_DOWN, Header};
 use socket2::Socket;
@@ -62,6 +62,8 @@ pub(super) struct Peer {
 pub(super) struct Plan {
     pub(super) peers: Vec<Peer>,
     pub(super) hold: bool,
+    /// What the worker said last of how long packets may have waited.
+    pub(super) waited: Duration,
 }
 
 pub(super) struct Planned<const DIRECTION: u16> {
@@ -87,7 +89,8 @@ impl Peer {
 impl<const DIRECTION: u16> Role for Planned<DIRECTION> {
     const DIRECTION: u16 = DIRECTION;
 
-    fn begin(&mut self, _now: Instant) {
+    fn begin(&mut self, _now: Instant, waited: Duration) {
+        self.plan.lock().unwrap().waited = waited;
         self.now = self.plan.lock().unwrap().clone();
     }
 
