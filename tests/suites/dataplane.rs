@@ -313,7 +313,11 @@ fn what_came_while_a_drain_lasted_is_taken_a_second_later_but_no_more() {
     };
     assert_eq!([after(200, 0), after(204, 0)], [Verdict::Data, Verdict::DrainExpired], "without a queue");
     assert_eq!([after(500, 300), after(500, 296)], [Verdict::Data, Verdict::DrainExpired]);
-    assert_eq!([after(1_200, 60_000), after(1_204, 60_000)], [Verdict::Data, Verdict::DrainExpired], "a second at most");
+    assert_eq!(
+        [after(1_200, 60_000), after(1_204, 60_000)],
+        [Verdict::Data, Verdict::DrainExpired],
+        "a second at most"
+    );
 }
 
 /// Runs one claim against both.

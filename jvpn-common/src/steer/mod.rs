@@ -319,7 +319,7 @@ fn from_bound<T: Tables>(
     tables: &T,
 ) -> Result<bool, Verdict> {
     let bound = bind::words(&known.session).ok_or(Verdict::Torn)?;
-    match bound.relation(&datagram.source.address, datagram.source.port, known.entry.k, tables.arrival()) {
+    match bound.relation(&datagram.source.address, datagram.source.port, known.entry.k, tables.arrival(tick)) {
         Relation::Active => Ok(false),
         Relation::Draining => Ok(true),
         Relation::Expired => Err(Verdict::DrainExpired),

@@ -46,7 +46,7 @@ pub(super) fn echo<T: Tables>(
         return Verdict::Torn;
     };
     let tick = tables.ticks();
-    let standing = match bound.relation(&datagram.source.address, datagram.source.port, known.entry.k, tables.arrival()) {
+    let standing = match bound.relation(&datagram.source.address, datagram.source.port, known.entry.k, tick) {
         Relation::Active => STATUS_BOUND,
         Relation::Draining => STATUS_DRAINING,
         Relation::Expired | Relation::Unbound => 0,

@@ -69,10 +69,11 @@ pub trait Tables {
     fn lane(&self) -> u32;
     /// The kernel's ticks (jiffies): deadlines and buckets.
     fn ticks(&self) -> u64;
-    /// The tick at which the packet came, at the earliest: before [`Tables::ticks`] where it waited to be judged. What came while
-    /// a drain lasted was in time, however long the queue was.
-    fn arrival(&self) -> u64 {
-        self.ticks()
+    /// The tick at which a packet that is judged at `tick` came, at the earliest: before it where packets wait to be judged. What
+    /// came while a drain lasted was in time, however long the queue was.
+    #[inline(always)]
+    fn arrival(&self, tick: u64) -> u64 {
+        tick
     }
     /// Boot time in nanoseconds; costs a clock read, so only answers ask for it.
     fn now(&self) -> u64;

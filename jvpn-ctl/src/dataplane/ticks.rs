@@ -82,13 +82,13 @@ impl Ticks {
     /// The first tick not before `within` from now.
     #[must_use]
     pub fn after(&self, within: Duration) -> u64 {
-        self.now().saturating_add(nanos(within).div_ceil(self.period_ns))
+        self.now().saturating_add(self.covering(within))
     }
 
-    /// The last tick not after `past` before now.
+    /// Ticks that cover `time`.
     #[must_use]
-    pub fn before(&self, past: Duration) -> u64 {
-        self.now().saturating_sub(nanos(past).div_ceil(self.period_ns))
+    pub fn covering(&self, time: Duration) -> u64 {
+        nanos(time).div_ceil(self.period_ns)
     }
 
     /// The time to a tick, rounded down; zero for one that has passed.
@@ -113,8 +113,7 @@ mod tests {
         let ticks = Ticks::manual(100);
         assert_eq!(ticks.after(Duration::from_millis(500)), 225);
         assert_eq!(ticks.after(Duration::from_millis(1)), 101);
-        assert_eq!((ticks.before(Duration::ZERO), ticks.before(Duration::from_millis(5))), (100, 98));
-        assert_eq!(ticks.before(Duration::from_secs(1)), 0);
+        assert_eq!([0, 4, 5].map(|ms| ticks.covering(Duration::from_millis(ms))), [0, 1, 2]);
         assert_eq!(ticks.until(225), Duration::from_millis(500));
         assert_eq!(ticks.until(99), Duration::ZERO);
         ticks.set(200);

@@ -51,7 +51,7 @@ impl WorkerTables {
     #[must_use]
     pub fn turn(&self, waited: Duration) -> Turn {
         let ticks = self.shared.ticks();
-        Turn { config: self.shared.config(), tick: ticks.now(), arrival: ticks.before(waited.min(WAITED_MAX)) }
+        Turn { config: self.shared.config(), tick: ticks.now(), waited: ticks.covering(waited.min(WAITED_MAX)) }
     }
 
     /// The view for some packets of a turn.
@@ -82,7 +82,7 @@ impl WorkerTables {
 pub struct Turn {
     config: Config,
     tick: u64,
-    arrival: u64,
+    waited: u64,
 }
 
 /// The maps for some packets of one turn.
@@ -210,8 +210,8 @@ impl<'a> Tables for Batch<'a> {
         self.turn.tick
     }
 
-    fn arrival(&self) -> u64 {
-        self.turn.arrival
+    fn arrival(&self, tick: u64) -> u64 {
+        tick.saturating_sub(self.turn.waited)
     }
 
     fn now(&self) -> u64 {

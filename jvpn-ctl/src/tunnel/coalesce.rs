@@ -165,7 +165,9 @@ impl Coalescer {
         buffer.get_mut(lead.at..lead.at + self.headers)?.copy_from_slice(self.saved.get(..self.headers)?);
         for part in &self.parts {
             let packet = buffer.get(part.at..part.at + part.len)?;
-            one(packet, &Inner { len: part.len, ..*first }, self.vouched, sink)?;
+            if one(packet, &Inner { len: part.len, ..*first }, self.vouched, sink).is_none() {
+                sink.dropped();
+            }
         }
         Some(())
     }

@@ -104,6 +104,11 @@ impl Ports {
         self.known.get(place).is_some_and(|known| !known.lost && due(known.empty, turn, busy))
     }
 
+    /// Whether the socket at this place carries anything.
+    pub(super) fn is_live(&self, place: usize) -> bool {
+        self.known.get(place).is_some_and(|known| !known.lost)
+    }
+
     /// Receives one batch from the socket at this place; `first`: of this turn.
     pub(super) fn receive(
         &mut self,

@@ -30,6 +30,8 @@ use crate::runtime::clock::boot;
 const TURN_BYTES: usize = 256 << 10;
 /// The same in reads: small packets that make up one send, or one write.
 const TURN_READS: usize = 64;
+/// The same in datagrams: what as many reads of the largest trains brought.
+const TURN_PACKETS: usize = 256;
 /// Datagrams of as many bytes that the kernel handed over together wait for no others.
 const GATHERED: usize = INNER_MAX / 2;
 /// Room for a group that waits to be written and for what may join it.
@@ -265,6 +267,8 @@ impl<R: Role> Worker<R> {
                 let (received, all) = self.receive_from(place, now);
                 worked |= received > 0;
                 emptied &= all;
+            } else {
+                emptied &= !self.io.ports.is_live(place);
             }
         }
         if emptied {
@@ -277,13 +281,14 @@ impl<R: Role> Worker<R> {
     /// as more of them wait.
     fn receive_from(&mut self, place: usize, now: Instant) -> (usize, bool) {
         let Self { role, io, merge, buffer, busy, .. } = self;
-        let (mut round, mut at, mut bytes) = (0, 0, 0);
+        let (mut round, mut packets, mut at, mut bytes) = (0, 0, 0, 0);
         let all = loop {
             let free = buffer.get_mut(at..).unwrap_or_default();
             match io.ports.receive(place, round == 0, free) {
                 Ok(Some((id, received))) => {
                     inbound::batch(role, io, merge, id, &received, (buffer, at), now);
                     round += 1;
+                    packets += received.len.div_ceil(received.stride);
                     at += received.len;
                     bytes += received.len;
                     // Nothing may stand behind what woke the worker, and what the kernel gathered is large enough.
@@ -302,7 +307,7 @@ impl<R: Role> Worker<R> {
             if merge.is_empty() {
                 at = 0;
             }
-            if round == TURN_READS || bytes > TURN_BYTES {
+            if round == TURN_READS || packets >= TURN_PACKETS || bytes > TURN_BYTES {
                 break false;
             }
         };

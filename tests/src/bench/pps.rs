@@ -10,10 +10,16 @@ use super::document::{Better, Document, LIMIT, Metric, Wanted};
 use super::generator::{Trial, Way, trial};
 use super::underlay::Underlay;
 
-/// Rounds, and halvings of the interval between a rate that was carried and one that was not: after four the last step is 4 %,
-/// without any a rate is within a half.
-const FULL: (u32, u32) = (9, 4);
-const QUICK: (u32, u32) = (1, 0);
+/// What a run plays.
+struct Size {
+    rounds: u32,
+    /// Of the interval between a rate that was carried and one that was not: after four the last step is 4 %, without any a rate
+    /// is within a half.
+    halvings: u32,
+}
+
+const FULL: Size = Size { rounds: 9, halvings: 4 };
+const QUICK: Size = Size { rounds: 1, halvings: 0 };
 /// In the order of a round.
 const ALL: [Who; 6] = [Who::Plain, Who::Ours, Who::TwoWorkers, Who::Gotatun, Who::Boringtun, Who::WireguardGo];
 const RIVALS: [Who; 6] = [Who::Plain, Who::TwoWorkers, Who::Gotatun, Who::Boringtun, Who::WireguardGo, Who::Named];
@@ -49,7 +55,7 @@ struct Carried {
 }
 
 pub fn run(options: &Options) -> Result<Document> {
-    let (rounds, halvings) = if options.quick { QUICK } else { FULL };
+    let Size { rounds, halvings } = if options.quick { QUICK } else { FULL };
     let rounds = options.rounds(rounds)?;
     let mut field = Field::of(options, &ALL)?;
     let work = |underlay: &Underlay, server| {
@@ -158,20 +164,20 @@ mod tests {
     #[test]
     fn the_search_comes_close_to_what_a_path_carries_and_never_beyond() {
         for capacity in [30_000.0, 86_000.0, 333_333.0, 1_234_567.0] {
-            let found = highest(FULL.1, path(capacity, 1e9)).unwrap().kpps() * 1_000.0;
+            let found = highest(FULL.halvings, path(capacity, 1e9)).unwrap().kpps() * 1_000.0;
             assert!(found <= capacity && found > capacity * 0.9, "{found} of {capacity}");
         }
     }
 
     #[test]
     fn a_generator_at_its_end_is_not_asked_for_ever() {
-        let found = highest(FULL.1, path(1e9, 300_000.0)).unwrap();
+        let found = highest(FULL.halvings, path(1e9, 300_000.0)).unwrap();
         assert!((found.kpps() - 300.0).abs() < 1.0);
     }
 
     #[test]
     fn a_path_that_carries_next_to_nothing_is_an_error() {
-        assert!(highest(FULL.1, path(100.0, 1e9)).is_err());
-        assert!(highest(FULL.1, path(5_000.0, 1e9)).is_ok());
+        assert!(highest(FULL.halvings, path(100.0, 1e9)).is_err());
+        assert!(highest(FULL.halvings, path(5_000.0, 1e9)).is_ok());
     }
 }

@@ -1,13 +1,18 @@
 //! What waits in a socket is taken in many datagrams and written in few writes, in order, and the role hears how long it may have
 //! waited.
 
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
 use jvpn_common::time::{Duration, Instant};
 
 use super::ends::{ClientEnd, GatewayEnd, START, client, key, numbered, pair, sealed};
 use super::{ACK, SHAPES, Shape, payload};
-use crate::tunnel::Counter;
+use crate::tunnel::coalesce::{Coalescer, Sink};
+use crate::tunnel::inner::Inner;
 use crate::tunnel::udp::{UdpOptions, UdpPort};
 use crate::tunnel::vnet::Vnet;
+use crate::tunnel::{Counter, SocketId};
 
 /// Sends packet number `n` of a flow of this shape up, in a datagram of its own.
 fn one_of(shape: Shape, up: &mut ClientEnd, n: u16, bytes: &[u8]) {
@@ -72,18 +77,20 @@ fn what_comes_alone_is_written_alone_and_other_flows_keep_their_order() {
 }
 
 #[test]
-fn large_trains_find_room_behind_each_other() {
+fn trains_that_fill_the_buffer_find_room_behind_each_other() {
     let (mut up, mut down, ..) = pair();
     let shape = SHAPES[0];
+    // Each is a little less than what is written at once, and all of them are more than the buffer.
     for _ in 0..6 {
-        let (vnet, mut packet) = shape.super_packet(ACK, &payload(60_000), 1_000);
+        let (vnet, mut packet) = shape.super_packet(ACK, &payload(28_000), 1_000);
         packet[12..16].copy_from_slice(&client(0).octets());
         up.gives_with(&vnet.to_bytes(), &packet);
         up.settle(START);
     }
-    down.until(START, "360 segments", |down| down.counter(Counter::RxPackets) == 360);
+    down.until(START, "all segments", |down| down.counter(Counter::RxPackets) == 6 * 28);
+    assert_eq!(down.counter(Counter::RxBatches), 6);
     let texts = down.packets().into_iter().flat_map(|packet| packet[shape.headers()..].to_vec());
-    assert!(texts.eq(payload(60_000).repeat(6)));
+    assert!(texts.eq(payload(28_000).repeat(6)));
 }
 
 #[test]
@@ -107,4 +114,60 @@ fn the_role_hears_how_long_a_packet_may_have_waited() {
     assert_eq!(turn(&mut down, later(40)), (ms(40), 192));
     assert_eq!(turn(&mut down, later(50)), (ms(50), 200), "now it was");
     assert_eq!(turn(&mut down, later(51)), (ms(1), 200));
+}
+
+#[test]
+fn a_quiet_socket_that_is_not_looked_at_may_have_something_that_waits() {
+    let mut down = GatewayEnd::new(false);
+    let from = UdpPort::open(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap();
+    down.knows(0, 1, from.local_addr().unwrap());
+    let quiet = Arc::new(UdpPort::open(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap());
+    assert!(down.handle.add_socket(SocketId(9), quiet));
+    let key = key(0, 1, false, START);
+    // Until it counts as quiet.
+    (0..20).for_each(|_| down.settle(START));
+    let step = Duration::from_millis(10);
+    let mut waited = (1..=9_u16).map(|n| {
+        from.send(down.address, None, &sealed(&key, 0xa0, 0, &numbered(n, 30))).unwrap();
+        down.worker.turn(START + step * u32::from(n)).unwrap();
+        assert_eq!(down.counter(Counter::RxPackets), u64::from(n));
+        down.plan.lock().unwrap().waited
+    });
+    assert_eq!(waited.next(), Some(step), "nothing was to be done before: both were looked at");
+    assert_eq!(waited.max(), Some(step * 4), "looked at in every fourth turn of work");
+}
+
+/// Takes nothing.
+#[derive(Default)]
+struct Refuses {
+    fell_back: u32,
+    dropped: u32,
+}
+
+impl Sink for Refuses {
+    fn write(&mut self, _parts: &[IoSlice<'_>]) -> io::Result<()> {
+        Err(io::ErrorKind::Other.into())
+    }
+
+    fn fell_back(&mut self) {
+        self.fell_back += 1;
+    }
+
+    fn dropped(&mut self) {
+        self.dropped += 1;
+    }
+}
+
+#[test]
+fn each_packet_of_a_group_that_nobody_takes_is_counted() {
+    let (mut merge, mut sink) = (Coalescer::default(), Refuses::default());
+    let packets = [0, 1, 2].map(|n| of_the_client(SHAPES[2], n, 0, &[n as u8; 64]));
+    let mut buffer = packets.concat();
+    for (n, packet) in packets.iter().enumerate() {
+        let inner = Inner::parse(packet).unwrap();
+        merge.push(&mut buffer, n * packet.len(), inner, false, &mut sink);
+    }
+    assert!(!merge.is_empty());
+    merge.flush(&mut buffer, &mut sink);
+    assert_eq!((sink.fell_back, sink.dropped, merge.is_empty()), (1, 3, true));
 }
