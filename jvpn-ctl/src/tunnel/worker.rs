@@ -30,7 +30,7 @@ use crate::runtime::clock::boot;
 const TURN_BYTES: usize = 256 << 10;
 /// The same in reads: small packets that make up one send, or one write.
 const TURN_READS: usize = 64;
-/// The same in datagrams: what as many reads of the largest trains brought.
+/// The same in datagrams: four of the longest trains the kernel hands over.
 const TURN_PACKETS: usize = 256;
 /// Datagrams of as many bytes that the kernel handed over together wait for no others.
 const GATHERED: usize = INNER_MAX / 2;
