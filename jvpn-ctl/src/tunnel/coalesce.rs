@@ -57,8 +57,6 @@ pub(super) struct Coalescer {
     headers: usize,
     /// Payload of the first packet, and of all but the last.
     size: usize,
-    /// Nothing may follow the last packet.
-    closed: bool,
     vouched: Vouched,
     total: usize,
     saved: [u8; HEADERS_MAX],
@@ -71,7 +69,6 @@ impl Default for Coalescer {
             first: None,
             headers: 0,
             size: 0,
-            closed: true,
             vouched: Vouched::No,
             total: 0,
             saved: [0; HEADERS_MAX],
@@ -94,24 +91,25 @@ impl Coalescer {
         {
             self.parts.push(Part { at, len: inner.len });
             self.total += candidate.payload;
-            self.closed = candidate.last || candidate.payload < self.size;
-            return self.flush_full(buffer, sink);
+            let closed = candidate.last || candidate.payload < self.size;
+            return self.flush_full(closed, buffer, sink);
         }
         self.flush(buffer, sink);
         self.parts.push(Part { at, len: inner.len });
         self.first = Some(inner);
         self.total = inner.len;
-        self.closed = candidate.as_ref().is_none_or(|candidate| candidate.last);
+        let closed = candidate.as_ref().is_none_or(|candidate| candidate.last);
         self.vouched = if partial { Vouched::Carried } else { Vouched::No };
         if let Some(candidate) = candidate {
             self.vouched = candidate.vouched;
             (self.headers, self.size) = (candidate.headers, candidate.payload);
         }
-        self.flush_full(buffer, sink);
+        self.flush_full(closed, buffer, sink);
     }
 
-    fn flush_full(&mut self, buffer: &mut [u8], sink: &mut impl Sink) {
-        if self.closed || self.parts.len() >= PARTS_MAX || self.total + self.size > INNER_MAX {
+    /// Writes the group if nothing can join it; `closed`: nothing may follow its last packet.
+    fn flush_full(&mut self, closed: bool, buffer: &mut [u8], sink: &mut impl Sink) {
+        if closed || self.parts.len() >= PARTS_MAX || self.total + self.size > INNER_MAX {
             self.flush(buffer, sink);
         }
     }

@@ -22,7 +22,7 @@ use super::queue::FromWorker;
 use super::role::{Inbound, Origin, Role, SocketId};
 use super::session::SessionData;
 use super::udp::Received;
-use super::worker::{Io, TunSink};
+use super::worker::Io;
 
 /// Bookkeeping of a run of datagrams of one session, epoch and transport: done once, not per packet.
 #[derive(Debug)]
@@ -63,8 +63,7 @@ pub(super) fn batch<R: Role>(
         match role.inbound(&origin, datagram) {
             Inbound::Open { session, k } => match open::<R>(&mut run, io, session, k, datagram, now) {
                 Opened::Packet { at: offset, inner, partial } => {
-                    let mut sink = TunSink { tun: &io.tun, tally: &mut io.tally };
-                    merge.push(buffer, at + offset, inner, partial, &mut sink);
+                    merge.push(buffer, at + offset, inner, partial, &mut io.sink());
                 }
                 Opened::Ping(found) => ping = Some((session.id(), found)),
                 Opened::Nothing => {}

@@ -93,6 +93,11 @@ impl Io {
             self.tally.one(Counter::DropQueueFull);
         }
     }
+
+    /// The TUN as a place to write groups to.
+    pub(super) fn sink(&mut self) -> TunSink<'_> {
+        TunSink { tun: &self.tun, tally: &mut self.tally }
+    }
 }
 
 /// The TUN as a place to write groups to.
@@ -294,7 +299,7 @@ impl<R: Role> Worker<R> {
                     // Nothing may stand behind what woke the worker, and what the kernel gathered is large enough.
                     let alone = (round == 1 && !*busy) || received.len > GATHERED;
                     if alone || buffer.len() - at < INNER_MAX {
-                        merge.flush(buffer, &mut TunSink { tun: &io.tun, tally: &mut io.tally });
+                        merge.flush(buffer, &mut io.sink());
                     }
                 }
                 Ok(None) => break true,
@@ -311,7 +316,7 @@ impl<R: Role> Worker<R> {
                 break false;
             }
         };
-        merge.flush(buffer, &mut TunSink { tun: &io.tun, tally: &mut io.tally });
+        merge.flush(buffer, &mut io.sink());
         (round, all)
     }
 

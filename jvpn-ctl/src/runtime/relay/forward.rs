@@ -13,6 +13,7 @@ use jvpn_common::crypto::cookie::MacKeys;
 use jvpn_common::ids::Slot;
 use jvpn_common::relay::ToOwner;
 use jvpn_common::steer::{self, Bytes, Source};
+use jvpn_common::time::Duration;
 use jvpn_common::verdict::{Class, Verdict};
 use jvpn_common::wire::Kind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -104,7 +105,7 @@ impl Relay {
     fn datagram(&mut self, remote: SocketAddr, local: SocketAddr, datagram: &mut [u8]) {
         let source = Source { address: mapped(remote.ip()), port: remote.port() };
         let judged = {
-            let turn = self.tables.turn(std::time::Duration::ZERO);
+            let turn = self.tables.turn(Duration::ZERO);
             let mut payload = Bytes::new(datagram);
             let judged = steer::relay_datagram(&mut payload, &source, &self.tables.batch(&turn));
             (judged, payload.packet().len())

@@ -141,7 +141,7 @@ impl<const DIRECTION: u16> End<DIRECTION> {
         let plan = Arc::new(Mutex::new(Plan::default()));
         let role = Planned { plan: Arc::clone(&plan), now: Plan::default() };
         let (worker, handle) = Worker::new(role, tun, controller.clone(), WorkerOptions::default()).unwrap();
-        let port = Arc::new(UdpPort::open(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap());
+        let port = Arc::new(outside());
         let address = port.local_addr().unwrap();
         assert!(handle.add_socket(SOCKET, Arc::clone(&port)));
         let counters = worker.counters();
@@ -230,6 +230,11 @@ pub(super) fn pair() -> (ClientEnd, GatewayEnd, Arc<SessionData>, Arc<SessionDat
     let (up, down) = (ClientEnd::new(false), GatewayEnd::new(false));
     let (ours, theirs) = (up.knows(0, 1, down.address), down.knows(0, 1, up.address));
     (up, down, ours, theirs)
+}
+
+/// A socket of nobody known.
+pub(super) fn outside() -> UdpPort {
+    UdpPort::open(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap()
 }
 
 /// An inner packet of a protocol that nobody merges or checks.

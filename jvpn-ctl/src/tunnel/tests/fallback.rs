@@ -7,7 +7,6 @@ use rustix::io::Errno;
 use super::ends::{ClientEnd, GatewayEnd, START, pair};
 use super::{ACK, SHAPES, payload};
 use crate::tunnel::Counter;
-use crate::tunnel::udp::{UdpOptions, UdpPort};
 
 /// Sends a super-packet of four segments up `times` times; the whole payloads that arrived.
 fn bulk(up: &mut ClientEnd, down: &mut GatewayEnd, times: u64) -> Vec<Vec<u8>> {
@@ -35,7 +34,7 @@ fn a_refused_segmented_send_is_repeated_one_by_one_and_given_up_after_some() {
         assert_eq!(up.counter(Counter::TxBatches), 8 + 12 * 4, "afterwards nobody asks again");
 
         // Another socket may be on another interface: it is asked.
-        let other = Arc::new(UdpPort::open(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap());
+        let other = Arc::new(super::ends::outside());
         assert!(up.handle.add_socket(super::ends::SOCKET, other));
         let before = up.counter(Counter::TxBatches);
         let shape = SHAPES[0];

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use jvpn_common::time::{Duration, Instant};
 
-use super::ends::{ClientEnd, GatewayEnd, START, client, key, numbered, pair, sealed};
+use super::ends::{ClientEnd, GatewayEnd, START, client, key, numbered, outside, pair, sealed};
 use super::{ACK, SHAPES, Shape, payload};
 use crate::tunnel::coalesce::{Coalescer, Sink};
 use crate::tunnel::inner::Inner;
-use crate::tunnel::udp::{UdpOptions, UdpPort};
 use crate::tunnel::vnet::Vnet;
 use crate::tunnel::{Counter, SocketId};
 
@@ -96,7 +95,7 @@ fn trains_that_fill_the_buffer_find_room_behind_each_other() {
 #[test]
 fn the_role_hears_how_long_a_packet_may_have_waited() {
     let mut down = GatewayEnd::new(false);
-    let from = UdpPort::open(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap();
+    let from = outside();
     down.knows(0, 1, from.local_addr().unwrap());
     let key = key(0, 1, false, START);
     let later = |ms: u64| START + Duration::from_millis(ms);
@@ -119,9 +118,9 @@ fn the_role_hears_how_long_a_packet_may_have_waited() {
 #[test]
 fn a_quiet_socket_that_is_not_looked_at_may_have_something_that_waits() {
     let mut down = GatewayEnd::new(false);
-    let from = UdpPort::open(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap();
+    let from = outside();
     down.knows(0, 1, from.local_addr().unwrap());
-    let quiet = Arc::new(UdpPort::open(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap());
+    let quiet = Arc::new(outside());
     assert!(down.handle.add_socket(SocketId(9), quiet));
     let key = key(0, 1, false, START);
     // Until it counts as quiet.

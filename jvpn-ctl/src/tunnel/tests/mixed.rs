@@ -7,14 +7,9 @@ use jvpn_common::ids::Epoch;
 use jvpn_common::time::Duration;
 use jvpn_common::wire::header::FLAG_DOWN;
 
-use super::ends::{GATEWAY, GatewayEnd, START, client, key, numbered, packet, pair, sealed, session_id};
+use super::ends::{GATEWAY, GatewayEnd, START, client, key, numbered, outside, packet, pair, sealed, session_id};
 use crate::tunnel::queue::FromWorker;
-use crate::tunnel::udp::{UdpOptions, UdpPort};
 use crate::tunnel::{Counter, Traffic};
-
-fn outside() -> UdpPort {
-    UdpPort::open(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap()
-}
 
 fn received(traffic: &Traffic) -> u64 {
     traffic.rx_packets.load(Relaxed)
