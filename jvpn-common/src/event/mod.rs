@@ -8,6 +8,7 @@ mod checkpoint;
 mod input;
 mod replay;
 mod severity;
+pub(crate) mod wide;
 
 pub use chain::{Hash, LineError, Sealed, Unsealed, follow, named, open, seal, seal_onto};
 pub use checkpoint::{Checkpoint, Signed};
@@ -15,6 +16,7 @@ pub use input::Written;
 pub use replay::{Mismatch, replay, replayed};
 pub use severity::Severity;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -71,47 +73,6 @@ named! {
     }
 }
 
-/// A 64-bit number as text, since JSON readers keep 53 bits.
-pub(crate) mod wide {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(crate) trait Wide: Copy {
-        fn number(self) -> u64;
-        fn named(number: u64) -> Self;
-    }
-
-    macro_rules! wide {
-        ($($ty:ty),*) => {$(
-            impl Wide for $ty {
-                fn number(self) -> u64 { self.0 }
-                fn named(number: u64) -> Self { Self(number) }
-            }
-        )*};
-    }
-
-    wide!(crate::ids::Version, crate::ids::OwnerEpoch, crate::time::Instant);
-
-    impl Wide for u64 {
-        fn number(self) -> u64 {
-            self
-        }
-
-        fn named(number: u64) -> Self {
-            number
-        }
-    }
-
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-    pub(crate) fn serialize<T: Wide, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&value.number())
-    }
-
-    pub(crate) fn deserialize<'de, T: Wide, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(T::named).map_err(D::Error::custom)
-    }
-}
-
 /// A transport as a record shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,7 +84,7 @@ pub struct TransportText {
     /// Index of the gateway's address.
     pub gateway: u16,
     /// What the client calls it.
-    pub label: String,
+    pub label: Label,
     /// Its class.
     pub class: TransportClass,
     /// Proven path MTU.
@@ -139,7 +100,7 @@ impl From<&Transport> for TransportText {
             k: transport.k,
             remote: transport.path.remote(),
             gateway: transport.path.gateway(),
-            label: transport.label.to_string(),
+            label: transport.label,
             class: transport.class,
             mtu: transport.mtu,
             since: transport.since,
@@ -152,7 +113,7 @@ impl From<&TransportText> for Transport {
         Self {
             k: text.k,
             path: Path::new(text.remote, text.gateway),
-            label: Label::new(text.label.as_bytes()),
+            label: text.label,
             class: text.class,
             mtu: text.mtu,
             since: text.since,
@@ -212,7 +173,7 @@ pub struct Record {
     /// Primary reason.
     pub reason: Option<Reason>,
     /// More: `reasons` is a list of codes, the rest is measurements.
-    pub details: BTreeMap<String, Value>,
+    pub details: BTreeMap<Cow<'static, str>, Value>,
     /// Version of the transition, or of the session at that time.
     #[serde(with = "wide")]
     pub state_version: Version,
@@ -365,13 +326,19 @@ impl Record {
 
     /// The record with one more detail; texts are bounded.
     #[must_use]
-    pub fn with(mut self, key: &str, value: Value) -> Self {
+    pub fn with(mut self, key: impl Into<Cow<'static, str>>, value: Value) -> Self {
+        self.note(key, value);
+        self
+    }
+
+    /// The same where it lies.
+    pub fn note(&mut self, key: impl Into<Cow<'static, str>>, value: Value) {
+        let key = key.into();
         let value = match value {
             Value::String(text) if key != "text" => Value::String(bounded(&text)),
             other => other,
         };
-        self.details.insert(key.into(), value);
-        self
+        self.details.insert(key, value);
     }
 
     /// What only its writer knew.

@@ -175,6 +175,18 @@ fn what_a_peer_or_an_operator_wrote_cannot_break_out_of_a_line() {
 }
 
 #[test]
+fn a_transport_whose_label_no_peer_can_have_is_no_record() {
+    let made = records(&attached(), &reattach(Class::Lost, u64::MAX, transport(1, 2)), at(9_000)).remove(1);
+    let label = made.transport.to.as_ref().expect("bound").label;
+    let named = |text: &str| made.line().replace(&format!("\"label\":\"{label}\""), &format!("\"label\":\"{text}\""));
+    assert_eq!(serde_json::from_str::<Record>(&named(label.as_str())).expect("as it was"), made);
+    for text in ["wi\\u001bfi", "w\u{ef}fi", "longer-than-a-label-is"] {
+        let error = serde_json::from_str::<Record>(&named(text)).expect_err(text);
+        assert!(error.to_string().contains("not the label of a transport"), "{error}");
+    }
+}
+
+#[test]
 fn every_kind_of_record_has_what_it_is_about() {
     let session = attached();
     let input = reattach(Class::Better, 1, transport(0, 1));

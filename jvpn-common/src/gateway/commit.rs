@@ -12,6 +12,7 @@ use super::Engine;
 use super::calendar::{Due, SlotAlarm};
 use super::command::{Command, Commit, Datagram, StoreOp, Stored};
 use super::confirm::Settled;
+use super::control::Came;
 use super::table::Live;
 use super::view::Drop;
 use crate::abi::ActiveWord;
@@ -65,13 +66,13 @@ pub(super) struct Stepped {
 #[derive(Debug)]
 pub(super) struct Change {
     then: Then,
-    /// Sent when the commit failed, with the length of what it answers.
-    pub(super) failed: Option<(Datagram, usize)>,
+    /// What it answers, and with which nonce: whoever asked is told when the commit failed.
+    pub(super) asked: Option<(Came, u64)>,
 }
 
 impl Change {
     pub(super) const fn new(then: Then) -> Self {
-        Self { then, failed: None }
+        Self { then, asked: None }
     }
 
     /// The sessions it changes: a confirmed handshake may end another one.
@@ -132,9 +133,10 @@ impl Engine {
 
     fn on_failed(&mut self, change: Change) {
         self.drop(Drop::CommitFailed);
-        let was_asked = change.failed.is_some();
-        if let Some((datagram, asked)) = change.failed {
-            self.answer(datagram.origin, asked, datagram.bytes);
+        let was_asked = change.asked.is_some();
+        if let Some((came, nonce)) = change.asked {
+            // Sealed now and not beforehand: nearly every commit happens.
+            self.refuse_message(came, nonce, Reason::CommitFailed);
         }
         match change.then {
             Then::Nothing => {}
@@ -274,7 +276,7 @@ impl Engine {
         if let (Some((slot, _)), false, false) = (word, ended, step.transitions.is_empty()) {
             commit.maps.push(self.info(slot, &step.session));
         }
-        commit.records.extend(self.records(&step, &live.peer));
+        commit.records = self.records(&step, &live.peer);
         let ceiling = ceiling.unwrap_or(live.ceiling);
         let Locators { issued, retired } = locators;
         let rows = step.transitions.iter().map(|transition| transition.row).collect();

@@ -18,7 +18,7 @@ use crate::event::{Event, Record};
 use crate::ids::{OwnerEpoch, SessionId, Slot, Version};
 use crate::limits::PATH_MTU_UNPROVEN;
 use crate::mapop::MapOp;
-use crate::message::{Control, Label, Message, Reject};
+use crate::message::{Control, Label, Message};
 use crate::reason::Reason;
 use crate::secret::PublicKey;
 use crate::session::transition::TABLE;
@@ -93,7 +93,7 @@ impl Engine {
         {
             self.drop(Drop::RateLimited);
             self.security(other, Reason::SecDuplicateIdentity);
-            return self.refuse_confirm(came, Reason::RateLimited);
+            return self.refuse_message(came, 0, Reason::RateLimited);
         }
         let Some(path) = self.path(origin) else { return self.drop(Drop::GatewayAddress) };
         let mtu = says.mtu.max(PATH_MTU_UNPROVEN);
@@ -102,7 +102,7 @@ impl Engine {
             Ok((step, rolled)) => self.settle_commit(came, step, rolled),
             Err(refusal) => {
                 self.turned_away(session, refusal.reason, "CONFIRM");
-                self.refuse_confirm(came, refusal.reason);
+                self.refuse_message(came, 0, refusal.reason);
                 self.abandon(slot);
             }
         }
@@ -137,8 +137,6 @@ impl Engine {
         let slot = came.slot;
         let done = self.seal_to(came, Control::Done);
         let done = self.fitting(done, came.len);
-        let reject = self.reject(slot, 0, Reason::CommitFailed);
-        let failed = self.seal_to(came, Control::Reject(reject));
         let Some(attachment) = self.table.attachments.get_mut(&slot) else { return };
         let (session, peer) = (attachment.session, attachment.peer);
         let Some(pending) = &mut attachment.pending else { return };
@@ -164,8 +162,9 @@ impl Engine {
             let created = Record::about(&context, &step.session, Event::SessionCreated, Some(Reason::HandshakeOk));
             commit.records.push(created);
         }
-        let records = self.records(&step, &peer).into_iter();
-        commit.records.extend(records.map(|record| proved(record, prove)));
+        let mut records = self.records(&step, &peer);
+        records.iter_mut().for_each(|record| proved(record, prove));
+        commit.records.append(&mut records);
         let stepped = Stepped {
             id: session,
             rows: step.transitions.iter().map(|transition| transition.row).collect(),
@@ -177,7 +176,7 @@ impl Engine {
             ended: false,
         };
         let mut change = Change::new(Then::Confirmed(Box::new(Settled { slot, stepped, superseded, left })));
-        change.failed = failed.map(|datagram| (datagram, came.len));
+        change.asked = Some((came, 0));
         self.commit(change, commit);
     }
 
@@ -303,9 +302,9 @@ impl Engine {
         }
     }
 
-    /// Tells a client whose CONFIRM was refused.
-    fn refuse_confirm(&mut self, came: Came, reason: Reason) {
-        let reject: Reject = self.reject(came.slot, 0, reason);
+    /// Tells a client that what it asked for with this nonce, 0 = with a CONFIRM, was refused.
+    pub(super) fn refuse_message(&mut self, came: Came, nonce: u64, reason: Reason) {
+        let reject = self.reject(came.slot, nonce, reason);
         if let Some(datagram) = self.seal_to(came, Control::Reject(reject)) {
             self.answer(came.origin, came.len, datagram.bytes);
         }

@@ -129,7 +129,7 @@ impl Engine {
         self.abandoned(asked, policy);
         match switch(asked.request, validated, transport, policy) {
             Ok(None) => self.send_ack_unmoved(asked),
-            Ok(Some(switch)) => self.on_switch(asked, switch),
+            Ok(Some(switch)) => self.on_switch(asked, switch, policy),
             Err(refusal) => {
                 self.drop(Drop::Refused);
                 if let Some(live) = self.table.sessions.get(&asked.session) {
@@ -212,12 +212,11 @@ impl Engine {
         }
     }
 
-    fn on_switch(&mut self, asked: Asked, switch: Switch) {
-        let policy = self.policy_of(asked.session);
+    fn on_switch(&mut self, asked: Asked, switch: Switch, policy: &session::Policy) {
         let Some(live) = self.table.sessions.get(&asked.session) else { return };
         let input = Input::Reattach(switch);
         let lax = self.sabotage.is(Bug::AcceptsLowerNonce).then(|| live.core.forgetting_nonce());
-        match lax.as_ref().unwrap_or(&live.core).step(&input, &policy, self.now) {
+        match lax.as_ref().unwrap_or(&live.core).step(&input, policy, self.now) {
             Ok(step) => self.move_session(asked, step),
             Err(refusal) if refusal.kind == RefusalKind::Repeat => self.send_ack_unmoved(asked),
             Err(refusal) => {
@@ -256,7 +255,7 @@ impl Engine {
         news.then_some(WorkerOp::PathMtu { slot, k, mtu })
     }
 
-    /// A step with its ACK, and the REJECT that is sent instead when the commit fails.
+    /// A step with its ACK, and who is told when the commit fails.
     fn acknowledged(&mut self, asked: Asked, step: Step) -> (Change, Commit) {
         let locators = self.exchange(asked, &step.session);
         let ack = Ack {
@@ -277,14 +276,9 @@ impl Engine {
             // A path that was proven ahead of need is proven in no time.
             let prove = asked.challenged.map_or(Duration::ZERO, |at| self.now.since(at));
             let evidence = &asked.request.evidence;
-            commit.records = commit.records.into_iter().map(|record| measured(record, evidence, prove)).collect();
+            commit.records.iter_mut().for_each(|record| measured(record, evidence, prove));
         }
-        if commit.maps.is_empty() {
-            return (change, commit);
-        }
-        let reject = self.reject(asked.came.slot, asked.request.nonce, Reason::CommitFailed);
-        let reject = self.seal_to(asked.came, Control::Reject(reject));
-        change.failed = reject.map(|datagram| (datagram, asked.came.len));
+        change.asked = (!commit.maps.is_empty()).then_some((asked.came, asked.request.nonce));
         (change, commit)
     }
 
@@ -329,20 +323,20 @@ impl Engine {
     }
 }
 
-/// A record with what the client measured, and how long its proof took.
-fn measured(record: Record, evidence: &Evidence, prove: Duration) -> Record {
-    proved(record, prove)
-        .with("detect_us", evidence.detect_us.into())
-        .with("candidates", evidence.candidates.into())
-        .with("loss_permille", evidence.loss_permille.into())
-        .with("srtt_us", evidence.srtt_us.into())
+/// Adds to a record what the client measured, and how long its proof took.
+fn measured(record: &mut Record, evidence: &Evidence, prove: Duration) {
+    proved(record, prove);
+    record.note("detect_us", evidence.detect_us.into());
+    record.note("candidates", evidence.candidates.into());
+    record.note("loss_permille", evidence.loss_permille.into());
+    record.note("srtt_us", evidence.srtt_us.into());
 }
 
-/// A record of a binding with the time from asking for its proof to having it.
-pub(super) fn proved(record: Record, prove: Duration) -> Record {
-    let bound = record.event == Event::TransportSwitch || record.from == Some(State::Birth);
-    let micros = u64::try_from(prove.as_micros()).unwrap_or(u64::MAX);
-    if bound { record.with("prove_us", micros.into()) } else { record }
+/// Adds to the record of a binding the time from asking for its proof to having it.
+pub(super) fn proved(record: &mut Record, prove: Duration) {
+    if record.event == Event::TransportSwitch || record.from == Some(State::Birth) {
+        record.note("prove_us", u64::try_from(prove.as_micros()).unwrap_or(u64::MAX).into());
+    }
 }
 
 /// The switch a request asks for, with its evidence; none for VALIDATE.

@@ -85,6 +85,12 @@ impl Writer {
         Self(Vec::new())
     }
 
+    /// An empty one that takes so many bytes without growing: fields are a few bytes each.
+    #[must_use]
+    pub fn with_room(room: usize) -> Self {
+        Self(Vec::with_capacity(room))
+    }
+
     /// Bytes as they are.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);

@@ -80,7 +80,7 @@ impl Message {
     /// The plaintext, padded as its kind asks.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
+        let mut writer = Writer::with_room(PADDED);
         writer.u8(self.body.number()).u64(self.id);
         self.body.write(&mut writer);
         match self.body {

@@ -134,7 +134,7 @@ pub(super) struct Seen {
     out: Outcome,
     moved: Vec<Instant>,
     /// The last transport.
-    on: Option<String>,
+    on: Option<Label>,
     arrived: [Option<Instant>; 2],
     /// Packets that were lost since the last one that was not: up, then down.
     lost: [u64; 2],
@@ -214,7 +214,7 @@ impl Seen {
             states: record.from.zip(record.to),
             reason: record.reason,
             details,
-            transport: record.transport.to.as_ref().map(|to| to.label.clone()),
+            transport: record.transport.to.as_ref().map(|to| to.label.to_string()),
             version: record.state_version.0,
             bounds,
         });
@@ -224,8 +224,8 @@ impl Seen {
     fn transition(&mut self, record: &Record, policy: &Policy) -> Vec<String> {
         let to = record.transport.to.as_ref();
         // A move that ends a loss leaves nothing: where it was before is what counts.
-        let other = to.is_some_and(|to| self.on.as_ref().is_some_and(|on| *on != to.label));
-        self.on = to.map(|to| to.label.clone()).or(self.on.take());
+        let other = to.is_some_and(|to| self.on.is_some_and(|on| on != to.label));
+        self.on = to.map(|to| to.label).or(self.on);
         if record.event == Event::TransportSwitch && other {
             self.out.switches += 1;
             self.moved.push(record.at);

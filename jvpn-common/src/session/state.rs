@@ -13,6 +13,7 @@
 
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::borrow::Cow;
 
 use crate::ids::TransportIndex;
 use crate::limits::LABEL_MAX;
@@ -144,6 +145,21 @@ impl Label {
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..usize::from(self.len)).unwrap_or_default();
         core::str::from_utf8(bytes).unwrap_or_default()
+    }
+}
+
+impl serde::Serialize for Label {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Label {
+    /// Only a text that a label can be: another one was written by nobody who had a label.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+        let label = Self::new(&*text);
+        if label.as_str() == text { Ok(label) } else { Err(serde::de::Error::custom("not the label of a transport")) }
     }
 }
 

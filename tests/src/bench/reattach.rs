@@ -28,7 +28,7 @@ const GOAL: f64 = 200_000.0;
 const MUST_OF_SOCKETS: f64 = 25_000.0;
 /// Members of the swarm, moves a second that are begun one after the other, and for how long each.
 const FULL_OF_SOCKETS: (usize, &[u32], Duration) =
-    (1_000, &[1_000, 5_000, 10_000, 15_000, 20_000], Duration::from_secs(5));
+    (1_000, &[1_000, 5_000, 10_000, 15_000, 20_000, 30_000], Duration::from_secs(5));
 const QUICK_OF_SOCKETS: (usize, &[u32], Duration) = (100, &[100, 400], Duration::from_secs(2));
 
 /// A move beside a flood may take so many times as long as alone.

@@ -3,6 +3,7 @@
 
 use jvpn_common::event::{Context, Event, Record, TransportText};
 use jvpn_common::ids::{OwnerEpoch, SessionId, Version};
+use jvpn_common::message::Label;
 use jvpn_common::reason::Reason;
 use jvpn_common::session::{Birth, Ender, Input, Policy, Session, State, TransportClass};
 use jvpn_common::time::Instant;
@@ -35,7 +36,7 @@ impl Records {
             k: jvpn_common::ids::TransportIndex(port),
             remote: ([203, 0, 113, 7], port).into(),
             gateway: 0,
-            label: name.into(),
+            label: Label::new(name),
             class: TransportClass::Primary,
             mtu: 1_400,
             since: at,

@@ -331,7 +331,7 @@ fn large() -> (tempfile::TempDir, Wanted, Vec<Vec<u8>>) {
     let (audit, _) =
         Audit::open_with(state.path(), Options { segment_max: 3 << 20, ..Options::default() }).expect("opens");
     let long = "x".repeat(200);
-    let long = || (0..20).fold(record("a"), |record, key| record.with(&format!("key_{key}"), long.as_str().into()));
+    let long = || (0..20).fold(record("a"), |record, key| record.with(format!("key_{key}"), long.as_str().into()));
     audit.append_all((0..1_000).map(|_| long()).collect()).expect("written");
     drop(audit);
     let segments = segments_of(&dir_of(state.path())).expect("lists");

@@ -41,7 +41,7 @@ fn confirm() -> Written {
         k: TransportIndex(0),
         remote: "192.0.2.1:40000".parse().expect("an address"),
         gateway: 0,
-        label: "wifi".into(),
+        label: jvpn_common::message::Label::new("wifi"),
         class: TransportClass::Primary,
         mtu: 1_400,
         since: at(0),

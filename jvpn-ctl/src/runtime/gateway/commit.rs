@@ -91,8 +91,9 @@ impl Executor {
         }
         let written = self.keeper.apply(puts).and_then(|()| {
             // The last step that can fail.
-            let records = begun.iter_mut().flatten().flat_map(|begun| std::mem::take(&mut begun.records));
-            self.record(records.collect())
+            let mut records = Vec::with_capacity(begun.iter().flatten().map(|begun| begun.records.len()).sum());
+            begun.iter_mut().flatten().for_each(|begun| records.append(&mut begun.records));
+            self.record(records)
         });
         let last = written.unwrap_or_else(|error| {
             self.complain(&error, "commits failed and are taken back");
@@ -165,7 +166,7 @@ impl Executor {
             record.ts.clone_from(&ts);
             if record.input.is_some() {
                 let micros = clock::boot().since(record.at).as_micros();
-                record.details.insert("commit_us".into(), u64::try_from(micros).unwrap_or(u64::MAX).into());
+                record.note("commit_us", u64::try_from(micros).unwrap_or(u64::MAX).into());
             }
             log(record);
         }
