@@ -288,6 +288,13 @@ fn remarks(done: &Finished) -> Vec<String> {
             done.disturbed.len()
         ));
     }
+    let dropped: Vec<u64> = done.trials.iter().map(|trial| trial.dropped_by_lab).filter(|count| *count > 0).collect();
+    if !dropped.is_empty() {
+        let (all, among) = (dropped.iter().sum::<u64>(), dropped.len());
+        parts.push(format!(
+            "the lab's own links dropped {all} packets in {among} trials, which count as lost like others"
+        ));
+    }
     if done.disturbed_kept > 0 {
         parts.push(format!("{} such trials counted, there was no quieter time", done.disturbed_kept));
     }

@@ -23,6 +23,7 @@ pub mod child;
 pub mod clock;
 pub mod delay;
 pub mod demo;
+mod drops;
 pub mod fault;
 pub mod flow;
 pub mod ground;

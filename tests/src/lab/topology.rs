@@ -106,9 +106,9 @@ pub const RELAYS_V6: [&str; RELAYS_MAX] = ["2001:db8:71::7", "2001:db8:72::7"];
 /// TCP port of the owner for relays.
 pub const CONTROL_PORT: u16 = 51822;
 
-struct End {
-    space: &'static str,
-    interface: &'static str,
+pub(super) struct End {
+    pub(super) space: &'static str,
+    pub(super) interface: &'static str,
     v4: &'static str,
     v6: &'static str,
 }
@@ -117,7 +117,7 @@ const fn end(space: &'static str, interface: &'static str, v4: &'static str, v6:
     End { space, interface, v4, v6 }
 }
 
-const LINKS: [(End, End); 12] = [
+pub(super) const LINKS: [(End, End); 12] = [
     (
         end("client", "wan-a", "192.0.2.2/24", "2001:db8:a::2/64"),
         end("ra", "client", "192.0.2.1/24", "2001:db8:a::1/64"),
@@ -224,7 +224,7 @@ impl Topology {
         SPACES.into_iter().filter(move |short| !absent.contains(short))
     }
 
-    fn has(&self, end: &End) -> bool {
+    pub(super) fn has(&self, end: &End) -> bool {
         self.spaces().any(|space| space == end.space) && (self.third || end.interface != THIRD_UPLINK)
     }
 

@@ -301,13 +301,14 @@ impl Stage {
         if !self.still_attached(Some(&before))? {
             return Ok(Outcome::Discarded);
         }
-        let (jumped, took) = (torrent.now(), began.elapsed());
+        let (jumped, took, dropped) = (torrent.now(), began.elapsed(), self.lab.topology.dropped()?);
         let rate = (jumped - clean) as f64 / took.as_secs_f64();
         let at_ns = ours.jump(path.other())?;
         thread::sleep(AFTERWARDS);
         let end = torrent.now();
         thread::sleep(STRAGGLERS);
         let (control, count) = (torrent.count(clean..jumped), torrent.count(jumped..end));
+        let dropped_by_lab = self.lab.topology.dropped()? - dropped;
         drop(torrent);
         // A way that loses without a jump says nothing of one, and a slower flow is another cell.
         if control.lost > 0 || rate < 0.9 * FAST as f64 {
@@ -321,6 +322,7 @@ impl Stage {
             sent: count.sent,
             lost: count.lost,
             duplicated: count.duplicated,
+            dropped_by_lab,
             window_ms: (now_ns() - at_ns) / 1_000_000,
             path: path.transport().into(),
             ..Trial::default()

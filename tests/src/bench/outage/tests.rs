@@ -81,6 +81,20 @@ fn one_lost_packet_breaks_a_planned_jump_and_a_lossy_network_excuses_it() {
 }
 
 #[test]
+fn what_the_lab_itself_dropped_is_told_and_still_lost() {
+    let cell = of("planned_jump_90k@apart_60");
+    let mut trials = vec![trial(0.0, 1.0); 30];
+    assert_eq!(remarks(&done(&cell, trials.clone())), [""; 0]);
+    for (number, count) in [(4, 40), (9, 6)] {
+        (trials[number].lost, trials[number].dropped_by_lab) = (count, count);
+    }
+    let done = done(&cell, trials);
+    assert!(remarks(&done)[0].contains("dropped 46 packets in 2 trials"), "{:?}", remarks(&done));
+    let lost = &metrics(&cell, Some(&done), None)[0];
+    assert_eq!((lost.ours, lost.verdicts["limit"]), (Some(0.0), Verdict::Fails));
+}
+
+#[test]
 fn where_nothing_comes_back_and_nothing_is_promised_a_cell_is_left_and_says_so() {
     let never = || Ok(Outcome::Seen(Trial { capped: true, ..trial(29_990.0, 1.0) }));
     let begun = || Finished::begun(&CELLS[0], OURS, "v", "p");
