@@ -277,7 +277,7 @@ impl Record {
         record.before = Some(STANDARD.encode(transition.before.encode()));
         record.after = Some(fingerprint(&transition.after));
         if !transition.details.is_empty() {
-            record.details.insert("reasons".into(), codes(&transition.details));
+            record.note("reasons", codes(&transition.details));
         }
         record
     }
@@ -290,10 +290,10 @@ impl Record {
         let mut record = Self::about(context, session, event, Some(refusal.reason));
         record.input = Some(Written::from(input));
         if let Some(detail) = refusal.detail {
-            record.details.insert("reasons".into(), codes(&[detail]));
+            record.note("reasons", codes(&[detail]));
         }
         if let Some(after) = refusal.retry_after {
-            record.details.insert("retry_after_ms".into(), millis(after));
+            record.note("retry_after_ms", millis(after));
         }
         record
     }

@@ -302,12 +302,10 @@ impl Engine {
         }
     }
 
-    /// Tells a client that what it asked for with this nonce, 0 = with a CONFIRM, was refused.
+    /// Tells a client that what it asked for with this nonce, 0 = with none, was refused.
     pub(super) fn refuse_message(&mut self, came: Came, nonce: u64, reason: Reason) {
         let reject = self.reject(came.slot, nonce, reason);
-        if let Some(datagram) = self.seal_to(came, Control::Reject(reject)) {
-            self.answer(came.origin, came.len, datagram.bytes);
-        }
+        self.send_sealed(came, Control::Reject(reject));
     }
 
     /// Seals a message along the way a request came, with the request's id.
@@ -320,8 +318,13 @@ impl Engine {
 
     /// "The message with this id arrived."
     pub(super) fn acknowledge(&mut self, came: Came) {
-        if let Some(datagram) = self.seal_to(came, Control::Done) {
-            self.answer(came.origin, came.len, datagram.bytes);
+        self.send_sealed(came, Control::Done);
+    }
+
+    /// Seals a message along the way a request came and sends it, if it is no larger than the request.
+    pub(super) fn send_sealed(&mut self, came: Came, body: Control) {
+        if let Some(datagram) = self.seal_to(came, body) {
+            self.answer(datagram.origin, came.len, datagram.bytes);
         }
     }
 }

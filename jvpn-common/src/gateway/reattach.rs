@@ -198,7 +198,7 @@ impl Engine {
         let challenge = self.challenge(asked, self.now);
         let cookie = self.challenge.cookie(&challenge);
         let body = Control::Challenge { nonce: asked.request.nonce, cookie, cookie_time: self.now.0 };
-        self.send_sealed(asked, body);
+        self.send_sealed(asked.came, body);
     }
 
     /// Requests up to the floor were given up by the client.
@@ -313,13 +313,7 @@ impl Engine {
     fn send_reject(&mut self, asked: Asked, reason: Reason, detail: Option<Reason>, retry: Option<Duration>) {
         let retry_after_ms = retry.map_or(0, |after| u32::try_from(after.as_millis()).unwrap_or(u32::MAX));
         let reject = Reject { detail, retry_after_ms, ..self.reject(asked.came.slot, asked.request.nonce, reason) };
-        self.send_sealed(asked, Control::Reject(reject));
-    }
-
-    fn send_sealed(&mut self, asked: Asked, body: Control) {
-        if let Some(datagram) = self.seal_to(asked.came, body) {
-            self.answer(datagram.origin, asked.came.len, datagram.bytes);
-        }
+        self.send_sealed(asked.came, Control::Reject(reject));
     }
 }
 

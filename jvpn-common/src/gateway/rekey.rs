@@ -46,10 +46,7 @@ impl Engine {
             && known == came.id
         {
             let body = Control::Rekey(answer.clone());
-            if let Some(datagram) = self.seal_to(came, body) {
-                self.answer(datagram.origin, came.len, datagram.bytes);
-            }
-            return;
+            return self.send_sealed(came, body);
         }
         // One outstanding, and no more than three epochs at once: previous, current, next. A newer id while
         // `next` is unused replaces it: its client gave the older one up.
@@ -59,11 +56,7 @@ impl Engine {
         let (session, generation) = (attachment.session, attachment.generation);
         if self.table.sessions.get(&session).is_none_or(|live| live.core.keys() == Keys::Stale) {
             self.turned_away(session, Reason::KeysStale, "REKEY");
-            let reject = self.reject(came.slot, 0, Reason::KeysStale);
-            if let Some(datagram) = self.seal_to(came, Control::Reject(reject)) {
-                self.answer(datagram.origin, came.len, datagram.bytes);
-            }
-            return;
+            return self.refuse_message(came, 0, Reason::KeysStale);
         }
         self.rekeying(came.slot, true);
         let job = Job::Read { private: self.config.private_key.clone(), noise: noise.to_vec() };

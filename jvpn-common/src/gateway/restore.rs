@@ -56,8 +56,8 @@ impl Engine {
                 Some(Ok(step)) => {
                     let owner = step.session.owner_epoch().to_string();
                     let (change, mut commit) = self.propose(id, step, super::commit::Locators::default(), Vec::new());
-                    let told = |record: Record| record.with("owner_epoch", owner.as_str().into());
-                    commit.records = commit.records.into_iter().map(told).collect();
+                    let tell = |record: &mut Record| record.note("owner_epoch", owner.as_str().into());
+                    commit.records.iter_mut().for_each(tell);
                     self.commit(change, commit);
                 }
                 _ => self.arm_later(id),

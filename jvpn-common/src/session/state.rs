@@ -13,7 +13,6 @@
 
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::borrow::Cow;
 
 use crate::ids::TransportIndex;
 use crate::limits::LABEL_MAX;
@@ -157,8 +156,8 @@ impl serde::Serialize for Label {
 impl<'de> serde::Deserialize<'de> for Label {
     /// Only a text that a label can be: another one was written by nobody who had a label.
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
-        let label = Self::new(&*text);
+        let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+        let label = Self::new(&text);
         if label.as_str() == text { Ok(label) } else { Err(serde::de::Error::custom("not the label of a transport")) }
     }
 }

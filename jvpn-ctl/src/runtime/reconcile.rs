@@ -143,7 +143,7 @@ impl Reconcile {
         let ts = clock::text(now);
         let context = Context { ts: &ts, at: now, node, seq: 0, peer: "" };
         let mut record = Record::plain(&context, Event::SecurityEvent).with("count", count.into());
-        record = record.with("what", what.into());
+        record.note("what", what.into());
         (record.reason, record.session_id) = (Some(Reason::SecMapTampered), session);
         Some(record)
     }

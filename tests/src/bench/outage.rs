@@ -292,7 +292,7 @@ fn remarks(done: &Finished) -> Vec<String> {
     if !dropped.is_empty() {
         let (all, among) = (dropped.iter().sum::<u64>(), dropped.len());
         parts.push(format!(
-            "the lab's own links dropped {all} packets in {among} trials, which count as lost like others"
+            "the lab's own links dropped {all} packets in {among} trials; those of the judged time count as lost like others"
         ));
     }
     if done.disturbed_kept > 0 {

@@ -54,7 +54,7 @@ impl Records {
             ("reasons", json!(["NO_DELIVERY"])),
             ("srtt_us", json!(22_000)),
         ] {
-            record = record.with(key, value);
+            record.note(key, value);
         }
         Self(record)
     }

@@ -19,18 +19,18 @@ impl Client {
         record.to = State::from_number(event.state);
         record.reason = Some(event.reason);
         record.state_version = event.version;
-        record = record.with("acknowledged", event.acknowledged.into());
+        record.note("acknowledged", event.acknowledged.into());
         if let Some(detail) = event.detail {
-            record = record.with("reasons", vec![detail.name()].into());
+            record.note("reasons", vec![detail.name()].into());
         }
         for (key, label) in [("from_path", event.from), ("to_path", event.to)] {
             if let Some(label) = label {
-                record = record.with(key, label.as_str().into());
+                record.note(key, label.as_str().into());
             }
         }
         for (key, length) in [("detect_us", event.detect), ("prove_us", event.prove)] {
             if length > Duration::ZERO {
-                record = record.with(key, u64::try_from(length.as_micros()).unwrap_or(u64::MAX).into());
+                record.note(key, u64::try_from(length.as_micros()).unwrap_or(u64::MAX).into());
             }
         }
         tracing::info!(

@@ -194,7 +194,8 @@ pub struct Trial {
     pub lost: u64,
     pub duplicated: u64,
     pub reordered: u64,
-    /// What the lab's own links dropped meanwhile, where that was looked at: it is among the lost.
+    /// What the lab's own links dropped from the jump to the last straggler, where that was looked at: of what is judged it is
+    /// among the lost.
     #[serde(default)]
     pub dropped_by_lab: u64,
     /// How long the machine itself stood still.
