@@ -212,11 +212,6 @@ fn hex_onto(text: &mut Vec<u8>, bytes: &[u8]) {
     text.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
 }
 
-/// The fingerprint of a session's encoding.
-pub(crate) fn fingerprint(session: &Session) -> String {
-    hex(&Sha256::digest(session.encode()))
-}
-
 fn codes(reasons: &[Reason]) -> Value {
     reasons.iter().map(|reason| Value::from(reason.name())).collect()
 }
@@ -269,13 +264,32 @@ impl Record {
     /// The one record of a transition.
     #[must_use]
     pub fn transition(context: &Context<'_>, transition: &Transition) -> Self {
+        let before = STANDARD.encode(transition.before.encode());
+        Self::changed(context, transition, before, &transition.after.encode())
+    }
+
+    /// The records of transitions of which each goes on where the one before it ended: between two of them there is one
+    /// session, which is encoded once.
+    #[must_use]
+    pub fn transitions(context: &Context<'_>, transitions: &[Transition]) -> Vec<Self> {
+        let mut encoded = transitions.first().map(|first| first.before.encode()).unwrap_or_default();
+        let record = |transition: &Transition| {
+            let before = STANDARD.encode(&encoded);
+            transition.after.encode_into(&mut encoded);
+            Self::changed(context, transition, before, &encoded)
+        };
+        transitions.iter().map(record).collect()
+    }
+
+    /// The record of a transition with the session before it, in base64, and its encoding afterwards.
+    fn changed(context: &Context<'_>, transition: &Transition, before: String, after: &[u8]) -> Self {
         let event = if transition.is_switch() { Event::TransportSwitch } else { Event::StateChange };
         let mut record = Self::about(context, &transition.after, event, Some(transition.reason));
         record.from = Some(transition.from);
         record.transport.from = transition.before.transport().map(TransportText::from);
         record.input = Some(Written::from(&transition.input));
-        record.before = Some(STANDARD.encode(transition.before.encode()));
-        record.after = Some(fingerprint(&transition.after));
+        record.before = Some(before);
+        record.after = Some(hex(&Sha256::digest(after)));
         if !transition.details.is_empty() {
             record.note("reasons", codes(&transition.details));
         }

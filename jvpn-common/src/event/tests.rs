@@ -16,7 +16,7 @@ fn context(at: Instant) -> Context<'static> {
 /// The records of one step.
 fn records(session: &Session, input: &Input, now: Instant) -> Vec<Record> {
     let step = session.step(input, &Policy::field(), now).expect("a step");
-    step.transitions.iter().map(|transition| Record::transition(&context(now), transition)).collect()
+    Record::transitions(&context(now), &step.transitions)
 }
 
 #[test]
@@ -68,6 +68,16 @@ fn a_lost_reattach_makes_two_records_that_replay_one_by_one() {
         let read: Record = serde_json::from_str(&record.line()).expect("a record");
         assert_eq!(&read, record);
         replay(&read, &Policy::field()).expect("the machine agrees");
+    }
+}
+
+#[test]
+fn the_records_of_a_step_are_those_of_its_transitions_one_by_one() {
+    let now = at(9_000);
+    for input in [reattach(Class::Lost, u64::MAX, transport(1, 2)), resume(now), quality(0)] {
+        let step = attached().step(&input, &Policy::field(), now).expect("a step");
+        let each = step.transitions.iter().map(|transition| Record::transition(&context(now), transition));
+        assert_eq!(Record::transitions(&context(now), &step.transitions), each.collect::<Vec<_>>(), "{input:?}");
     }
 }
 

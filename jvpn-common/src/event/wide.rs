@@ -32,7 +32,7 @@ impl Wide for u64 {
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 pub(crate) fn serialize<T: Wide, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&value.number())
+    serializer.serialize_str(itoa::Buffer::new().format(value.number()))
 }
 
 pub(crate) fn deserialize<'de, T: Wide, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {

@@ -315,9 +315,9 @@ impl Engine {
     /// The records of a step, in the order in which it happened. Time of day and number are the writer's.
     pub(super) fn records(&self, step: &Step, peer: &PublicKey) -> Vec<Record> {
         let context = self.context(peer);
-        let transitions = step.transitions.iter().map(|transition| Record::transition(&context, transition));
-        let ended = step.effects.iter().filter_map(|effect| Record::ended(&context, &step.session, effect));
-        transitions.chain(ended).collect()
+        let mut records = Record::transitions(&context, &step.transitions);
+        records.extend(step.effects.iter().filter_map(|effect| Record::ended(&context, &step.session, effect)));
+        records
     }
 
     pub(super) fn context(&self, peer: &PublicKey) -> Context<'_> {

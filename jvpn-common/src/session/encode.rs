@@ -192,9 +192,15 @@ impl Session {
     pub fn encode(&self) -> Vec<u8> {
         // Fields are a few bytes each: growing for them would copy the session seven times over.
         let mut out = Vec::with_capacity(ENCODED_MAX);
-        out.push(LAYOUT);
-        self.put(&mut out);
+        self.encode_into(&mut out);
         out
+    }
+
+    /// The same in place of what `out` holds.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        out.clear();
+        out.push(LAYOUT);
+        self.put(out);
     }
 
     /// The session of an encoding; none if it is cut, too long, not the one form, or holds what no

@@ -14,7 +14,9 @@ const WINDOW: Duration = Duration::from_millis(10);
 const STORM: u64 = 40;
 /// How long the worker rests in a storm, with what the kernel's timer adds half as much again. Halved, twice the wake-ups;
 /// doubled, a client of the storm waits a millisecond for its two answers.
-pub(super) const REST: Duration = Duration::from_micros(200);
+const REST: Duration = Duration::from_micros(200);
+/// The same while the controller has more than it can do: whatever was handed over earlier would wait there.
+const REST_BEHIND: Duration = Duration::from_micros(600);
 
 /// What came in the present window.
 #[derive(Debug, Default)]
@@ -23,9 +25,26 @@ pub(super) struct Pace {
     /// Control datagrams and packets of sessions, all that ever came, when the window began.
     counted: [u64; 2],
     storm: bool,
+    /// After the last rest the controller had not come to the end of what it was given before.
+    behind: bool,
 }
 
 impl Pace {
+    /// Rests, then asks whether the controller still has something of what it was given before.
+    pub(super) fn rest(&mut self, is_behind: impl FnOnce() -> bool) {
+        std::thread::sleep(self.length());
+        self.rested(is_behind());
+    }
+
+    const fn rested(&mut self, behind: bool) {
+        self.behind = behind;
+    }
+
+    /// How long the next rest is.
+    const fn length(&self) -> Duration {
+        if self.behind { REST_BEHIND } else { REST }
+    }
+
     /// Whether to rest, where so much control and so many packets have come since the worker began.
     pub(super) fn rests(&mut self, now: Instant, counted: [u64; 2]) -> bool {
         if now.since(self.since) >= WINDOW {
@@ -47,6 +66,16 @@ mod tests {
     fn rests(pace: &mut Pace, at: u64, control: u64, packets: u64) -> bool {
         let [known, carried] = pace.counted;
         pace.rests(Instant(at * 1_000_000), [known + control, carried + packets])
+    }
+
+    #[test]
+    fn who_is_behind_is_given_more_at_once_and_who_caught_up_is_not() {
+        let mut pace = Pace::default();
+        let mut next = |behind| {
+            pace.rested(behind);
+            pace.length()
+        };
+        assert_eq!([true, true, false, true].map(&mut next), [REST_BEHIND, REST_BEHIND, REST, REST_BEHIND]);
     }
 
     #[test]

@@ -94,6 +94,11 @@ impl Bell {
         }
     }
 
+    /// Whether it rang and was not answered; no system call.
+    fn is_rung(&self) -> bool {
+        self.rung.load(Ordering::SeqCst)
+    }
+
     fn answer(&self) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.fd, &mut count);
@@ -145,7 +150,7 @@ impl<T> Inbox<T> {
 
     /// Whether something may be waiting; no system call.
     pub(super) fn rung(&self) -> bool {
-        self.1.rung.load(Ordering::SeqCst)
+        self.1.is_rung()
     }
 }
 
@@ -170,6 +175,13 @@ pub fn to_controller() -> io::Result<(ToController, Inbox<FromWorker>)> {
 /// Sending end of the queue to a controller.
 #[derive(Clone, Debug)]
 pub struct ToController(pub(super) Sender<FromWorker>);
+
+impl ToController {
+    /// Whether it has not come to the end of what it was sent; no system call.
+    pub(super) fn is_behind(&self) -> bool {
+        self.0.1.is_rung()
+    }
+}
 
 pub(super) fn to_worker() -> io::Result<(Sender<ToWorker>, Inbox<ToWorker>)> {
     queue(TO_WORKER_MAX)
@@ -256,5 +268,15 @@ mod tests {
         sender.1.ring();
         assert_eq!(inbox.next(), None, "a ring without a message is answered, too");
         assert_eq!(rings(&inbox), 0);
+    }
+
+    #[test]
+    fn a_controller_is_behind_until_it_found_nothing() {
+        let (sender, inbox) = to_controller().unwrap();
+        let busy = |at| FromWorker::Busy { session: SessionId([1; 16]), at: Instant(at) };
+        assert!(!sender.is_behind());
+        assert!(sender.0.send(busy(1)) && sender.0.send(busy(2)));
+        let behind = std::array::from_fn(|_| (inbox.next().is_some(), sender.is_behind()));
+        assert_eq!(behind, [(true, true), (true, true), (false, false)]);
     }
 }

@@ -17,7 +17,7 @@ use super::icmp::{Bucket, TunnelAddresses};
 use super::inbound;
 use super::inner::INNER_MAX;
 use super::outbound;
-use super::pace::{Pace, REST};
+use super::pace::Pace;
 use super::ping::Ping;
 use super::ports::Ports;
 use super::queue::{FromWorker, Inbox, ToController, ToWorker, WorkerHandle, to_worker};
@@ -207,7 +207,7 @@ impl<R: Role> Worker<R> {
             match self.turn(now)? {
                 Turn::Stop => return Ok(()),
                 Turn::Worked => idle_since = None,
-                Turn::Idle if self.rests(now) => std::thread::sleep(REST),
+                Turn::Idle if self.rests(now) => self.pace.rest(|| self.io.controller.is_behind()),
                 Turn::Idle if now.since(*idle_since.get_or_insert(now)) < self.io.options.spin => {
                     std::hint::spin_loop();
                 }
