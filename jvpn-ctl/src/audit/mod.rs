@@ -6,6 +6,7 @@
 
 mod key;
 mod reader;
+mod remembered;
 mod sealer;
 mod segment;
 mod syncer;
@@ -16,7 +17,8 @@ pub mod why;
 mod writer;
 
 pub use key::{RecordPublicKey, key_file, public_key};
-pub use reader::{Filter, Remembered, Step, history, read, remembered, sessions, severity};
+pub use reader::{Filter, Step, history, read, sessions, severity};
+pub use remembered::{Remembered, remembered};
 pub use sealer::{CHECKPOINT_EVERY, newest as newest_checkpoint};
 pub use segment::Recovered;
 

@@ -1,4 +1,4 @@
-//! Reading the record: by session, reason and time, for `events`, `history` and a start after a crash.
+//! Reading the record: by session, reason and time, for `events` and `history`.
 //!
 //! Owns the filters. Must never write, and must never fail over one line that is not whole yet: the writer may
 //! be in the middle of it.
@@ -6,11 +6,11 @@
 use super::{AuditError, segment};
 use jiff::Timestamp;
 use jvpn_common::event::{Event, Record, Severity};
-use jvpn_common::ids::{PolicyVersion, SessionId};
+use jvpn_common::ids::SessionId;
 use jvpn_common::reason::Reason;
 use jvpn_common::session::Policy;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::ops::ControlFlow;
@@ -71,15 +71,10 @@ pub fn severity(record: &Value) -> Option<Severity> {
 /// # Errors
 /// A file cannot be read.
 pub fn sessions(dir: &Path, prefix: &str, most: usize) -> Result<BTreeSet<SessionId>, AuditError> {
-    let start = "\"session_id\":\"";
-    let wanted = format!("{start}{prefix}");
+    let wanted = format!("{SESSION}{prefix}");
     let mut found = BTreeSet::new();
-    each_line(dir, |_, line| {
-        // What stands in a line as text has its quotes escaped: this is the field.
-        let id = line
-            .find(&wanted)
-            .and_then(|at| line.get(at + start.len()..)?.split('"').next()?.parse::<SessionId>().ok());
-        found.extend(id);
+    each_line(dir, |_, _, line| {
+        found.extend(line.contains(&wanted).then(|| session_of(line)).flatten());
         if found.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     Ok(found)
@@ -94,64 +89,44 @@ pub fn read(
     filter: &Filter,
     mut each: impl FnMut(&str, Value) -> ControlFlow<()>,
 ) -> Result<(), AuditError> {
-    each_line(dir, |_, line| filter.accepts(line).map_or(ControlFlow::Continue(()), |record| each(line, record)))?;
+    each_line(dir, |_, _, line| filter.accepts(line).map_or(ControlFlow::Continue(()), |record| each(line, record)))?;
     Ok(())
 }
 
-/// Calls `each` with every whole line and the segment it is in, oldest first, until it breaks; with why it did. A last
-/// line without its end is being written.
+/// Where a line names its session.
+const SESSION: &str = "\"session_id\":\"";
+
+/// The session a line names, without reading the rest of it.
+pub(super) fn session_of(line: &str) -> Option<SessionId> {
+    // What stands in a line as text has its quotes escaped: this is the field.
+    line.split_once(SESSION)?.1.split('"').next()?.parse().ok()
+}
+
+/// Calls `each` with every whole line, the segment it is in and at which byte, oldest first, until it breaks; with why it did.
+/// A last line without its end is being written.
 pub(super) fn each_line<B>(
     dir: &Path,
-    mut each: impl FnMut(&Path, &str) -> ControlFlow<B>,
+    mut each: impl FnMut(&Path, u64, &str) -> ControlFlow<B>,
 ) -> Result<Option<B>, AuditError> {
     for path in segment::list(dir)? {
         let file = File::open(&path).map_err(|cause| AuditError::io(&path, cause))?;
         let mut reader = BufReader::new(file);
-        let mut line = Vec::new();
+        let (mut line, mut next) = (Vec::new(), 0);
         loop {
             line.clear();
             let count = reader.read_until(b'\n', &mut line).map_err(|cause| AuditError::io(&path, cause))?;
             if count == 0 || line.pop() != Some(b'\n') {
                 break;
             }
+            let at = next;
+            next += count as u64;
             let Ok(text) = std::str::from_utf8(&line) else { continue };
-            if let ControlFlow::Break(why) = each(&path, text) {
+            if let ControlFlow::Break(why) = each(&path, at, text) {
                 return Ok(Some(why));
             }
         }
     }
     Ok(None)
-}
-
-/// What a start after a crash needs of the record.
-#[derive(Clone, Debug, Default)]
-pub struct Remembered {
-    /// The last record of every session that carries a transition.
-    pub transitions: BTreeMap<SessionId, Record>,
-    /// Every policy the record has the text of: a transition is replayed under its own, not under today's.
-    pub policies: BTreeMap<PolicyVersion, Policy>,
-}
-
-/// Reads what a start after a crash needs.
-///
-/// # Errors
-/// A file cannot be read.
-pub fn remembered(dir: &Path) -> Result<Remembered, AuditError> {
-    let mut remembered = Remembered::default();
-    read(dir, &Filter::default(), |_, mut value| {
-        if let Some(fields) = value.as_object_mut() {
-            fields.remove("prev");
-            fields.remove("hash");
-        }
-        let Ok(record) = serde_json::from_value::<Record>(value) else { return ControlFlow::Continue(()) };
-        if let Some(policy) = policy(&record) {
-            remembered.policies.insert(policy.version, policy);
-        } else if let (Some(id), true) = (record.session_id, record.after.is_some()) {
-            remembered.transitions.insert(id, record);
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(remembered)
 }
 
 /// The policy whose text a record holds.

@@ -323,7 +323,7 @@ fn step(record: &Record, transition: &Transition, policy: &Policy) -> WhyStep {
 fn collect(dir: &Path, prefix: &str) -> Result<Collected, WhyError> {
     let mut collected = Collected::default();
     let (ours, policy) = (format!("\"session_id\":\"{prefix}"), format!("\"event\":\"{}\"", Event::PolicyEvent.name()));
-    let failed = each_line(dir, |path, text| {
+    let failed = each_line(dir, |path, _, text| {
         let wanted = text.contains(&ours) || text.contains(&policy);
         match if wanted { collected.add(path, text) } else { Ok(()) } {
             Ok(()) => ControlFlow::Continue(()),

@@ -174,7 +174,7 @@ impl<'a> Field<'a> {
         let underlay = Underlay::up()?;
         if let Some(kind) = who.rival() {
             let program = self.programs.get(&who).with_context(|| format!("{} is not installed", kind.name()))?;
-            let mut rival = kind.join(&underlay, program)?;
+            let mut rival = kind.join(underlay.place(), program)?;
             let sample = through(&underlay, wireguard::INNER_GATEWAY, work)?;
             ensure!(rival.alive(), "a process of {} ended during the measurement", kind.name());
             return Ok(sample);

@@ -1,64 +1,55 @@
 //! `bench outage`: how long two 1 kHz flows stand still when a path dies, a link goes, a NAT forgets, a gateway is killed.
-//! Owns the order of cells, resuming, and what is promised. Never breaks or measures anything itself.
+//! Owns who is measured where, and what is promised. Never breaks or measures anything itself.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Instant;
+use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::document::{Better, Contender, Document, LIMIT, Metric, Wanted};
+use super::rival::Kind;
 use super::{Options, machine, wireguard};
 
 pub mod cell;
 mod ours;
+mod play;
 mod stage;
 
 use cell::{CELLS, Cell, Finished, Point, Trial, What};
-use stage::{CAP, Outcome, Stage, Whom};
+use play::{Played, STALL_MAX_MS, play};
+use stage::{CAP, Whom};
 
-/// Trials of a cell: ours, and a rival's.
-const TRIALS: (u32, u32) = (30, 10);
-/// The machine stood still for so long, ms, in a trial that says nothing then: what the demo calls it, too.
-const STALL_MAX_MS: f64 = 15.0;
-/// Trials in a row that may be discarded before a cell is given up.
-const DISCARDS_MAX: u32 = 10;
-/// Trials of ours in which nothing came back, after which a cell without a promise is left: each takes half a minute.
-const CAPPED_MAX: usize = 3;
 const OURS: &str = "ours";
-const RIVAL: &str = "gotatun";
+/// Those of which something is claimed, and what else its users may have.
+const RIVALS: [Kind; 4] =
+    [Kind::WireGuard(wireguard::GOTATUN), Kind::WireGuard(wireguard::WIREGUARD_GO), Kind::OpenVpn, Kind::Nebula];
 
 /// The bench while it runs.
 struct Bench<'a> {
     options: &'a Options,
-    /// What programs call themselves.
-    versions: BTreeMap<&'static str, String>,
-    gotatun: Option<PathBuf>,
-    finished: Vec<Finished>,
-    taken_over: Vec<String>,
-    errors: Vec<String>,
+    /// Contenders, and what each calls itself.
+    rivals: Vec<(Whom, String)>,
+    played: Played,
 }
 
 pub fn run(options: &Options) -> Result<Document> {
     let machine = machine::describe()?;
     let cells = chosen(options)?;
     let version = machine::product_version()?;
+    let mut bench = Bench { options, rivals: Vec::new(), played: Played::default() };
     // A quick run shows that ours works; rivals that never come back take half a minute each.
-    let gotatun = if options.quick { None } else { wireguard::GOTATUN.find() };
-    let mut versions = BTreeMap::from([(OURS, version.clone())]);
-    if let Some(program) = &gotatun {
-        versions.insert(RIVAL, wireguard::version(program)?);
+    for kind in RIVALS.into_iter().filter(|_| !options.quick) {
+        match kind.find() {
+            Some(program) => {
+                let told = kind.told(Some(&program))?;
+                bench.rivals.push((Whom::Rival(kind, program), told));
+            }
+            None => {
+                bench.played.errors.push(format!("{} is not installed; run: {}", kind.name(), kind.install()));
+            }
+        }
     }
-    let mut bench =
-        Bench { options, versions, gotatun, finished: Vec::new(), taken_over: Vec::new(), errors: Vec::new() };
-    if bench.gotatun.is_none() && !options.quick {
-        bench.errors.push(format!("gotatun is not installed; run: {}", wireguard::GOTATUN.install));
-    }
-    bench.measure(&Whom::Ours, &cells);
-    if let Some(program) = bench.gotatun.clone() {
-        let cells: Vec<Cell> = cells.iter().copied().filter(|cell| cell.rival).collect();
-        bench.measure(&Whom::Gotatun(program), &cells);
-    }
+    bench.played.add(play(options, &Whom::Ours, &version, &cells));
+    bench.rivals(&cells);
     Ok(Document {
         machine,
         version,
@@ -66,7 +57,7 @@ pub fn run(options: &Options) -> Result<Document> {
         contenders: bench.contenders(),
         results: cells.iter().flat_map(|cell| bench.results(cell)).collect(),
         notes: bench.notes(),
-        errors: bench.errors,
+        errors: bench.played.errors,
         ..machine::program_alone("outage")?
     })
 }
@@ -89,107 +80,53 @@ fn chosen(options: &Options) -> Result<Vec<Cell>> {
     Ok(cells)
 }
 
-fn name_of(whom: &Whom) -> &'static str {
-    match whom {
-        Whom::Ours => OURS,
-        Whom::Gotatun(_) => RIVAL,
-    }
-}
-
 impl Bench<'_> {
-    fn trials(&self, whom: &Whom) -> u32 {
-        match (self.options.quick, whom) {
-            (true, _) => self.options.rounds.unwrap_or(1),
-            (false, Whom::Ours) => self.options.rounds.unwrap_or(TRIALS.0),
-            (false, Whom::Gotatun(_)) => self.options.rounds.unwrap_or(TRIALS.1).min(TRIALS.1),
+    /// Cells that take milliseconds one rival after the other; those that take seconds side by side, since they would take
+    /// most of an hour.
+    fn rivals(&mut self, cells: &[Cell]) {
+        let cells = cells.iter().filter(|cell| cell.rival);
+        let (long, short): (Vec<Cell>, Vec<Cell>) = cells.copied().partition(|cell| cell.what.takes_rivals_seconds());
+        let Self { options, rivals, played } = self;
+        let options: &Options = options;
+        for (whom, told) in rivals.iter() {
+            played.add(play(options, whom, told, &short));
         }
-    }
-
-    /// All cells of one contender, on one stage a point.
-    fn measure(&mut self, whom: &Whom, cells: &[Cell]) {
-        let mut stage: Option<(Point, Stage)> = None;
-        for cell in cells {
-            if let Err(error) = self.cell(whom, cell, &mut stage) {
-                let line = format!("{}, {}: {error:#}", cell.name(), name_of(whom));
-                eprintln!("{line}");
-                self.errors.push(line);
-                // Whatever broke it, the next cell begins with a new one.
-                stage = None;
+        thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for (whom, told) in rivals.iter() {
+                threads.push(scope.spawn(|| play(options, whom, told, &long)));
             }
-        }
-        if let Some((_, stage)) = stage
-            && let Err(error) = stage.close()
-        {
-            self.errors.push(format!("{}: {error:#}", name_of(whom)));
-        }
-    }
-
-    fn cell(&mut self, whom: &Whom, cell: &Cell, stage: &mut Option<(Point, Stage)>) -> Result<()> {
-        let (who, trials) = (name_of(whom), self.trials(whom));
-        let version = self.versions.get(who).cloned().unwrap_or_default();
-        let begun = Finished::begun(cell, who, &version, &ours::POLICY.join(", "));
-        if let Some(found) = Finished::taken_over(self.options.report.as_deref(), &begun, trials) {
-            eprintln!("{}, {who}: taken over, {} trials of an earlier run", cell.name(), found.trials.len());
-            self.taken_over.push(format!("{} of {who}", cell.name()));
-            self.finished.push(found);
-            return Ok(());
-        }
-        let patient = whom != &Whom::Ours || cell.bound.is_some();
-        let finished = played(begun, trials, patient, |number| {
-            let on = stage.as_ref().map(|(point, _)| *point);
-            if on != Some(cell.point) || cell.what.marks_for_minutes() {
-                // The one before is gone before the next one comes.
-                if let Some((_, old)) = stage.take() {
-                    old.close()?;
-                }
-                *stage = Some((cell.point, Stage::set(whom, cell.point)?));
+            for thread in threads {
+                played.add(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             }
-            let (_, stage) = stage.as_mut().context("a stage was just set")?;
-            let outcome = stage.trial(cell).with_context(|| format!("trial {number}"))?;
-            if let Outcome::Seen(trial) = &outcome {
-                eprintln!("{}, {who}, trial {number}: {}", cell.name(), told(trial));
-            }
-            Ok(outcome)
-        })?;
-        if cell.what.marks_for_minutes()
-            && let Some((_, marked)) = stage.take()
-        {
-            marked.close()?;
-        }
-        if let Some(directory) = &self.options.report {
-            finished.write(directory)?;
-        }
-        self.finished.push(finished);
-        Ok(())
+        });
     }
 
     fn found(&self, cell: &Cell, who: &str) -> Option<&Finished> {
-        self.finished.iter().find(|done| done.cell == cell.name() && done.contender == who)
+        self.played.finished.iter().find(|done| done.cell == cell.name() && done.contender == who)
     }
 
     fn results(&self, cell: &Cell) -> Vec<Metric> {
-        let (ours, rival) = (self.found(cell, OURS), self.found(cell, RIVAL));
-        metrics(cell, ours, rival)
+        let rivals: Vec<&Finished> = RIVALS.iter().filter_map(|rival| self.found(cell, rival.name())).collect();
+        metrics(cell, self.found(cell, OURS), &rivals)
     }
 
     fn contenders(&self) -> Vec<Contender> {
-        let rival = self.versions.get(RIVAL).cloned();
-        let rival = rival
-            .unwrap_or_else(|| if self.options.quick { "not in a quick run".into() } else { "not installed".into() });
-        vec![
-            Contender::new(
-                OURS,
-                "serve and connect in the lab, both flows between client and a host behind the gateway",
-            ),
-            Contender::new(
-                RIVAL,
-                format!("{rival}, its defaults, follows the kernel's routes; flows to the gateway itself"),
-            ),
-            Contender::new(
-                LIMIT,
-                "what must hold, ms at the 99th percentile or packets; ours ÷ it is that percentile's",
-            ),
-        ]
+        let ours = Contender::new(
+            OURS,
+            "serve and connect in the lab, both flows between client and a host behind the gateway",
+        );
+        let rivals = RIVALS.iter().map(|kind| {
+            let found = self.rivals.iter().find(|(whom, _)| whom.name() == kind.name());
+            let told =
+                found.map_or(if self.options.quick { "not in a quick run" } else { "not installed" }, |(_, told)| told);
+            Contender::new(kind.name(), format!("{told}; follows the kernel's routes, flows to the gateway itself"))
+        });
+        let limit = Contender::new(
+            LIMIT,
+            "what must hold, ms at the 99th percentile or packets; ours ÷ it is that percentile's",
+        );
+        [ours].into_iter().chain(rivals).chain([limit]).collect()
     }
 
     fn notes(&self) -> Vec<String> {
@@ -201,71 +138,19 @@ impl Bench<'_> {
                 super::document::SAMPLES_FOR_TAIL
             ),
             "the policy lets a session move every few seconds, which `field` would deny and call DEGRADED".to_owned(),
+            format!("rivals side by side, since they take seconds: {}", together().join(", ")),
         ];
         let mut points: Vec<Point> = CELLS.iter().map(|cell| cell.point).collect();
         points.dedup();
         notes.extend(points.iter().map(|point| format!("@{}: {}", point.name(), point.told())));
-        for done in &self.finished {
+        for done in &self.played.finished {
             notes.extend(remarks(done));
         }
-        if !self.taken_over.is_empty() {
-            notes.push(format!("taken over from an earlier run: {}", self.taken_over.join(", ")));
+        if !self.played.taken_over.is_empty() {
+            notes.push(format!("taken over from an earlier run: {}", self.played.taken_over.join(", ")));
         }
         notes
     }
-}
-
-/// Plays trials until there are enough, and says what was left out. Who is not `patient` leaves where nothing comes back.
-fn played(
-    mut done: Finished,
-    wanted: u32,
-    patient: bool,
-    mut trial: impl FnMut(u32) -> Result<Outcome>,
-) -> Result<Finished> {
-    let (began, mut refused) = (Instant::now(), 0);
-    let extra = wanted.max(3);
-    while (done.trials.len() as u32) < wanted && !done.given_up {
-        match trial(done.trials.len() as u32 + 1)? {
-            Outcome::Discarded => {
-                done.discarded += 1;
-                refused += 1;
-                ensure!(refused < DISCARDS_MAX, "{refused} trials in a row could not begin");
-            }
-            Outcome::Seen(seen) => {
-                refused = 0;
-                // What is less than a tenth of the outage changes nothing about it.
-                let still = seen.stall_ms >= STALL_MAX_MS.max(seen.outage_ms / 10.0);
-                if still && (done.disturbed.len() as u32) < extra {
-                    done.disturbed.push(seen);
-                } else {
-                    done.disturbed_kept += u32::from(still);
-                    done.trials.push(seen);
-                }
-                let capped = done.trials.iter().chain(&done.disturbed).filter(|trial| trial.capped).count();
-                done.given_up = !patient && capped >= CAPPED_MAX;
-            }
-        }
-    }
-    done.took_s = began.elapsed().as_secs_f64();
-    Ok(done)
-}
-
-fn told(trial: &Trial) -> String {
-    let more = if trial.capped { "> " } else { "" };
-    let ms = |value: Option<f64>| value.map_or_else(|| "–".into(), |ms| format!("{ms:.1}"));
-    format!(
-        "{more}{:.1} ms, {} lost, {} twice of {}; {} {}; detect {} prove {} commit {} ms; machine {:.1} ms",
-        trial.outage_ms,
-        trial.lost,
-        trial.duplicated,
-        trial.sent,
-        trial.path,
-        trial.reasons.join(" "),
-        ms(trial.detect_ms),
-        ms(trial.prove_ms),
-        ms(trial.commit_ms),
-        trial.stall_ms,
-    )
 }
 
 /// What of a cell a reader must know beside its figures.
@@ -302,16 +187,16 @@ fn remarks(done: &Finished) -> Vec<String> {
     parts.into_iter().map(said).collect()
 }
 
+/// Cells in which rivals are measured side by side.
+fn together() -> Vec<String> {
+    CELLS.iter().filter(|cell| cell.rival && cell.what.takes_rivals_seconds()).map(Cell::name).collect()
+}
+
 /// What is published of a cell.
-fn metrics(cell: &Cell, ours: Option<&Finished>, rival: Option<&Finished>) -> Vec<Metric> {
-    let series =
-        |done: Option<&Finished>, value: fn(&Trial) -> f64| done.map(|done| done.series(value)).unwrap_or_default();
+fn metrics(cell: &Cell, ours: Option<&Finished>, rivals: &[&Finished]) -> Vec<Metric> {
     let metric = |name: String, unit: &str, value: fn(&Trial) -> f64, bound: Option<(f64, f64)>, at: f64| {
-        let own = series(ours, value);
-        let mut rivals = BTreeMap::new();
-        if cell.rival && rival.is_some() {
-            rivals.insert(RIVAL.to_owned(), series(rival, value));
-        }
+        let own = ours.map(|done| done.series(value)).unwrap_or_default();
+        let rivals = rivals.iter().map(|done| (done.contender.clone(), done.series(value))).collect();
         let must = bound.map(|(_, must)| must);
         let wanted = Wanted { metric: "", unit: "", better: Better::Lower, bounds: &[(LIMIT, 1.0, 1.0)] };
         let mut metric = Metric::limited(&wanted, own, rivals, must).judged_at(at, must);
@@ -341,7 +226,7 @@ fn metrics(cell: &Cell, ours: Option<&Finished>, rival: Option<&Finished>) -> Ve
 
 /// What is asked of a run.
 pub fn unmeasured() -> Vec<Metric> {
-    CELLS.iter().flat_map(|cell| metrics(cell, None, None)).collect()
+    CELLS.iter().flat_map(|cell| metrics(cell, None, &[])).collect()
 }
 
 #[cfg(test)]

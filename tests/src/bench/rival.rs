@@ -8,27 +8,37 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::rig::INNER_MTU;
-use super::underlay::Underlay;
-use super::wireguard::{self, INNER_CLIENT, INNER_GATEWAY};
+use super::wireguard::{self, INNER_CLIENT, INNER_GATEWAY, Place};
 use crate::lab::child::KillOnDrop;
 use crate::lab::netns::{Netns, run};
 use crate::lab::topology::GATEWAY_V4;
 
 const INTERFACE: &str = "rival0";
+const GATEWAY: &str = "gateway";
+const SIDES: [&str; 2] = [GATEWAY, "client"];
 
 /// Another VPN, and how it is started.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     WireGuard(wireguard::Kind),
     OpenVpn,
     Nebula,
 }
 
-/// Two processes joined over an underlay.
+/// Two processes joined between two namespaces.
 #[derive(Debug)]
 pub enum Joined {
     WireGuard(Box<wireguard::Joined>),
-    Other(Vec<KillOnDrop>),
+    Other(Pair),
+}
+
+/// Two processes that read files: the gateway's, then the client's.
+#[derive(Debug)]
+pub struct Pair {
+    kind: Kind,
+    place: Place,
+    program: PathBuf,
+    ends: Vec<KillOnDrop>,
 }
 
 impl Kind {
@@ -76,44 +86,59 @@ impl Kind {
         })
     }
 
-    /// Both ends of it, the gateway's at [`INNER_GATEWAY`].
-    pub fn join(self, underlay: &Underlay, program: &Path) -> Result<Joined> {
-        let files = underlay.ground.files();
-        let ends = [(underlay.gateway(), "gateway"), (underlay.client(), "client")];
+    /// Both ends of it, the gateway's at [`INNER_GATEWAY`], between two namespaces of which the gateway's has its address.
+    pub fn join(self, place: Place, program: &Path) -> Result<Joined> {
         match self {
             Kind::WireGuard(kind) => {
-                Ok(Joined::WireGuard(Box::new(wireguard::Joined::start(underlay, kind, program)?)))
+                return Ok(Joined::WireGuard(Box::new(wireguard::Joined::start(place, kind, program)?)));
             }
-            Kind::OpenVpn => {
-                for (_, side) in &ends {
-                    certificate(files, side)?;
-                }
-                let start = |(space, side): &(Netns, &str)| {
-                    let words = openvpn(files, side, &fingerprint(files, side)?);
-                    spawn(space, program, &words, &files.join(format!("{side}.log")))
-                };
-                Ok(Joined::Other(ends.iter().map(start).collect::<Result<_>>()?))
-            }
-            Kind::Nebula => {
-                authority(files)?;
-                let start = |(space, side): &(Netns, &str)| {
-                    let config = files.join(format!("{side}.yml"));
-                    fs::write(&config, nebula(files, side)?)?;
-                    let words = ["-config".to_owned(), config.display().to_string()];
-                    spawn(space, program, &words, &files.join(format!("{side}.log")))
-                };
-                Ok(Joined::Other(ends.iter().map(start).collect::<Result<_>>()?))
-            }
+            Kind::OpenVpn => SIDES.iter().try_for_each(|side| certificate(&place.files, side))?,
+            Kind::Nebula => authority(&place.files)?,
         }
+        let mut pair = Pair { kind: self, place, program: program.to_owned(), ends: Vec::new() };
+        for side in SIDES {
+            pair.ends.push(pair.end(side)?);
+        }
+        Ok(Joined::Other(pair))
+    }
+}
+
+impl Pair {
+    /// One process with the files that were made for it.
+    fn end(&self, side: &str) -> Result<KillOnDrop> {
+        let files = &self.place.files;
+        let words = match self.kind {
+            Kind::Nebula => {
+                let config = files.join(format!("{side}.yml"));
+                fs::write(&config, nebula(files, side)?)?;
+                vec!["-config".to_owned(), text(config)]
+            }
+            _ => openvpn(files, side, &fingerprint(files, side)?),
+        };
+        let space = if side == GATEWAY { &self.place.gateway } else { &self.place.client };
+        spawn(space, &self.program, &words, &files.join(format!("{side}.log")))
     }
 }
 
 impl Joined {
+    /// Kills the gateway's process (SIGKILL) and starts it again with the same keys.
+    pub fn crash_gateway(&mut self) -> Result<()> {
+        match self {
+            Joined::WireGuard(joined) => joined.crash_gateway(),
+            Joined::Other(pair) => {
+                // The old one is gone before the new one wants its port.
+                drop(pair.ends.remove(0));
+                pair.ends.insert(0, pair.end(GATEWAY)?);
+                Ok(())
+            }
+        }
+    }
+
     /// Whether both processes still run.
     pub fn alive(&mut self) -> bool {
         match self {
             Joined::WireGuard(joined) => joined.alive(),
-            Joined::Other(ends) => ends.iter_mut().all(|end| matches!(end.0.try_wait(), Ok(None))),
+            Joined::Other(pair) => pair.ends.iter_mut().all(|end| matches!(end.0.try_wait(), Ok(None))),
         }
     }
 }
@@ -143,7 +168,7 @@ fn certificate(files: &Path, side: &str) -> Result<()> {
 
 /// Of the other end's certificate.
 fn fingerprint(files: &Path, side: &str) -> Result<String> {
-    let peer = text(files.join(if side == "gateway" { "client.crt" } else { "gateway.crt" }));
+    let peer = text(files.join(if side == GATEWAY { "client.crt" } else { "gateway.crt" }));
     let said = run(&["openssl", "x509", "-in", &peer, "-noout", "-fingerprint", "-sha256"], None)?;
     Ok(said.trim().split_once('=').context("no fingerprint")?.1.to_owned())
 }
@@ -151,13 +176,14 @@ fn fingerprint(files: &Path, side: &str) -> Result<String> {
 /// One end of OpenVPN: both know each other by the fingerprint of a certificate, so that no authority is needed.
 fn openvpn(files: &Path, side: &str, fingerprint: &str) -> Vec<String> {
     let (certificate, key) = (text(files.join(format!("{side}.crt"))), text(files.join(format!("{side}.key"))));
-    let role = if side == "gateway" {
+    let role = if side == GATEWAY {
         format!("--tls-server --dh none --lport 1194 --ifconfig {INNER_GATEWAY} {INNER_CLIENT}")
     } else {
         format!("--tls-client --nobind --remote {GATEWAY_V4} 1194 --ifconfig {INNER_CLIENT} {INNER_GATEWAY}")
     };
     let common = format!(
-        "--dev {INTERFACE} --dev-type tun --proto udp4 --tun-mtu {INNER_MTU} --data-ciphers AES-256-GCM --disable-dco --verb 1"
+        "--dev {INTERFACE} --dev-type tun --proto udp4 --tun-mtu {INNER_MTU} --data-ciphers AES-256-GCM --disable-dco \
+         --keepalive 10 60 --verb 1"
     );
     let words = role.split(' ').chain(common.split(' ')).map(str::to_owned);
     let named = [("--cert", certificate), ("--key", key), ("--peer-fingerprint", fingerprint.to_owned())];
@@ -180,7 +206,7 @@ fn authority(files: &Path) -> Result<()> {
 /// One end of Nebula: the gateway is the lighthouse the client asks.
 fn nebula(files: &Path, side: &str) -> Result<String> {
     let directory = files.to_str().context("a path that is not UTF-8")?;
-    let is_gateway = side == "gateway";
+    let is_gateway = side == GATEWAY;
     let hosts = if is_gateway { "[]".to_owned() } else { format!("[\"{INNER_GATEWAY}\"]") };
     let port = if is_gateway { 4_242 } else { 0 };
     Ok(format!(

@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::wireguard::Place;
 use crate::lab::child::KillOnDrop;
 use crate::lab::ground::Ground;
 use crate::lab::netns::{Netns, run};
@@ -102,6 +103,12 @@ impl Underlay {
     /// Namespace and interface of both ends, the client's first.
     pub fn ends(&self) -> [(Netns, &'static str); 2] {
         [(self.client(), CLIENT_INTERFACE.uplink()), (self.gateway(), GATEWAY_INTERFACE)]
+    }
+
+    /// Where two programs are joined over it.
+    pub fn place(&self) -> Place {
+        let (prefix, files) = (self.ground.prefix().to_owned(), self.ground.files().to_owned());
+        Place { client: self.client(), gateway: self.gateway(), prefix, files }
     }
 
     pub fn client(&self) -> Netns {

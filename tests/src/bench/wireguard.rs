@@ -12,7 +12,6 @@ use anyhow::{Context, Result, ensure};
 use jvpn_common::secret::{PrivateKey, Secret};
 
 use super::rig::INNER_MTU;
-use super::underlay::Underlay;
 use crate::lab::netns::{Netns, run};
 use crate::lab::topology::GATEWAY_V4;
 
@@ -26,7 +25,7 @@ const START_LIMIT: Duration = Duration::from_secs(5);
 const SOCKETS: &str = "/var/run/wireguard";
 
 /// A program and how it is started.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     pub name: &'static str,
     /// What its file is called.
@@ -115,19 +114,8 @@ impl Drop for End {
 }
 
 impl Joined {
-    pub fn start(underlay: &Underlay, kind: Kind, program: &Path) -> Result<Joined> {
-        let ground = &underlay.ground;
-        let place = Place {
-            client: underlay.client(),
-            gateway: underlay.gateway(),
-            prefix: ground.prefix().to_owned(),
-            files: ground.files().to_owned(),
-        };
-        Self::start_at(place, kind, program)
-    }
-
-    /// The same between any two namespaces of which the gateway's has its address.
-    pub fn start_at(place: Place, kind: Kind, program: &Path) -> Result<Joined> {
+    /// Both ends of it, between two namespaces of which the gateway's has its address.
+    pub fn start(place: Place, kind: Kind, program: &Path) -> Result<Joined> {
         let keys = [secret()?, secret()?];
         let mut tunnel = Joined { place, kind, program: program.to_owned(), keys, ends: Vec::new() };
         for side in 0..2 {

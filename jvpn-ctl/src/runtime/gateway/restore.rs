@@ -4,26 +4,27 @@
 //! a power cut may have cost the record; the maps have the slots old locators still lead to. Must never let a
 //! session that the record leaves live vanish without a word.
 
-use crate::audit::{Recovered, Remembered};
+use crate::audit::{self, AuditError, Recovered};
 use crate::dataplane::Adopted;
 use crate::runtime::clock;
 use crate::store::StoredSession;
 use jvpn_common::event::{Record, replay};
 use jvpn_common::gateway::Restored;
-use jvpn_common::ids::{OwnerEpoch, SessionId, Version};
+use jvpn_common::ids::{OwnerEpoch, PolicyVersion, SessionId, Version};
 use jvpn_common::secret::PublicKey;
 use jvpn_common::session::version::{self, Gap, continued};
-use jvpn_common::session::{Elapsed, Session, State};
+use jvpn_common::session::{Elapsed, Policy, Session, State};
 use jvpn_common::time::{Duration, Instant};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// What is known of earlier starts.
 #[derive(Debug)]
 pub(super) struct Known<'a> {
     /// From the store.
     pub stored: Vec<StoredSession>,
-    /// Last transition of each session and the policies, from the record.
-    pub remembered: Remembered,
+    /// From the record.
+    pub recorded: BTreeMap<SessionId, Recorded>,
     /// How the record ended.
     pub recovered: &'a Recovered,
     /// From the maps.
@@ -43,6 +44,54 @@ pub(super) struct Left {
     pub orphans: Vec<Adopted>,
     /// Sessions that the store has and the record says are over: the process died between the two.
     pub over: Vec<SessionId>,
+}
+
+/// What the record says last of a session.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    version: Version,
+    at: Instant,
+    /// Milliseconds since 1970; none if that is not to be read.
+    wall_ms: Option<u64>,
+    is_over: bool,
+    /// The session then; none where the machine disagrees with the record.
+    after: Option<Session>,
+}
+
+/// What the record says last of every session that is live there or in the store.
+///
+/// # Errors
+/// A file of the record cannot be read.
+pub(super) fn recorded(dir: &Path, stored: &[StoredSession]) -> Result<BTreeMap<SessionId, Recorded>, AuditError> {
+    let stored: BTreeSet<SessionId> = stored.iter().map(|session| session.id).collect();
+    let remembered = audit::remembered(dir, |id| stored.contains(id))?;
+    let mut recorded = BTreeMap::new();
+    remembered.each(|id, record| {
+        recorded.insert(id, Recorded::of(record, &remembered.policies));
+    })?;
+    Ok(recorded)
+}
+
+impl Recorded {
+    fn of(record: &Record, policies: &BTreeMap<PolicyVersion, Policy>) -> Self {
+        let wall = record.ts.parse::<jiff::Timestamp>().ok();
+        Self {
+            version: record.state_version,
+            at: record.at,
+            wall_ms: wall.map(|ts| u64::try_from(ts.as_millisecond()).unwrap_or(0)),
+            is_over: record.to == Some(State::Terminated),
+            after: policies.get(&record.policy_version).and_then(|policy| after(record, policy)),
+        }
+    }
+}
+
+/// The session after a recorded transition.
+fn after(record: &Record, policy: &Policy) -> Option<Session> {
+    let again = replay(record, policy).map_err(|mismatch| {
+        let session = record.session_id.map(|id| id.to_string()).unwrap_or_default();
+        tracing::error!(session, seq = record.seq, %mismatch, "a record does not replay; the store is believed");
+    });
+    Some(again.ok()?.after)
 }
 
 /// A session as one source has it.
@@ -69,11 +118,11 @@ impl Known<'_> {
                 None => tracing::error!(session = %stored.id, "a stored session does not decode; the record is asked"),
             }
         }
-        for (id, record) in &self.remembered.transitions {
-            if restored.contains_key(id) || record.to == Some(State::Terminated) {
+        for (id, recorded) in &self.recorded {
+            if restored.contains_key(id) || recorded.is_over {
                 continue;
             }
-            match self.recorded(record).and_then(|picture| self.session(picture)) {
+            match of_record(recorded).and_then(|picture| self.session(picture)) {
                 Some(session) => {
                     tracing::warn!(session = %id, "not in the store; it is restored from the record");
                     restored.insert(*id, session);
@@ -95,8 +144,7 @@ impl Known<'_> {
         let Picture { core, then, wall_ms, same_boot, ceiling } = picture;
         let peer = PublicKey::from_bytes(*core.peer()).ok()?;
         let whole = same_boot && self.recovered.torn.is_none();
-        let recorded =
-            self.remembered.transitions.get(&core.id()).map_or(core.version(), |record| record.state_version);
+        let recorded = self.recorded.get(&core.id()).map_or(core.version(), |recorded| recorded.version);
         let (version, gap) = onwards(recorded, core.version(), ceiling, whole);
         let now = clock::boot();
         let elapsed = if same_boot {
@@ -115,35 +163,19 @@ impl Known<'_> {
     /// The newer picture of store and record.
     fn stored(&self, stored: &StoredSession) -> Option<Picture> {
         let core = Session::decode(&stored.core).filter(|core| core.id() == stored.id)?;
-        let recorded =
-            self.remembered.transitions.get(&stored.id).and_then(|record| Some((self.after(record)?, record.at)));
-        let (core, then) = match recorded {
-            Some((after, at)) if after.version() > core.version() => (after, at),
-            _ => (core, stored.at),
-        };
+        let recorded = self.recorded.get(&stored.id).and_then(|last| Some((last.after.clone()?, last.at)));
+        let (core, then) = recorded.filter(|(after, _)| after.version() > core.version()).unwrap_or((core, stored.at));
         let same_boot = stored.boot_id == self.boot_id;
         Some(Picture { core, then, wall_ms: stored.wall_ms, same_boot, ceiling: stored.ceiling })
     }
+}
 
-    /// The picture of the record alone. Nothing says of which boot it is, so wall time says how old it is, and versions go
-    /// on behind the block that its last one lies in.
-    fn recorded(&self, record: &Record) -> Option<Picture> {
-        let core = self.after(record)?;
-        let ts = record.ts.parse::<jiff::Timestamp>().ok()?;
-        let wall_ms = u64::try_from(ts.as_millisecond()).unwrap_or(0);
-        let ceiling = version::ceiling(core.version(), Version(0)).unwrap_or_default();
-        Some(Picture { core, then: record.at, wall_ms, same_boot: false, ceiling })
-    }
-
-    /// The session after a recorded transition.
-    fn after(&self, record: &Record) -> Option<Session> {
-        let policy = self.remembered.policies.get(&record.policy_version)?;
-        let again = replay(record, policy).map_err(|mismatch| {
-            let session = record.session_id.map(|id| id.to_string()).unwrap_or_default();
-            tracing::error!(session, seq = record.seq, %mismatch, "a record does not replay; the store is believed");
-        });
-        Some(again.ok()?.after)
-    }
+/// The picture of the record alone. Nothing says of which boot it is, so wall time says how old it is, and versions go
+/// on behind the block that its last one lies in.
+fn of_record(recorded: &Recorded) -> Option<Picture> {
+    let core = recorded.after.clone()?;
+    let ceiling = version::ceiling(core.version(), Version(0)).unwrap_or_default();
+    Some(Picture { core, then: recorded.at, wall_ms: recorded.wall_ms?, same_boot: false, ceiling })
 }
 
 /// Where versions go on, and those that are in no record: the store may be ahead of it by what a crash or a power cut
@@ -159,7 +191,7 @@ mod tests {
     use crate::runtime::entropy::System;
     use jvpn_common::event::{Context, replayed};
     use jvpn_common::secret::PrivateKey;
-    use jvpn_common::session::{Birth, Ender, Input, Policy};
+    use jvpn_common::session::{Birth, Ender, Input};
 
     #[test]
     fn versions_go_on_above_record_and_store_and_what_is_in_no_record_is_named() {
@@ -180,7 +212,7 @@ mod tests {
         let birth = Birth { id: SessionId([7; 16]), peer, owner_epoch: OwnerEpoch(1) };
         let born = Session::born(birth, &policy, at);
         let step = born.step(&Input::Terminate { by: Ender::Operator }, &policy, at).unwrap();
-        let ts = crate::audit::wall_clock();
+        let ts = audit::wall_clock();
         let context = Context { ts: &ts, at, node: "gw", seq: 1, peer: "till" };
         let mut record = Record::transition(&context, &step.transitions[0]);
         let transport = serde_json::json!({
@@ -194,9 +226,9 @@ mod tests {
     }
 
     fn known(stored: Vec<StoredSession>, record: Record, policy: Policy, recovered: &Recovered) -> Known<'_> {
-        let transitions = [(record.session_id.unwrap(), record)].into();
-        let remembered = Remembered { transitions, policies: [(policy.version, policy)].into() };
-        Known { stored, remembered, recovered, adopted: Vec::new(), boot_id: "this", owner_epoch: OwnerEpoch(1) }
+        let policies = [(policy.version, policy)].into();
+        let recorded = [(record.session_id.unwrap(), Recorded::of(&record, &policies))].into();
+        Known { stored, recorded, recovered, adopted: Vec::new(), boot_id: "this", owner_epoch: OwnerEpoch(1) }
     }
 
     fn row(core: &Session) -> StoredSession {
@@ -241,7 +273,7 @@ mod tests {
     fn a_session_whose_end_is_recorded_does_not_come_back_from_the_store() {
         let (core, _, policy) = attached();
         let step = core.step(&Input::Terminate { by: Ender::Operator }, &policy, Instant(9)).unwrap();
-        let ts = crate::audit::wall_clock();
+        let ts = audit::wall_clock();
         let context = Context { ts: &ts, at: Instant(9), node: "gw", seq: 2, peer: "till" };
         let record = Record::transition(&context, step.transitions.last().unwrap());
         let recovered = Recovered::default();

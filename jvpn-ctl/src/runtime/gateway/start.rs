@@ -8,7 +8,7 @@ use super::compute::Compute;
 use super::keeper::Keeper;
 use super::relays::Relays;
 use super::reload::Told;
-use super::restore::{Known, Left};
+use super::restore::{Known, Left, recorded};
 use super::sessions::Sessions;
 use super::sockets::{GoneSockets, Sockets};
 use super::watch::{LOOK_EVERY, Watch};
@@ -61,9 +61,10 @@ pub(super) async fn start(config: GatewayConfig, paths: Paths, detach_on_exit: b
     plane.configure(&node.settings(incarnation, owner_epoch));
     let adopted = plane.adopt()?;
     let (boot_id, keeper) = keeper(&store)?;
+    let stored = store.load_all()?;
     let known = Known {
-        stored: store.load_all()?,
-        remembered: audit::remembered(&audit::dir_of(&paths.state_dir))?,
+        recorded: recorded(&audit::dir_of(&paths.state_dir), &stored)?,
+        stored,
         recovered: &recovered,
         adopted,
         boot_id: &boot_id,

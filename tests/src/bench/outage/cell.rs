@@ -62,6 +62,11 @@ impl What {
         self == What::Mtu1300
     }
 
+    /// Who has one path at a time comes back after seconds here, if at all.
+    pub fn takes_rivals_seconds(self) -> bool {
+        matches!(self, What::Silent | What::NatIdle | What::Crash)
+    }
+
     /// How long is looked at least: until a second outage would have shown itself, and the fault is over.
     pub fn shortest(self) -> Duration {
         Duration::from_millis(match self {

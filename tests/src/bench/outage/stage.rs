@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use jvpn_common::client::IDLE_AFTER;
 
+use super::OURS;
 use super::cell::{Cell, Point, Trial, What};
 use super::ours::{Ours, Standing};
-use crate::bench::wireguard::{self, Joined, Place};
+use crate::bench::rival::{Joined, Kind};
+use crate::bench::wireguard::{self, Place};
 use crate::lab::Lab;
 use crate::lab::clock::{now_ns, sleep_until};
 use crate::lab::fault::{Fault, Way};
@@ -44,13 +46,22 @@ const POINT_LOSS: f64 = 0.02;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Whom {
     Ours,
-    /// The program of this file.
-    Gotatun(PathBuf),
+    /// Another VPN: the program of this file.
+    Rival(Kind, PathBuf),
+}
+
+impl Whom {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Whom::Ours => OURS,
+            Whom::Rival(kind, _) => kind.name(),
+        }
+    }
 }
 
 enum Tunnel {
     Ours(Ours),
-    Gotatun(Joined),
+    Rival(Joined),
 }
 
 /// Fields drop in this order: traffic, tunnel, what makes the point, lab.
@@ -87,14 +98,14 @@ impl Stage {
         }
         let tunnel = match whom {
             Whom::Ours => Tunnel::Ours(Ours::start(&lab, point)?),
-            Whom::Gotatun(program) => {
+            Whom::Rival(kind, program) => {
                 let place = Place {
                     client: lab.topology.client(),
                     gateway: lab.topology.gateway(),
                     prefix: lab.prefix().to_owned(),
                     files: lab.files().to_owned(),
                 };
-                Tunnel::Gotatun(Joined::start_at(place, wireguard::GOTATUN, program)?)
+                Tunnel::Rival(kind.join(place, program)?)
             }
         };
         let flows = flows(&lab, &tunnel, SMALL)?;
@@ -107,7 +118,7 @@ impl Stage {
         drop(flows);
         match tunnel {
             Tunnel::Ours(ours) => ours.stop()?,
-            Tunnel::Gotatun(rival) => drop(rival),
+            Tunnel::Rival(rival) => drop(rival),
         }
         for condition in conditions {
             condition.undo()?;
@@ -167,7 +178,7 @@ impl Stage {
     fn ready(&self, wanted: Option<Path>) -> Result<(Path, Option<Standing>)> {
         match &self.tunnel {
             Tunnel::Ours(ours) => ours.ready(wanted).map(|(path, standing)| (path, Some(standing))),
-            Tunnel::Gotatun(_) => {
+            Tunnel::Rival(_) => {
                 // It follows the kernel's routes: the first default route, unless one of its own leads elsewhere.
                 let path = wanted.unwrap_or(Path::A);
                 let client = self.lab.topology.client();
@@ -253,7 +264,7 @@ impl Stage {
             What::Crash => {
                 match &mut self.tunnel {
                     Tunnel::Ours(ours) => ours.crash()?,
-                    Tunnel::Gotatun(rival) => rival.crash_gateway()?,
+                    Tunnel::Rival(rival) => rival.crash_gateway()?,
                 }
                 Vec::new()
             }
@@ -336,7 +347,7 @@ fn flows(lab: &Lab, tunnel: &Tunnel, payload: usize) -> Result<Flows> {
     let (client, gateway, lan) = (lab.topology.client(), lab.topology.gateway(), lab.topology.lan());
     match tunnel {
         Tunnel::Ours(_) => Flows::sized((&client, INNER_CLIENT_V4.parse()?), (&lan, LAN_V4.parse()?), payload),
-        Tunnel::Gotatun(_) => {
+        Tunnel::Rival(_) => {
             let ends = (wireguard::INNER_CLIENT.parse()?, wireguard::INNER_GATEWAY.parse()?);
             Flows::sized((&client, ends.0), (&gateway, ends.1), payload)
         }

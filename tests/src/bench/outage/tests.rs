@@ -1,5 +1,9 @@
 //! Trials made by hand: what counts, what is left out, and what a must says of it. Never runs a lab.
 
+use anyhow::Context;
+
+use super::play::{CAPPED_MAX, DISCARDS_MAX, played};
+use super::stage::Outcome;
 use super::*;
 use crate::bench::document::Verdict;
 
@@ -47,7 +51,7 @@ fn a_trial_in_which_the_machine_stood_still_is_left_out_and_told_of_unless_all_a
 fn a_fault_that_was_not_in_force_leaves_no_figure_and_no_pass() {
     let outcome = played(Finished::begun(&CELLS[0], OURS, "v", "p"), 3, true, |_| anyhow::bail!("PathA still answers"));
     assert!(outcome.is_err());
-    let nothing = metrics(&CELLS[0], None, None);
+    let nothing = metrics(&CELLS[0], None, &[]);
     assert_eq!(nothing[0].ours, None);
     assert_eq!(nothing[0].verdicts["limit"], Verdict::NotMeasured);
 }
@@ -56,13 +60,13 @@ fn a_fault_that_was_not_in_force_leaves_no_figure_and_no_pass() {
 fn a_silent_death_is_judged_by_its_99th_percentile_against_100_ms() {
     let cell = of("silent@base");
     let mut trials = vec![trial(60.0, 1.0); 30];
-    let kept = &metrics(&cell, Some(&done(&cell, trials.clone())), None)[0];
+    let kept = &metrics(&cell, Some(&done(&cell, trials.clone())), &[])[0];
     assert_eq!((kept.verdicts["limit"], kept.must["limit"], kept.goal["limit"]), (Verdict::Holds, 1.0, 0.6));
     trials[3].outage_ms = 180.0;
-    let late = &metrics(&cell, Some(&done(&cell, trials.clone())), None)[0];
+    let late = &metrics(&cell, Some(&done(&cell, trials.clone())), &[])[0];
     assert_eq!(late.verdicts["limit"], Verdict::Fails);
     trials.truncate(10);
-    assert_eq!(metrics(&cell, Some(&done(&cell, trials)), None)[0].verdicts["limit"], Verdict::TooFewRounds);
+    assert_eq!(metrics(&cell, Some(&done(&cell, trials)), &[])[0].verdicts["limit"], Verdict::TooFewRounds);
 }
 
 #[test]
@@ -71,7 +75,7 @@ fn one_lost_packet_breaks_a_planned_jump_and_a_lossy_network_excuses_it() {
     let cell = of("planned_jump@base");
     let mut trials = vec![trial(4.0, 1.0); 30];
     let verdicts = |cell: &Cell, trials: &[Trial]| -> Vec<Option<Verdict>> {
-        let all = metrics(cell, Some(&done(cell, trials.to_vec())), None);
+        let all = metrics(cell, Some(&done(cell, trials.to_vec())), &[]);
         all.iter().map(|metric| metric.verdicts.get("limit").copied()).collect()
     };
     assert_eq!(verdicts(&cell, &trials), [None, Some(Verdict::Holds), Some(Verdict::Holds)]);
@@ -90,7 +94,7 @@ fn what_the_lab_itself_dropped_is_told_and_still_lost() {
     }
     let done = done(&cell, trials);
     assert!(remarks(&done)[0].contains("dropped 46 packets in 2 trials"), "{:?}", remarks(&done));
-    let lost = &metrics(&cell, Some(&done), None)[0];
+    let lost = &metrics(&cell, Some(&done), &[])[0];
     assert_eq!((lost.ours, lost.verdicts["limit"]), (Some(0.0), Verdict::Fails));
 }
 
@@ -111,10 +115,10 @@ fn where_nothing_comes_back_and_nothing_is_promised_a_cell_is_left_and_says_so()
 fn what_never_came_back_is_said_to_be_longer() {
     let cell = of("silent@base");
     let never = Trial { capped: true, ..trial(29_990.0, 1.0) };
-    let rival = Finished { contender: RIVAL.into(), ..done(&cell, vec![never; 2]) };
+    let rival = Finished { contender: "gotatun".into(), ..done(&cell, vec![never; 2]) };
     assert_eq!(remarks(&rival), ["silent@base, gotatun: > 30 s in 2 of 2 trials"]);
-    let both = &metrics(&cell, Some(&done(&cell, vec![trial(60.0, 1.0); 30])), Some(&rival))[0];
-    assert_eq!(both.rivals[RIVAL], Some(29_990.0));
+    let both = &metrics(&cell, Some(&done(&cell, vec![trial(60.0, 1.0); 30])), &[&rival])[0];
+    assert_eq!(both.rivals["gotatun"], Some(29_990.0));
 }
 
 #[test]
@@ -127,4 +131,15 @@ fn only_known_cells_can_be_asked_for() {
     assert!(only(&["silent"], false).is_err_and(|error| error.to_string().contains("silent@base")));
     assert!(only(&["silent@rtt_30"], true).is_err(), "not in a quick run");
     assert_eq!(only(&[], true).unwrap().len(), 4);
+}
+
+#[test]
+fn who_is_not_installed_is_named_and_what_takes_rivals_seconds_is_said() {
+    let options = Options::default();
+    let bench = Bench { options: &options, rivals: Vec::new(), played: Played::default() };
+    let told = bench.contenders();
+    let names: Vec<&str> = told.iter().map(|contender| contender.name.as_str()).collect();
+    assert_eq!(names, ["ours", "gotatun", "wireguard-go", "openvpn", "nebula", "limit"]);
+    assert!(told[1..5].iter().all(|rival| rival.what.contains("not installed")), "{told:?}");
+    assert_eq!(together(), ["silent@base", "nat_idle@base", "gateway_kill@base"]);
 }
