@@ -471,10 +471,11 @@ fn opened(state: &FilePath) -> Result<BTreeSet<SessionId>, String> {
     let store = Store::open(state).map_err(|error| error.to_string())?;
     let (record, _) = audit::Audit::open(state).map_err(|error| error.to_string())?;
     let stored = store.load_all().map_err(|error| error.to_string())?;
-    let remembered = audit::remembered(&audit::dir_of(state)).map_err(|error| error.to_string())?;
+    let mut known: BTreeSet<SessionId> = stored.into_iter().map(|session| session.id).collect();
+    let remembered = audit::remembered(&audit::dir_of(state), |_| true).map_err(|error| error.to_string())?;
     drop(record);
-    let known = remembered.transitions.into_keys();
-    Ok(stored.into_iter().map(|session| session.id).chain(known).collect())
+    remembered.each(|id, _| known.extend([id])).map_err(|error| error.to_string())?;
+    Ok(known)
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use super::AuditError;
 use super::reader::{each_line, policy, session_of};
-use jvpn_common::event::{Event, Record};
+use jvpn_common::event::{Event, Record, follow, named};
 use jvpn_common::ids::{PolicyVersion, SessionId};
 use jvpn_common::session::{Policy, State};
 use serde_json::Value;
@@ -42,7 +42,7 @@ pub fn remembered(dir: &Path, is_kept: impl Fn(&SessionId) -> bool) -> Result<Re
         if field(line, "\"event\":\"") == Some(Event::PolicyEvent.name()) {
             found.policies.extend(whole(line).as_ref().and_then(policy).map(|policy| (policy.version, policy)));
         } else if let Some((session, is_over)) = transition(line) {
-            if is_over && !is_kept(&session) {
+            if is_over && !is_kept(&session) && is_sealed(line) {
                 found.last.remove(&session);
             } else {
                 found.last.insert(session, (found.segments.len() - 1, at));
@@ -95,6 +95,11 @@ impl Remembered {
 
 fn is_transition(record: &Record, id: SessionId) -> bool {
     record.session_id == Some(id) && record.after.is_some()
+}
+
+/// Whether a line is byte for byte what was sealed: of two that a damaged file made one, each half would be believed.
+fn is_sealed(line: &str) -> bool {
+    named(line.as_bytes()).and_then(|before| follow(line.as_bytes(), before)).is_ok()
 }
 
 /// A sealed line as the record it is.

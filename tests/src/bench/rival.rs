@@ -28,7 +28,7 @@ pub enum Kind {
 /// Two processes joined between two namespaces.
 #[derive(Debug)]
 pub enum Joined {
-    WireGuard(Box<wireguard::Joined>),
+    WireGuard(wireguard::Joined),
     Other(Pair),
 }
 
@@ -90,7 +90,7 @@ impl Kind {
     pub fn join(self, place: Place, program: &Path) -> Result<Joined> {
         match self {
             Kind::WireGuard(kind) => {
-                return Ok(Joined::WireGuard(Box::new(wireguard::Joined::start(place, kind, program)?)));
+                return Ok(Joined::WireGuard(wireguard::Joined::start(place, kind, program)?));
             }
             Kind::OpenVpn => SIDES.iter().try_for_each(|side| certificate(&place.files, side))?,
             Kind::Nebula => authority(&place.files)?,

@@ -111,3 +111,23 @@ fn where_the_last_line_of_a_session_is_none_of_this_version_the_one_before_it_is
     assert_eq!(found, slow(&dir, |_| false));
     assert_eq!(found.1[&SessionId([1; 16])].at, Instant(11));
 }
+
+#[test]
+fn a_line_of_two_halves_ends_no_session() {
+    let state = tempfile::tempdir().expect("a directory");
+    let dir = dir_of(state.path());
+    {
+        let (audit, _) = Audit::open(state.path()).expect("opens");
+        audit.append_all(vec![going_on(1, 10), going_on(1, 11), end(2, 12)]).expect("written");
+    }
+    let path = crate::audit::segment::list(&dir).expect("lists").pop().expect("one");
+    let lines = std::fs::read_to_string(&path).expect("reads");
+    let (first, rest) = lines.split_once('\n').expect("lines");
+    let (second, third) = rest.split_once('\n').expect("lines");
+    let half = second.split_once("\"peer\"").expect("a peer").0;
+    std::fs::write(&path, format!("{first}\n{half}{third}")).expect("written");
+    assert_eq!(transition(&format!("{half}{third}")), Some((SessionId([1; 16]), true)), "as it looks");
+    let found = fast(&dir, |_| false);
+    assert_eq!(found.1[&SessionId([1; 16])].at, Instant(10));
+    assert_eq!(found.1.len(), 1);
+}
